@@ -1,0 +1,1 @@
+"""The KoboldCPP and OpenAI-compatible servers that generate, and how one is chosen."""

@@ -1,0 +1,82 @@
+"""What is asked of a backend and what it gives back, in no particular dialect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ai_ticket_daemon.events.event import Message, Sampling
+    from ai_ticket_daemon.events.outcome import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One generation to be made. ``stream`` asks the backend for its text as it is made."""
+
+    messages: tuple[Message, ...]
+    sampling: Sampling
+    stream: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationResult:
+    """What a backend made. ``finish_reason`` is ``stop`` or ``length``."""
+
+    text: str = field(repr=False)
+    finish_reason: str
+    usage: Usage
+
+
+class BackendClient(Protocol):
+    """Talks to one server; knows its dialect and its strange habits."""
+
+    @property
+    def name(self) -> str:
+        """The server's name in the conf file."""
+
+    async def generate(
+        self, request: GenerationRequest, on_delta: Callable[[str], None] | None = None
+    ) -> GenerationResult:
+        """Make one generation and return it.
+
+        When cancelled, the server is made to stop generating (bounded, shielded) before
+        ``Cancelled`` goes on, so that the slot is free when this returns or raises.
+
+        Args:
+            request: what to generate.
+            on_delta: called with each piece of text as it arrives; only if ``request.stream``.
+                Must not block.
+
+        Raises:
+            BackendError: the attempt failed; the error says how to treat it.
+        """
+
+    async def probe(self) -> ProbeResult:
+        """Look at the server's health without taking a generation slot.
+
+        Raises:
+            BackendError: it could not be reached or did not make sense.
+        """
+
+    async def aclose(self) -> None:
+        """Close idle connections, if any."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """What a server said of itself. ``None``: this kind of server does not tell.
+
+    ``busy``: a generation runs there. ``waiting``: requests in the server's own queue.
+    ``uptime_seconds``: smaller than before means it restarted. ``credential_accepted`` False: the
+    configured credential is wrong.
+    """
+
+    model: str | None
+    context_tokens: int | None = None
+    busy: bool | None = None
+    waiting: int | None = None
+    uptime_seconds: float | None = None
+    credential_accepted: bool = True

@@ -1,0 +1,62 @@
+"""How an event ends: written once, returned to whoever asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ai_ticket_daemon.errors import ErrorCode, TicketError
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one completion. ``estimated`` is True where counting would have cost too much."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    estimated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try at a backend; ``error`` is None if it gave the completion. Times: Unix epoch."""
+
+    backend: str
+    started_at: float
+    ended_at: float
+    error: ErrorCode | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """The event has its completion."""
+
+    text: str = field(repr=False)
+    backend: str
+    finish_reason: str
+    usage: Usage
+    duration_seconds: float
+    attempts: tuple[Attempt, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The event ended without a completion: failed, cancelled or expired, as its state says."""
+
+    code: ErrorCode
+    message: str
+    details: Mapping[str, Any] | None = None
+    retry_after_seconds: float | None = None
+    attempts: tuple[Attempt, ...] = ()
+
+    @classmethod
+    def from_error(cls, error: TicketError, attempts: tuple[Attempt, ...] = ()) -> Failed:
+        """Return the outcome that says what ``error`` says."""
+        return cls(error.code, error.message, error.details, error.retry_after_seconds, attempts)
+
+
+Outcome = Succeeded | Failed

@@ -1,0 +1,1 @@
+"""Where events live: the port, and what implements it."""
