@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""The pipeline: from an accepted event to its outcome."""

@@ -61,7 +61,7 @@ class EventStore(Protocol):
         """Return when the first queued event may be claimed; None if nothing is queued."""
 
     async def complete(self, lease: Lease, state: EventState, outcome: Outcome) -> bool:
-        """Write the outcome of a running event; False, and nothing written, if the lease was lost."""
+        """Write the outcome of a running event; False and nothing written if the lease was lost."""
 
     async def release(self, lease: Lease, *, due_at: float, attempts: Sequence[Attempt]) -> bool:
         """Put a running event back in its old place, not to be claimed before ``due_at``.

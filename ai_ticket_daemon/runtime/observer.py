@@ -1,0 +1,37 @@
+"""What the pipeline tells of itself; logging, metrics and tracing listen, and never answer back."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from ai_ticket_daemon.events.event import Event
+    from ai_ticket_daemon.events.outcome import Attempt, Outcome
+    from ai_ticket_daemon.events.state import EventState
+
+
+class PipelineObserver:
+    """Listens to nothing; the base of those who listen to something."""
+
+    def handling(self, event: Event, waited_seconds: float) -> AbstractContextManager[object]:
+        """A worker takes up the event, ``waited_seconds`` after it was submitted."""
+        del event, waited_seconds
+        return nullcontext()
+
+    def attempt_ended(self, event: Event, attempt: Attempt) -> None:
+        """An attempt succeeded or failed."""
+
+    def retry_scheduled(self, event: Event, attempt: Attempt, delay_seconds: float) -> None:
+        """The event goes back to the queue after ``attempt`` failed."""
+
+    def ended(self, event: Event, state: EventState, outcome: Outcome) -> None:
+        """The event has its outcome."""
+
+    def worker_crashed(self, event: Event, error: Exception) -> None:
+        """A fault of this program ended the event."""
+
+    def outcome_refused(self, event: Event) -> None:
+        """The lease was lost meanwhile, so the outcome was not written."""

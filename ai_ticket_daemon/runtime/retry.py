@@ -1,0 +1,103 @@
+"""Whether a failed attempt is followed by another one, and when: plain rules, no clock, no I/O."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ai_ticket_daemon.errors import Disposition
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ai_ticket_daemon.config.pipeline import PipelineConfig
+    from ai_ticket_daemon.errors import BackendError
+    from ai_ticket_daemon.events.outcome import Attempt
+
+MAX_DEATHS = 2
+"""Under so many lost backends an event counts as poison and is set aside."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Try again after ``delay_seconds``."""
+
+    delay_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """No further attempt, for this reason."""
+
+    reason: str
+
+
+def decide(
+    error: BackendError,
+    attempts: Sequence[Attempt],
+    *,
+    settings: PipelineConfig,
+    jitter: float,
+    seconds_left: float,
+    delta_passed_on: bool,
+) -> Retry | GiveUp:
+    """Decide what follows a failed attempt.
+
+    Full jitter: the delay is a random share of the exponential backoff, so that events which
+    failed together do not come back together (Brooker, "Exponential Backoff And Jitter", 2015).
+
+    Args:
+        error: how the last attempt failed.
+        attempts: all attempts of the event, the last one included.
+        settings: ``max_attempts`` and the backoff.
+        jitter: a random number from 0 to 1.
+        seconds_left: until the event's deadline.
+        delta_passed_on: True if the client has already received a part of the completion.
+    """
+    if delta_passed_on:
+        return GiveUp("a part of the completion was already delivered")
+    if error.disposition is Disposition.FINAL:
+        return GiveUp("no retry can help")
+    if sum(attempt.backend_died for attempt in attempts) >= MAX_DEATHS:
+        return GiveUp(f"{MAX_DEATHS} backends were lost under this event")
+    counted = sum(attempt.counted for attempt in attempts)
+    if counted >= settings.max_attempts:
+        return GiveUp(f"all {settings.max_attempts} attempts are used up")
+    backoff = min(settings.backoff_max_seconds, settings.backoff_seconds * 2 ** (len(attempts) - 1))
+    delay = max(jitter * backoff, error.retry_after_seconds or 0.0)
+    if delay >= seconds_left:
+        return GiveUp("the deadline leaves no time for another attempt")
+    return Retry(delay)
+
+
+class RetryBudget:
+    """Bounds retries to a share of recent traffic, so that a sick backend is not multiplied.
+
+    Within a sliding window the retries may be at most ``ratio`` of the events started, and always
+    a few (``floor``), or little traffic could never retry. The idea is Finagle's.
+    """
+
+    def __init__(self, *, window_seconds: float = 10.0, floor: int = 10) -> None:
+        self._window_seconds = window_seconds
+        self._floor = floor
+        self._starts: deque[float] = deque()
+        self._retries: deque[float] = deque()
+
+    def started(self, now: float) -> None:
+        """Note that an event was started for the first time."""
+        self._forget(now)
+        self._starts.append(now)
+
+    def take(self, now: float, ratio: float) -> bool:
+        """Take one retry from the budget; False if there is none left."""
+        self._forget(now)
+        if len(self._retries) >= self._floor + ratio * len(self._starts):
+            return False
+        self._retries.append(now)
+        return True
+
+    def _forget(self, now: float) -> None:
+        for times in (self._starts, self._retries):
+            while times and times[0] <= now - self._window_seconds:
+                times.popleft()

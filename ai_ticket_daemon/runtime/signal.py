@@ -1,0 +1,29 @@
+"""A change that several tasks can wait for, without a mailbox that could fill."""
+
+from __future__ import annotations
+
+import trio
+
+
+class Signal:
+    """Counts changes and wakes whoever waits for the next one.
+
+    A waiter notes :attr:`version` before it looks at the state, and waits for a later one after;
+    so a change that happens while it looks is never missed.
+    """
+
+    def __init__(self) -> None:
+        self.version = 0
+        self._event = trio.Event()
+
+    def notify(self) -> None:
+        """Note a change and wake all who wait now."""
+        self.version += 1
+        if self._event.statistics().tasks_waiting:
+            self._event.set()
+            self._event = trio.Event()
+
+    async def wait(self, seen: int) -> None:
+        """Return as soon as :attr:`version` is another one than ``seen``."""
+        while self.version == seen:
+            await self._event.wait()

@@ -1,0 +1,37 @@
+"""The metrics page for Prometheus, on a port of its own.
+
+Served from a thread: it must answer just when the event loop does not, and it only reads.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+from prometheus_client import start_http_server
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+    from ai_ticket_daemon.config.addresses import TcpBind
+
+
+async def run(
+    *,
+    registry: CollectorRegistry,
+    bind: TcpBind,
+    task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve the metrics page until cancelled; started with the port it listens on.
+
+    Raises:
+        OSError: the address cannot be bound.
+    """
+    server, thread = start_http_server(bind.port, bind.host, registry)
+    try:
+        task_status.started(server.server_port)
+        await trio.sleep_forever()
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(1.0)

@@ -1,0 +1,101 @@
+"""The metric families, on a registry passed in, so that two daemons fit in one process."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from ai_ticket_daemon import __version__
+
+_PREFIX = "ai_ticket"
+LATENCY_BUCKETS = (
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600,
+)  # fmt: skip
+"""Seconds; an LLM's answer takes from milliseconds (instant tests) to ten minutes."""
+
+
+class Metrics:
+    """Every family by name; whoever counts takes the one it needs."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.registry = registry
+        self.server_requests = self._counter(
+            "server_requests", "HTTP requests answered.", "route", "method", "status"
+        )
+        self.server_request_failures = self._counter(
+            "server_request_failures",
+            "HTTP requests answered with an error.",
+            "route", "method", "status", "error",
+        )  # fmt: skip
+        self.server_request_duration = self._histogram(
+            "server_request_duration_seconds",
+            "From the request's headers to the end of the answer.",
+            "route", "method", "status",
+        )  # fmt: skip
+        self.server_requests_in_flight = self._gauge(
+            "server_requests_in_flight", "HTTP requests being answered."
+        )
+        self.pipeline_events = self._counter("pipeline_events", "Events ended.", "outcome")
+        self.pipeline_handler_duration = self._histogram(
+            "pipeline_handler_duration_seconds",
+            "From the submission of an event to its outcome.",
+            "outcome",
+        )
+        self.pipeline_retries = self._counter(
+            "pipeline_retries", "Attempts followed by another one.", "error"
+        )
+        self.pipeline_queue_wait = self._histogram(
+            "pipeline_queue_wait_seconds", "From the submission of an event to its first attempt."
+        )
+        self.pipeline_queue_depth = self._gauge(
+            "pipeline_queue_depth", "Events in the store that have not ended.", "state"
+        )
+        self.pipeline_oldest_queued = self._gauge(
+            "pipeline_oldest_queued_seconds", "Age of the event that has waited longest."
+        )
+        self.pipeline_in_flight = self._gauge("pipeline_in_flight", "Events in a worker's hands.")
+        self.pipeline_max_concurrency = self._gauge(
+            "pipeline_max_concurrency", "How many events may be in workers' hands at once."
+        )
+        self.kobold_requests = self._counter(
+            "kobold_requests", "Attempts at a backend.", "backend", "dialect", "outcome"
+        )
+        self.kobold_request_failures = self._counter(
+            "kobold_request_failures", "Attempts that failed.", "backend", "error"
+        )
+        self.kobold_request_duration = self._histogram(
+            "kobold_request_duration_seconds", "Time of one attempt.", "backend"
+        )
+        self.kobold_tokens = self._counter(
+            "kobold_tokens", "Tokens read (prompt) and made (completion).", "backend", "kind"
+        )
+        self.kobold_backend_up = self._gauge(
+            "kobold_backend_up", "1 if the backend may be used.", "backend", "role"
+        )
+        self.kobold_backend_active = self._gauge(
+            "kobold_backend_active", "1 if the backend's role serves now.", "backend"
+        )
+        self.kobold_backend_in_flight = self._gauge(
+            "kobold_backend_in_flight", "Generations running on the backend for us.", "backend"
+        )
+        self.kobold_failovers = self._counter(
+            "kobold_failovers", "Changes of the role that serves.",
+            "from_backend", "to_backend", "reason",
+        )  # fmt: skip
+        self.actor_restarts = self._counter(
+            "actor_restarts", "Actors started again after a crash.", "actor"
+        )
+        self.event_loop_lag = self._gauge(
+            "event_loop_lag_seconds", "How late a task was woken last."
+        )
+        self._gauge("build_info", "The version that runs.", "version").labels(__version__).set(1)
+
+    def _counter(self, name: str, about: str, *labels: str) -> Counter:
+        return Counter(f"{_PREFIX}_{name}", about, labels, registry=self.registry)
+
+    def _gauge(self, name: str, about: str, *labels: str) -> Gauge:
+        return Gauge(f"{_PREFIX}_{name}", about, labels, registry=self.registry)
+
+    def _histogram(self, name: str, about: str, *labels: str) -> Histogram:
+        return Histogram(
+            f"{_PREFIX}_{name}", about, labels, registry=self.registry, buckets=LATENCY_BUCKETS
+        )

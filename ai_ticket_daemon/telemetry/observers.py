@@ -1,0 +1,234 @@
+"""Turns what the parts tell of themselves into log lines, metrics and spans."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from opentelemetry.propagate import extract
+from opentelemetry.trace import SpanKind
+
+from ai_ticket_daemon.backends.health import HealthState
+from ai_ticket_daemon.config.backends import BackendRole
+from ai_ticket_daemon.errors import BackendError
+from ai_ticket_daemon.events.outcome import Failed
+from ai_ticket_daemon.runtime.observer import PipelineObserver
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from opentelemetry.trace import Tracer
+    from structlog.typing import FilteringBoundLogger
+
+    from ai_ticket_daemon.backends.generation import (
+        BackendClient,
+        GenerationRequest,
+        GenerationResult,
+        ProbeResult,
+    )
+    from ai_ticket_daemon.backends.health import Health
+    from ai_ticket_daemon.backends.pool import Backend
+    from ai_ticket_daemon.backends.switch import ActiveRole
+    from ai_ticket_daemon.config.backends import ServerConfig
+    from ai_ticket_daemon.events.event import Event
+    from ai_ticket_daemon.events.outcome import Attempt, Outcome
+    from ai_ticket_daemon.events.state import EventState
+    from ai_ticket_daemon.telemetry.metrics import Metrics
+
+MESSAGE_ID_FAILOVER = "5b7a2c1e9d7e4f0bb6c1a63c0f8d2e11"
+MESSAGE_ID_FAILBACK = "c0d5c2b8a1f64a07a7a4de5f0c9b7e22"
+
+
+class PipelineTelemetry(PipelineObserver):
+    """Counts, logs and traces what happens to events. Prompts and completions never pass here."""
+
+    def __init__(self, log: FilteringBoundLogger, metrics: Metrics, tracer: Tracer | None) -> None:
+        self._log = log
+        self._metrics = metrics
+        self._tracer = tracer
+
+    @contextmanager
+    def handling(self, event: Event, waited_seconds: float) -> Iterator[None]:
+        """Span ``pipeline.handle_event``, a child of the client's trace."""
+        self._metrics.pipeline_queue_wait.observe(waited_seconds)
+        if self._tracer is None:
+            yield
+            return
+        with self._tracer.start_as_current_span(
+            "pipeline.handle_event",
+            context=extract(dict(event.trace_context)),
+            kind=SpanKind.CONSUMER,
+            attributes={
+                "ai_ticket.event_id": event.event_id,
+                "ai_ticket.queue_wait_seconds": waited_seconds,
+            },
+        ):
+            yield
+
+    def attempt_ended(self, event: Event, attempt: Attempt) -> None:
+        """Log a failed attempt; the client's metrics count it."""
+        if attempt.error is not None:
+            self._log.info(
+                "attempt_failed",
+                event_id=event.event_id,
+                backend=attempt.backend,
+                error=attempt.error.value,
+                reason=attempt.message,
+            )
+
+    def retry_scheduled(self, event: Event, attempt: Attempt, delay_seconds: float) -> None:
+        """Count and log that an event is tried again."""
+        error = "none" if attempt.error is None else attempt.error.value
+        self._metrics.pipeline_retries.labels(error).inc()
+        self._log.info(
+            "retry_scheduled",
+            event_id=event.event_id,
+            backend=attempt.backend,
+            error=error,
+            delay_seconds=round(delay_seconds, 3),
+        )
+
+    def ended(self, event: Event, state: EventState, outcome: Outcome) -> None:
+        """Count and log the end of an event."""
+        if isinstance(outcome, Failed):
+            duration = max((a.ended_at for a in outcome.attempts), default=event.submitted_at)
+            duration -= event.submitted_at
+            error = outcome.code.value
+        else:
+            duration = outcome.duration_seconds
+            error = None
+        self._metrics.pipeline_events.labels(state.value).inc()
+        self._metrics.pipeline_handler_duration.labels(state.value).observe(duration)
+        self._log.debug(
+            "event_ended",
+            event_id=event.event_id,
+            state=state.value,
+            error=error,
+            attempts=len(outcome.attempts),
+        )
+
+    def worker_crashed(self, event: Event, error: Exception) -> None:
+        """Log a fault of this program with its traceback."""
+        self._log.error("worker_crashed", event_id=event.event_id, exc_info=error)
+
+    def outcome_refused(self, event: Event) -> None:
+        """Log that a lease was lost."""
+        self._log.warning("outcome_refused", event_id=event.event_id)
+
+
+class PoolTelemetry:
+    """Counts and logs what happens to the backends."""
+
+    def __init__(self, log: FilteringBoundLogger, metrics: Metrics) -> None:
+        self._log = log
+        self._metrics = metrics
+
+    def health_changed(self, backend: Backend, before: Health) -> None:
+        """Log a change of state; busy and ready alternate all day and are only for DEBUG."""
+        health = backend.health
+        fields = {
+            "backend": backend.name,
+            "state": health.state.value,
+            "before": before.state.value,
+            "reason": health.reason,
+        }
+        if not health.usable:
+            self._log.warning("backend_unusable", **fields)
+        elif before.usable:
+            self._log.debug("backend_state", **fields)
+        else:
+            self._log.info("backend_usable", **fields)
+        up = self._metrics.kobold_backend_up.labels(backend.name, backend.config.role.value)
+        up.set(health.usable)
+        if health.state is HealthState.WRONG_MODEL and not health.credential_accepted:
+            self._log.error("backend_credential_refused", backend=backend.name)
+
+    def role_changed(self, before: ActiveRole, after: ActiveRole) -> None:
+        """Log and count a failover or a failback."""
+        self._metrics.kobold_failovers.labels(
+            before.role.value, after.role.value, after.reason
+        ).inc()
+        failover = after.role is BackendRole.STANDBY
+        self._log.warning(
+            "failover" if failover else "failback",
+            message_id=MESSAGE_ID_FAILOVER if failover else MESSAGE_ID_FAILBACK,
+            role=after.role.value,
+            reason=after.reason,
+        )
+
+
+class InstrumentedClient:
+    """A backend client whose attempts are counted, timed and traced; else just that client."""
+
+    def __init__(
+        self, client: BackendClient, config: ServerConfig, metrics: Metrics, tracer: Tracer | None
+    ) -> None:
+        self._client = client
+        self._config = config
+        self._metrics = metrics
+        self._tracer = tracer
+
+    @property
+    def name(self) -> str:
+        """The server's name in the conf file."""
+        return self._client.name
+
+    async def generate(
+        self, request: GenerationRequest, on_delta: Callable[[str], None] | None = None
+    ) -> GenerationResult:
+        """See :meth:`BackendClient.generate`."""
+        if self._tracer is None:
+            return await self._counted(request, on_delta)
+        with self._tracer.start_as_current_span(
+            "kobold.get_completion",
+            kind=SpanKind.CLIENT,
+            attributes={
+                "gen_ai.operation.name": "chat",
+                "gen_ai.request.max_tokens": request.sampling.max_tokens,
+                "gen_ai.request.temperature": request.sampling.temperature,
+                "gen_ai.request.top_p": request.sampling.top_p,
+                "ai_ticket.backend": self.name,
+            },
+            record_exception=False,
+        ) as span:
+            result = await self._counted(request, on_delta)
+            span.set_attributes(
+                {
+                    "gen_ai.response.finish_reasons": (result.finish_reason,),
+                    "gen_ai.usage.input_tokens": result.usage.prompt_tokens,
+                    "gen_ai.usage.output_tokens": result.usage.completion_tokens,
+                }
+            )
+            return result
+
+    async def _counted(
+        self, request: GenerationRequest, on_delta: Callable[[str], None] | None
+    ) -> GenerationResult:
+        metrics, dialect = self._metrics, self._config.dialect.value
+        outcome = "cancelled"
+        in_flight = metrics.kobold_backend_in_flight.labels(self.name)
+        in_flight.inc()
+        try:
+            with metrics.kobold_request_duration.labels(self.name).time():
+                result = await self._client.generate(request, on_delta)
+        except BackendError as error:
+            outcome = "failed"
+            metrics.kobold_request_failures.labels(self.name, error.code.value).inc()
+            raise
+        else:
+            outcome = "succeeded"
+            tokens = metrics.kobold_tokens
+            tokens.labels(self.name, "prompt").inc(result.usage.prompt_tokens)
+            tokens.labels(self.name, "completion").inc(result.usage.completion_tokens)
+            return result
+        finally:
+            in_flight.dec()
+            metrics.kobold_requests.labels(self.name, dialect, outcome).inc()
+
+    async def probe(self) -> ProbeResult:
+        """See :meth:`BackendClient.probe`."""
+        return await self._client.probe()
+
+    async def aclose(self) -> None:
+        """See :meth:`BackendClient.aclose`."""
+        await self._client.aclose()

@@ -1,0 +1,48 @@
+"""The sampler: an actor that looks at the daemon regularly and sets the gauges nobody else sets."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import trio
+
+from ai_ticket_daemon.events.state import EventState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ai_ticket_daemon.backends.pool import BackendPool
+    from ai_ticket_daemon.config.pipeline import PipelineConfig
+    from ai_ticket_daemon.runtime.async_pipeline import AsyncInferencePipeline
+    from ai_ticket_daemon.store.port import EventStore
+    from ai_ticket_daemon.telemetry.metrics import Metrics
+
+INTERVAL_SECONDS = 1.0
+
+
+async def run(
+    *,
+    metrics: Metrics,
+    store: EventStore,
+    pool: BackendPool,
+    pipeline: AsyncInferencePipeline,
+    settings: Callable[[], PipelineConfig],
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Set the gauges once a second; runs until cancelled."""
+    task_status.started()
+    while True:
+        due = trio.current_time() + INTERVAL_SECONDS
+        await trio.sleep_until(due)
+        metrics.event_loop_lag.set(trio.current_time() - due)
+        metrics.pipeline_in_flight.set(pipeline.in_flight)
+        metrics.pipeline_max_concurrency.set(settings().max_concurrency)
+        counts = await store.counts()
+        for state in (EventState.QUEUED, EventState.RUNNING):
+            metrics.pipeline_queue_depth.labels(state.value).set(counts[state])
+        oldest = await store.oldest_queued_at()
+        metrics.pipeline_oldest_queued.set(0 if oldest is None else time.time() - oldest)
+        for backend in pool:
+            active = backend.config.role is pool.active.role
+            metrics.kobold_backend_active.labels(backend.name).set(active)
