@@ -70,9 +70,14 @@ class Slot:
     def release(self) -> None:
         """Give the slot back; a second call does nothing."""
         if self._on_release is not None:
-            on_release, self._on_release = self._on_release, None
-            self.backend.in_flight -= 1
+            on_release = self._on_release
+            self.give_back()
             on_release()
+
+    def give_back(self) -> None:
+        """Give the slot back unused: as if it had never been taken, so nobody is woken."""
+        self._on_release = None
+        self.backend.in_flight -= 1
 
 
 class BackendPool:

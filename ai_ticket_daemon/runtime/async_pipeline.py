@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused, TicketError
-from ai_ticket_daemon.events.outcome import Failed
+from ai_ticket_daemon.events.outcome import Failed, Outcome
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.runtime.board import Board
 from ai_ticket_daemon.runtime.observer import PipelineObserver
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.backends.pool import BackendPool, Slot
     from ai_ticket_daemon.config.pipeline import PipelineConfig
     from ai_ticket_daemon.events.event import Event
-    from ai_ticket_daemon.events.outcome import Outcome
+
     from ai_ticket_daemon.runtime.board import Watch
     from ai_ticket_daemon.store.port import EventStore
 
@@ -219,7 +219,7 @@ class AsyncInferencePipeline:
                 lease = await self._store.claim(self._now())
             finally:
                 if lease is None:
-                    slot.release()
+                    slot.give_back()
             if lease is None:
                 return
             run = Run(lease)

@@ -31,7 +31,7 @@ WRITE_SECONDS = 10.0
 
 @dataclass(slots=True)
 class Run:
-    """One event in a worker's hands. Cancel through :meth:`abandon`, so that the reason is known."""
+    """One event in a worker's hands; cancelled through :meth:`abandon`, to know the reason."""
 
     lease: Lease
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)

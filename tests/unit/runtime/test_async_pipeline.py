@@ -1,0 +1,393 @@
+"""The pipeline on fake backends, with a clock of its own."""
+
+from __future__ import annotations
+
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from ai_ticket_daemon import AsyncInferencePipeline
+from ai_ticket_daemon.backends import prober
+from ai_ticket_daemon.backends.pool import BackendPool
+from ai_ticket_daemon.config.backends import BackendRole, BackendsConfig, ServerConfig
+from ai_ticket_daemon.config.pipeline import PipelineConfig
+from ai_ticket_daemon.errors import BackendError, Disposition, ErrorCode, RequestRefused
+from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
+from ai_ticket_daemon.events.outcome import Failed, Outcome, Succeeded
+from ai_ticket_daemon.events.state import EventState
+from ai_ticket_daemon.runtime.observer import PipelineObserver
+from ai_ticket_daemon.store.memory import MemoryStore
+from ai_ticket_daemon.telemetry.null import SilentPoolObserver
+from ai_ticket_daemon.testing.fakes import FakeClient
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from trio.testing import MockClock
+
+PRIMARY = ServerConfig(name="primary", url="http://127.0.0.1:1")
+STANDBY = ServerConfig(name="standby", url="http://127.0.0.1:2", role=BackendRole.STANDBY)
+
+
+def event(
+    text: str = "hello", *, priority: int = 5, seconds: float = 300, stream: bool = False
+) -> Event:
+    now = trio.current_time()
+    return Event(
+        event_id=f"id-{text}",
+        messages=(Message(Role.USER, text),),
+        sampling=Sampling(),
+        submitted_at=now,
+        deadline_at=now + seconds,
+        priority=priority,
+        stream=stream,
+    )
+
+
+def failure(
+    code: ErrorCode = ErrorCode.API_SERVER_ERROR,
+    disposition: Disposition = Disposition.OVER,
+    retry_after_seconds: float | None = None,
+) -> BackendError:
+    return BackendError(
+        code,
+        "it failed",
+        disposition=disposition,
+        backend_fault=True,
+        retry_after_seconds=retry_after_seconds,
+    )
+
+
+class Ends(PipelineObserver):
+    def __init__(self) -> None:
+        self.states: dict[str, EventState] = {}
+
+    def ended(self, event: Event, state: EventState, outcome: Outcome) -> None:
+        self.states[event.event_id] = state
+
+
+@dataclass
+class House:
+    pipeline: AsyncInferencePipeline
+    clients: dict[str, FakeClient]
+    store: MemoryStore
+    pool: BackendPool
+    ends: Ends
+    scope: trio.CancelScope
+
+    @property
+    def primary(self) -> FakeClient:
+        return self.clients["primary"]
+
+
+@asynccontextmanager
+async def running(
+    settings: PipelineConfig | None = None,
+    servers: tuple[ServerConfig, ...] = (PRIMARY,),
+    max_queued: int = 10_000,
+) -> AsyncIterator[House]:
+    rules = BackendsConfig(servers=servers)
+    clients = {server.name: FakeClient(server) for server in servers}
+    pool = BackendPool(
+        lambda: rules,
+        open_client=lambda server: clients[server.name],
+        observer=SilentPoolObserver(),
+    )
+    store = MemoryStore(max_queued=lambda: max_queued)
+    ends = Ends()
+    chosen = settings or PipelineConfig()
+    pipeline = AsyncInferencePipeline(
+        store=store, pool=pool, settings=lambda: chosen, observer=ends, now=trio.current_time
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(
+            lambda task_status: prober.run(
+                pool=pool, settings=lambda: rules, task_status=task_status
+            )
+        )
+        await nursery.start(lambda task_status: pipeline.run(task_status=task_status))
+        yield House(pipeline, clients, store, pool, ends, nursery.cancel_scope)
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_event_becomes_a_completion(autojump_clock: MockClock) -> None:
+    async with running() as house:
+        outcome = await (await house.pipeline.submit(event("good day"))).outcome()
+    assert isinstance(outcome, Succeeded)
+    assert outcome.text == "GOOD DAY"
+    assert outcome.backend == "primary"
+    assert [a.error for a in outcome.attempts] == [None]
+    assert house.ends.states == {"id-good day": EventState.SUCCEEDED}
+
+
+async def test_one_slot_never_runs_two_generations_and_keeps_arrival_order(
+    autojump_clock: MockClock,
+) -> None:
+    async with running() as house:
+        texts = [f"ticket {n}" for n in range(50)]
+        outcomes = await house.pipeline.run_batch([event(text) for text in texts])
+    assert [o.text for o in outcomes if isinstance(o, Succeeded)] == [t.upper() for t in texts]
+    assert house.primary.prompts == texts
+    assert house.primary.most_running == 1
+
+
+async def test_a_backend_is_never_left_idle_while_events_wait(autojump_clock: MockClock) -> None:
+    async with running() as house:
+        began = trio.current_time()
+        await house.pipeline.run_batch([event(str(n)) for n in range(100)])
+        assert trio.current_time() - began == pytest.approx(100.0)
+
+
+async def test_max_concurrency_bounds_what_runs_on_many_slots(autojump_clock: MockClock) -> None:
+    server = ServerConfig(name="primary", url="http://127.0.0.1:1", max_in_flight=16)
+    async with running(PipelineConfig(max_concurrency=3), (server,)) as house:
+        await house.pipeline.run_batch([event(str(n)) for n in range(20)])
+    assert house.primary.most_running == 3
+
+
+async def test_urgent_events_go_first_and_equals_in_order(autojump_clock: MockClock) -> None:
+    async with running() as house:
+        first = await house.pipeline.submit(event("running"))
+        await trio.sleep(0.1)
+        others = [
+            await house.pipeline.submit(event(text, priority=priority))
+            for text, priority in [("late", 9), ("normal", 5), ("urgent", 0), ("normal 2", 5)]
+        ]
+        for submission in (first, *others):
+            await submission.outcome()
+    assert house.primary.prompts == ["running", "urgent", "normal", "normal 2", "late"]
+
+
+async def test_one_failing_event_does_not_fail_the_others(autojump_clock: MockClock) -> None:
+    async with running() as house:
+        house.primary.answers = [None, failure(disposition=Disposition.FINAL)]
+        outcomes = await house.pipeline.run_batch([event("a"), event("b"), event("c")])
+    assert [type(o) for o in outcomes] == [Succeeded, Failed, Succeeded]
+
+
+async def test_outcomes_come_as_they_end_and_leaving_abandons_the_rest(
+    autojump_clock: MockClock,
+) -> None:
+    async with running() as house:
+        batch = [event("slow", priority=9), event("fast", priority=0), event("never", priority=9)]
+        async with aclosing(house.pipeline.iter_responses(batch)) as responses:
+            async for event_id, _ in responses:
+                assert event_id == "id-fast"
+                break
+        await trio.sleep(5)
+        assert house.ends.states["id-never"] is EventState.CANCELLED
+        assert house.primary.running == 0
+
+
+async def test_an_event_is_retried_after_a_backend_failure(autojump_clock: MockClock) -> None:
+    async with running() as house:
+        house.primary.answers = [failure(), failure()]
+        outcome = await (await house.pipeline.submit(event())).outcome()
+    assert isinstance(outcome, Succeeded)
+    assert [a.error for a in outcome.attempts] == [ErrorCode.API_SERVER_ERROR] * 2 + [None]
+
+
+async def test_attempts_are_used_up(autojump_clock: MockClock) -> None:
+    async with running(PipelineConfig(max_attempts=3)) as house:
+        house.primary.answers = [failure() for _ in range(9)]
+        outcome = await (await house.pipeline.submit(event())).outcome()
+    assert isinstance(outcome, Failed)
+    assert outcome.code is ErrorCode.API_SERVER_ERROR
+    assert outcome.details == {
+        "backend": "primary",
+        "attempts": 3,
+        "not_retried_because": "all 3 attempts are used up",
+    }
+
+
+async def test_busy_costs_no_attempt_and_waits_as_long_as_the_backend_asks(
+    autojump_clock: MockClock,
+) -> None:
+    busy = failure(ErrorCode.API_RATE_LIMITED, Disposition.BUSY, retry_after_seconds=7)
+    async with running(PipelineConfig(max_attempts=1)) as house:
+        house.primary.answers = [busy] * 5
+        began = trio.current_time()
+        outcome = await (await house.pipeline.submit(event())).outcome()
+        assert trio.current_time() - began >= 5 * 7
+    assert isinstance(outcome, Succeeded)
+
+
+async def test_a_lost_backend_is_down_at_once_and_the_standby_answers(
+    autojump_clock: MockClock,
+) -> None:
+    lost = failure(ErrorCode.API_CONNECTION_ERROR)
+    async with running(servers=(PRIMARY, STANDBY)) as house:
+        house.primary.answers = [lost]
+        house.primary.probe_error = lost
+        outcome = await (await house.pipeline.submit(event())).outcome()
+    assert isinstance(outcome, Succeeded)
+    assert [a.backend for a in outcome.attempts] == ["primary", "standby"]
+
+
+async def test_an_event_under_which_two_backends_died_is_set_aside(
+    autojump_clock: MockClock,
+) -> None:
+    died = failure(ErrorCode.API_CONNECTION_ERROR, Disposition.OVER_ONCE)
+    async with running(servers=(PRIMARY, STANDBY)) as house:
+        for client in house.clients.values():
+            client.answers = [died]
+        outcome = await (await house.pipeline.submit(event())).outcome()
+    assert isinstance(outcome, Failed)
+    assert outcome.details is not None
+    assert outcome.details["not_retried_because"] == "2 backends were lost under this event"
+
+
+async def test_a_client_that_leaves_frees_the_slot_at_once(autojump_clock: MockClock) -> None:
+    async with running() as house:
+        submission = await house.pipeline.submit(event("left"))
+        await trio.sleep(0.1)
+        assert house.primary.running == 1
+        submission.abandon()
+        outcome = await (await house.pipeline.submit(event("next"))).outcome()
+        assert trio.current_time() == pytest.approx(1.1)
+    assert isinstance(outcome, Succeeded)
+    assert house.primary.aborted == 1
+    assert house.ends.states["id-left"] is EventState.CANCELLED
+
+
+async def test_a_client_that_leaves_the_queue_is_never_generated_for(
+    autojump_clock: MockClock,
+) -> None:
+    async with running() as house:
+        first = await house.pipeline.submit(event("first"))
+        (await house.pipeline.submit(event("left"))).abandon()
+        await first.outcome()
+        await (await house.pipeline.submit(event("last"))).outcome()
+    assert house.primary.prompts == ["first", "last"]
+    assert house.ends.states["id-left"] is EventState.CANCELLED
+
+
+async def test_work_past_its_deadline_is_never_started(autojump_clock: MockClock) -> None:
+    async with running() as house:
+        house.primary.seconds = 10
+        first = await house.pipeline.submit(event("first"))
+        late = await house.pipeline.submit(event("late", seconds=5))
+        outcome = await late.outcome()
+        assert trio.current_time() == pytest.approx(5, abs=1.1)
+        await first.outcome()
+    assert isinstance(outcome, Failed)
+    assert outcome.code is ErrorCode.DEADLINE_EXCEEDED
+    assert house.primary.prompts == ["first"]
+    assert house.ends.states["id-late"] is EventState.EXPIRED
+
+
+async def test_a_generation_is_aborted_at_its_deadline(autojump_clock: MockClock) -> None:
+    async with running() as house:
+        house.primary.seconds = 100
+        outcome = await (await house.pipeline.submit(event(seconds=3))).outcome()
+        assert trio.current_time() == pytest.approx(3)
+    assert isinstance(outcome, Failed)
+    assert outcome.code is ErrorCode.DEADLINE_EXCEEDED
+    assert house.primary.aborted == 1
+
+
+async def test_a_stream_passes_each_piece_on_as_it_comes(autojump_clock: MockClock) -> None:
+    async with running() as house:
+        submission = await house.pipeline.submit(event("a b c d", stream=True))
+        seen = []
+        async for text in submission.deltas():
+            seen.append((text, round(trio.current_time(), 3)))
+        outcome = await submission.outcome()
+    assert seen == [("A", 0.5), (" B", 0.625), (" C", 0.75), (" D", 0.875)]
+    assert isinstance(outcome, Succeeded)
+
+
+async def test_a_failure_after_the_first_delta_is_not_retried(autojump_clock: MockClock) -> None:
+    async with running() as house:
+        house.primary.answers = [failure()]
+        submission = await house.pipeline.submit(event("a b", stream=True))
+        assert [text async for text in submission.deltas()] == ["A"]
+        outcome = await submission.outcome()
+    assert isinstance(outcome, Failed)
+    assert len(house.primary.prompts) == 1
+
+
+async def test_without_a_usable_backend_new_events_are_refused_at_once(
+    autojump_clock: MockClock,
+) -> None:
+    async with running() as house:
+        house.primary.probe_error = failure(ErrorCode.API_CONNECTION_ERROR)
+        await trio.sleep(60)
+        with pytest.raises(RequestRefused) as refused:
+            await house.pipeline.submit(event())
+    assert refused.value.code is ErrorCode.NO_BACKEND_AVAILABLE
+    assert refused.value.retry_after_seconds
+
+
+async def test_waiting_events_start_when_the_backend_comes_back(autojump_clock: MockClock) -> None:
+    lost = failure(ErrorCode.API_CONNECTION_ERROR)
+    async with running() as house:
+        house.primary.answers = [lost]
+        house.primary.probe_error = lost
+        submission = await house.pipeline.submit(event())
+        await trio.sleep(100)
+        assert len(house.primary.prompts) == 1
+        house.primary.probe_error = None
+        with trio.fail_after(3):
+            assert isinstance(await submission.outcome(), Succeeded)
+
+
+async def test_a_full_queue_refuses_with_a_time_to_come_back(autojump_clock: MockClock) -> None:
+    async with running(max_queued=1) as house:
+        await house.pipeline.submit(event("runs"))
+        await trio.sleep(0.1)
+        await house.pipeline.submit(event("waits"))
+        with pytest.raises(RequestRefused) as refused:
+            await house.pipeline.submit(event("too much"))
+    assert refused.value.code is ErrorCode.QUEUE_FULL
+    assert refused.value.retry_after_seconds
+
+
+async def test_drain_lets_running_work_end_and_sends_the_rest_away(
+    autojump_clock: MockClock,
+) -> None:
+    async with running() as house:
+        runs = await house.pipeline.submit(event("runs"))
+        await trio.sleep(0.1)
+        waits = await house.pipeline.submit(event("waits"))
+        await house.pipeline.drain()
+        assert trio.current_time() == pytest.approx(1.0)
+        ran, sent_away = await runs.outcome(), await waits.outcome()
+        with pytest.raises(RequestRefused) as refused:
+            await house.pipeline.submit(event("new"))
+    assert isinstance(ran, Succeeded)
+    assert isinstance(sent_away, Failed)
+    assert sent_away.code is refused.value.code is ErrorCode.DRAINING
+
+
+async def test_work_that_a_stop_interrupts_goes_back_to_the_queue_uncounted(
+    autojump_clock: MockClock,
+) -> None:
+    async with running() as house:
+        await house.pipeline.submit(event("interrupted"))
+        await trio.sleep(0.1)
+        house.scope.cancel()
+    record = await house.store.get("id-interrupted")
+    assert record is not None
+    assert record.state is EventState.QUEUED
+    assert record.attempts == ()
+    assert house.primary.aborted == 1
+
+
+async def test_a_fault_of_our_own_fails_its_event_only(autojump_clock: MockClock) -> None:
+    async with running() as house:
+        house.primary.answers = [ZeroDivisionError("bug")]
+        outcomes = await house.pipeline.run_batch([event("a"), event("b")])
+    assert isinstance(outcomes[0], Failed)
+    assert outcomes[0].code is ErrorCode.INTERNAL_ERROR
+    assert "bug" not in outcomes[0].message
+    assert isinstance(outcomes[1], Succeeded)
+
+
+async def test_two_events_of_one_batch_cannot_share_an_id(autojump_clock: MockClock) -> None:
+    async with running() as house:
+        with pytest.raises(ValueError, match="id of its own"):
+            await house.pipeline.run_batch([event("same"), event("same")])
