@@ -12,6 +12,7 @@ import trio
 
 from ai_ticket_daemon.backends.health import (
     Health,
+    HealthState,
     after_failed_probe,
     after_lost_connection,
     after_probe,
@@ -189,17 +190,14 @@ class BackendPool:
         self._reconsider()
 
     def _reconsider(self) -> None:
-        since = [
-            b.health.usable_since
-            for b in self
-            if b.config.role is BackendRole.PRIMARY and b.health.usable_since is not None
-        ]
+        primaries = [b.health for b in self if b.config.role is BackendRole.PRIMARY]
+        standbys = [b.health for b in self if b.config.role is BackendRole.STANDBY]
+        since = [h.usable_since for h in primaries if h.usable_since is not None]
         active = choose_role(
             self.active,
             primary_usable_since=min(since, default=None),
-            standby_usable=any(
-                b.health.usable for b in self if b.config.role is BackendRole.STANDBY
-            ),
+            primary_unknown=any(h.state is HealthState.UNKNOWN for h in primaries),
+            standby_usable=any(h.usable for h in standbys),
             rules=self._settings(),
             now=self._clock(),
         )

@@ -23,6 +23,7 @@ def choose_role(
     current: ActiveRole,
     *,
     primary_usable_since: float | None,
+    primary_unknown: bool,
     standby_usable: bool,
     rules: BackendsConfig,
     now: float,
@@ -33,12 +34,14 @@ def choose_role(
         current: the role that serves now.
         primary_usable_since: since when (seconds, monotonic) a primary has been usable without a
             break; None if none is.
+        primary_unknown: whether a primary has not been probed yet; it gets the benefit of the doubt,
+            or every start would begin with a failover.
         standby_usable: whether any standby is usable.
         rules: ``failback`` and ``failback_after_seconds``.
         now: seconds, monotonic.
     """
     if current.role is BackendRole.PRIMARY:
-        if primary_usable_since is None and standby_usable:
+        if primary_usable_since is None and not primary_unknown and standby_usable:
             return ActiveRole(BackendRole.STANDBY, "no primary is usable")
         return current
     if primary_usable_since is None:

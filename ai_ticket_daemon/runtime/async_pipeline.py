@@ -20,12 +20,11 @@ from ai_ticket_daemon.runtime.signal import Signal
 from ai_ticket_daemon.runtime.worker import Run, Worker, abandoned_outcome
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 
     from ai_ticket_daemon.backends.pool import BackendPool, Slot
     from ai_ticket_daemon.config.pipeline import PipelineConfig
     from ai_ticket_daemon.events.event import Event
-
     from ai_ticket_daemon.runtime.board import Watch
     from ai_ticket_daemon.store.port import EventStore
 
@@ -123,7 +122,9 @@ class AsyncInferencePipeline:
             outcomes[place[event_id]] = outcome
         return [outcome for outcome in outcomes if outcome is not None]
 
-    async def iter_responses(self, events: Sequence[Event]) -> AsyncIterator[tuple[str, Outcome]]:
+    async def iter_responses(
+        self, events: Sequence[Event]
+    ) -> AsyncGenerator[tuple[str, Outcome], None]:
         """Run all ``events``; yield ``(event_id, outcome)`` as each one ends.
 
         Leaving the loop early abandons what has not ended yet; close the iterator

@@ -292,9 +292,7 @@ async def test_a_generation_is_aborted_at_its_deadline(autojump_clock: MockClock
 async def test_a_stream_passes_each_piece_on_as_it_comes(autojump_clock: MockClock) -> None:
     async with running() as house:
         submission = await house.pipeline.submit(event("a b c d", stream=True))
-        seen = []
-        async for text in submission.deltas():
-            seen.append((text, round(trio.current_time(), 3)))
+        seen = [(text, round(trio.current_time(), 3)) async for text in submission.deltas()]
         outcome = await submission.outcome()
     assert seen == [("A", 0.5), (" B", 0.625), (" C", 0.75), (" D", 0.875)]
     assert isinstance(outcome, Succeeded)
