@@ -32,6 +32,8 @@ async def run(
         task_status.started(server.server_port)
         await trio.sleep_forever()
     finally:
-        server.shutdown()
+        # shutdown() waits up to half a second for its thread: too long for the event loop.
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(server.shutdown)
         server.server_close()
-        thread.join(1.0)
+        thread.join()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import TYPE_CHECKING, Any, TextIO, cast
@@ -69,12 +70,33 @@ class Logs:
             ).bind(**fields),
         )
 
+    def library_logger(self, event: str, **fields: object) -> logging.Logger:
+        """Return a logger of :mod:`logging`, known to nobody else, for a library that wants one."""
+        logger = logging.Logger(event)  # noqa: LOG001 - not in the global tree of loggers
+        logger.addHandler(LogHandler(self.logger(**fields), event))
+        return logger
+
     def _drop_quiet(
         self, _logger: object, method: str, event: MutableMapping[str, Any]
     ) -> MutableMapping[str, Any]:
         if _SEVERITY.get(method, 40) < _RANK[self.level]:
             raise structlog.DropEvent
         return event
+
+
+class LogHandler(logging.Handler):
+    """Takes what a library says through :mod:`logging` and says it as ``event`` with its text."""
+
+    def __init__(self, log: FilteringBoundLogger, event: str) -> None:
+        super().__init__()
+        self._log = log
+        self._event = event
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass one record on."""
+        level = record.levelname.lower()
+        say = getattr(self._log, level if level in _SEVERITY else "info")
+        say(self._event, detail=record.getMessage(), exc_info=record.exc_info or None)
 
 
 class _Sink:

@@ -81,6 +81,16 @@ class Metrics:
             "kobold_failovers", "Changes of the role that serves.",
             "from_backend", "to_backend", "reason",
         )  # fmt: skip
+        self.config_reloads = self._counter(
+            "config_reloads", "Reloads asked for, applied or refused.", "result"
+        )
+        self.config_last_reload_successful = self._gauge(
+            "config_last_reload_successful", "1 if the last reload, or the start, was applied."
+        )
+        self.config_last_reload_success_timestamp = self._gauge(
+            "config_last_reload_success_timestamp_seconds",
+            "When a configuration was applied last, seconds since the Unix epoch.",
+        )
         self.actor_restarts = self._counter(
             "actor_restarts", "Actors started again after a crash.", "actor"
         )

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.backends.pool import BackendPool
     from ai_ticket_daemon.config.pipeline import PipelineConfig
+    from ai_ticket_daemon.health import DaemonHealth
     from ai_ticket_daemon.runtime.async_pipeline import AsyncInferencePipeline
     from ai_ticket_daemon.store.port import EventStore
     from ai_ticket_daemon.telemetry.metrics import Metrics
@@ -27,6 +28,7 @@ async def run(
     store: EventStore,
     pool: BackendPool,
     pipeline: AsyncInferencePipeline,
+    health: DaemonHealth,
     settings: Callable[[], PipelineConfig],
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -39,6 +41,7 @@ async def run(
         metrics.pipeline_in_flight.set(pipeline.in_flight)
         metrics.pipeline_max_concurrency.set(settings().max_concurrency)
         counts = await store.counts()
+        health.queue = {state.value: count for state, count in counts.items()}
         for state in (EventState.QUEUED, EventState.RUNNING):
             metrics.pipeline_queue_depth.labels(state.value).set(counts[state])
         oldest = await store.oldest_queued_at()

@@ -1,0 +1,144 @@
+"""The command ``ai-ticket-daemon``: reads the configuration and runs the daemon."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ai_ticket_daemon import __version__
+from ai_ticket_daemon.config.check import warnings
+from ai_ticket_daemon.config.errors import ConfigError
+from ai_ticket_daemon.config.load import load_config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ai_ticket_daemon.config.tree import Config
+    from ai_ticket_daemon.telemetry.logs import Logs
+
+DEFAULT_CONFIG = Path("/etc/ai-ticket/ai-ticket.conf")
+
+EXIT_OK = 0
+EXIT_UNAVAILABLE = 69
+EXIT_INTERNAL = 70
+EXIT_CONFIG = 78
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the daemon and return its exit code (sysexits.h: 0, 69, 70 or 78)."""
+    options = _parser().parse_args(arguments)
+    load = partial(_load, options)
+    try:
+        config = load()
+    except ConfigError as error:
+        print(f"ai-ticket-daemon: the configuration cannot be used:\n{error}", file=sys.stderr)
+        return EXIT_CONFIG
+    if options.check_config:
+        for sentence in warnings(config):
+            print(f"warning: {sentence}")
+        print("The configuration is valid.")
+        return EXIT_OK
+    # Imported only now: --version, --help and --check-config need none of it.
+    from ai_ticket_daemon.telemetry.logs import Logs  # noqa: PLC0415
+
+    logs = Logs(config.log.level, config.log.format)
+    return _run(config, load, logs, demo=options.demo)
+
+
+def _run(config: Config, load: Callable[[], Config], logs: Logs, *, demo: bool) -> int:
+    import trio  # noqa: PLC0415
+
+    try:
+        trio.run(
+            partial(_daemon, config, load, logs, demo=demo),
+            restrict_keyboard_interrupt_to_checkpoints=True,
+            strict_exception_groups=True,
+        )
+    except Exception as error:  # noqa: BLE001 - the edge of the process: say what ended it
+        return _explain(error, logs)
+    return EXIT_OK
+
+
+def _explain(error: Exception, logs: Logs) -> int:
+    from ai_ticket_daemon.supervisor import unwrap  # noqa: PLC0415
+
+    log = logs.logger(actor="main")
+    error = unwrap(error)
+    if isinstance(error, OSError):
+        log.error("unavailable", detail=str(error))
+        return EXIT_UNAVAILABLE
+    log.critical("failed", exc_info=error)
+    return EXIT_INTERNAL
+
+
+async def _daemon(config: Config, load: Callable[[], Config], logs: Logs, *, demo: bool) -> None:
+    from ai_ticket_daemon.app import Daemon  # noqa: PLC0415
+
+    async with AsyncExitStack() as stack:
+        if demo:
+            from ai_ticket_daemon.testing.demo import open_demo  # noqa: PLC0415
+
+            config = await stack.enter_async_context(open_demo(config))
+            load = partial(_same, config)
+        await Daemon(config, load=load, logs=logs).run()
+
+
+def _same(config: Config) -> Config:
+    return config
+
+
+def _load(options: argparse.Namespace) -> Config:
+    path: Path | None = options.config
+    if path is None and not options.demo and DEFAULT_CONFIG.exists():
+        path = DEFAULT_CONFIG
+    if not options.demo:
+        return load_config(path, os.environ)
+    # The demo brings its own backends: these stand for them until it knows their ports.
+    servers = [
+        {"name": role, "url": "http://127.0.0.1:1", "role": role} for role in ("primary", "standby")
+    ]
+    overrides: dict[str, object] = {"backends.server": servers}
+    if path is None:
+        overrides |= {"telemetry.traces": "none"}
+        environ = {"PORT": "5000", **os.environ}
+        overrides["http.bind"] = [f"127.0.0.1:{environ['PORT']}"]
+        overrides["metrics.bind"] = f"127.0.0.1:{environ.get('OTEL_PROMETHEUS_PORT', '9464')}"
+    return load_config(path, os.environ, overrides)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ai-ticket-daemon",
+        description="Takes events over HTTP and answers each with a completion from KoboldCPP.",
+        epilog="Signals: HUP reloads the configuration; TERM and INT drain and stop, a second one "
+        "stops now; USR1 logs what every task does; USR2 switches debug logging on and off. "
+        "Exit codes: 0 stopped as asked, 69 an address is unavailable, 70 internal fault, 78 the "
+        "configuration cannot be used.",
+    )
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        type=Path,
+        help=f"the conf file; default {DEFAULT_CONFIG} if it exists, else the environment alone",
+    )
+    parser.add_argument(
+        "--check-config",
+        action="store_true",
+        help="check the configuration as a start would, list every mistake, and exit",
+    )
+    parser.add_argument(
+        "--demo",
+        action="store_true",
+        help="run on two simulated KoboldCPP servers of its own; for a first look, not for work",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,258 @@
+"""Start here: builds every part from the configuration, starts it, and draws the shutdown order.
+
+    telemetry ─▶ prober ─▶ pipeline ─▶ HTTP front end
+    (outermost: stops last)            (innermost: stops first)
+
+A stop runs through the nurseries from the inside out: stop accepting; let running generations end
+within ``drain_seconds``; send waiting clients away; put what still runs back in the queue; close.
+"""
+
+from __future__ import annotations
+
+import signal
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import trio
+from prometheus_client import CollectorRegistry
+
+from ai_ticket_daemon import __version__, signals
+from ai_ticket_daemon.backends import prober
+from ai_ticket_daemon.backends.factory import open_client
+from ai_ticket_daemon.backends.pool import BackendPool
+from ai_ticket_daemon.config.check import warnings
+from ai_ticket_daemon.config.log import LogLevel
+from ai_ticket_daemon.health import DaemonHealth
+from ai_ticket_daemon.reloader import LiveConfig, Reloader
+from ai_ticket_daemon.runtime.async_pipeline import AsyncInferencePipeline
+from ai_ticket_daemon.runtime.task_tree import task_tree
+from ai_ticket_daemon.server import listeners
+from ai_ticket_daemon.server.app import create_app
+from ai_ticket_daemon.store.memory import MemoryStore
+from ai_ticket_daemon.supervisor import Supervisor
+from ai_ticket_daemon.telemetry import exporter, sampler
+from ai_ticket_daemon.telemetry.http import HttpTelemetry
+from ai_ticket_daemon.telemetry.metrics import Metrics
+from ai_ticket_daemon.telemetry.observers import (
+    InstrumentedClient,
+    PipelineTelemetry,
+    PoolTelemetry,
+)
+from ai_ticket_daemon.telemetry.tracing import open_tracing
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from opentelemetry.sdk.trace import TracerProvider
+
+    from ai_ticket_daemon.backends.generation import BackendClient
+    from ai_ticket_daemon.config.backends import ServerConfig
+    from ai_ticket_daemon.config.tree import Config
+    from ai_ticket_daemon.telemetry.logs import Logs
+
+LAST_ANSWERS_SECONDS = 2.0
+"""How long clients that are sent away have to read their answer."""
+
+MESSAGE_ID_STARTED = "39f53479d3a045ac8e11786248231fbf"
+MESSAGE_ID_STOPPING = "be02cf6855d2428ba40df7e9d022f03d"
+MESSAGE_ID_ACTOR_RESTARTED = "a596d6fe7bfa4994828e72309e95d61e"
+
+
+class Daemon:
+    """The whole daemon, for one process or one test.
+
+    Args:
+        config: what to run with.
+        load: reads the configuration anew at a reload.
+        logs: where log lines go.
+        make_client: makes the client of a server.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        load: Callable[[], Config],
+        logs: Logs,
+        make_client: Callable[[ServerConfig], BackendClient] = open_client,
+    ) -> None:
+        self._live = live = LiveConfig(config)
+        self._logs = logs
+        self._log = logs.logger(actor="app")
+        self._make_client = make_client
+        self._stop = trio.Event()
+        self._root = trio.CancelScope()
+        self._metrics = metrics = Metrics(CollectorRegistry())
+        self._tracing = open_tracing(config.telemetry)
+        self._tracer = None if self._tracing is None else self._tracing.get_tracer(__name__)
+
+        self._store = MemoryStore(max_queued=lambda: live.current.store.max_queued)
+        self._pool = BackendPool(
+            lambda: live.current.backends,
+            open_client=self._open_client,
+            observer=PoolTelemetry(logs.logger(actor="pool"), metrics),
+        )
+        self._pipeline = AsyncInferencePipeline(
+            store=self._store,
+            pool=self._pool,
+            settings=lambda: live.current.pipeline,
+            observer=PipelineTelemetry(logs.logger(actor="pipeline"), metrics, self._tracer),
+        )
+        self._health = DaemonHealth(self._pool, self._pipeline)
+        self._app = create_app(
+            pipeline=self._pipeline,
+            health=self._health,
+            http=lambda: live.current.http,
+            events=lambda: live.current.events,
+            observer=HttpTelemetry(logs.logger(actor="http"), metrics, self._tracer),
+            logger=logs.library_logger("handler_crashed", actor="http"),
+        )
+        self._reloader = Reloader(
+            live, load=load, apply=self._apply, log=self._log, metrics=metrics
+        )
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Serve until told to stop, by :meth:`stop` or a signal; started with the addresses.
+
+        Raises:
+            RestartBudgetExceeded: the actors crash faster than restarting them can heal.
+            OSError: an address cannot be bound.
+        """
+        config, live = self._live.current, self._live
+        supervisor = Supervisor(self._actor_crashed)
+        for sentence in warnings(config):
+            self._log.warning("config_warning", detail=sentence)
+        try:
+            with self._root:
+                async with trio.open_nursery() as telemetry, trio.open_nursery() as backends:
+                    start = partial(_start, supervisor)
+                    await start(telemetry, "signals", signals.run, actions=self._actions())
+                    await start(
+                        telemetry,
+                        "metrics",
+                        exporter.run,
+                        registry=self._metrics.registry,
+                        bind=config.metrics.bind,
+                    )
+                    await start(
+                        telemetry,
+                        "sampler",
+                        sampler.run,
+                        metrics=self._metrics,
+                        store=self._store,
+                        pool=self._pool,
+                        pipeline=self._pipeline,
+                        health=self._health,
+                        settings=lambda: live.current.pipeline,
+                    )
+                    await start(
+                        backends,
+                        "prober",
+                        prober.run,
+                        pool=self._pool,
+                        settings=lambda: live.current.backends,
+                    )
+                    async with trio.open_nursery() as pipeline:
+                        await start(pipeline, "pipeline", self._pipeline.run)
+                        await self._serve(supervisor, task_status)
+                        pipeline.cancel_scope.cancel()
+                    backends.cancel_scope.cancel()
+                    telemetry.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._close()
+
+    def stop(self) -> None:
+        """Drain and stop; a second call stops now."""
+        if self._stop.is_set():
+            self._log.warning("stopping_now")
+            self._root.cancel()
+        else:
+            self._log.info("stopping", message_id=MESSAGE_ID_STOPPING)
+            self._stop.set()
+
+    async def _serve(self, supervisor: Supervisor, task_status: trio.TaskStatus[list[str]]) -> None:
+        """Run the HTTP front end until told to stop, then drain."""
+        stop_accepting = trio.Event()
+        async with trio.open_nursery() as front:
+            addresses = await _start(
+                supervisor,
+                front,
+                "http",
+                listeners.serve,
+                app=self._app,
+                http=lambda: self._live.current.http,
+                stop_accepting=stop_accepting,
+                logger=self._logs.library_logger("http_server", actor="http"),
+            )
+            self._health.started = True
+            self._log.info(
+                "started", message_id=MESSAGE_ID_STARTED, version=__version__, addresses=addresses
+            )
+            task_status.started(addresses)
+            await self._stop.wait()
+            stop_accepting.set()
+            with trio.move_on_after(self._live.current.pipeline.drain_seconds):
+                await self._pipeline.drain()
+            self._pipeline.send_waiters_away()
+            front.cancel_scope.deadline = trio.current_time() + LAST_ANSWERS_SECONDS
+
+    async def _close(self) -> None:
+        for backend in self._pool:
+            await backend.client.aclose()
+        if self._tracing is not None:
+            await trio.to_thread.run_sync(_flush, self._tracing)
+        self._log.info("stopped")
+
+    def _open_client(self, server: ServerConfig) -> BackendClient:
+        return InstrumentedClient(self._make_client(server), server, self._metrics, self._tracer)
+
+    def _actions(self) -> dict[signal.Signals, Callable[[], None]]:
+        return {
+            signal.SIGTERM: self.stop,
+            signal.SIGINT: self.stop,
+            signal.SIGHUP: self._reloader.reload,
+            signal.SIGUSR1: self._show_tasks,
+            signal.SIGUSR2: self._toggle_debug,
+        }
+
+    def _apply(self, config: Config) -> None:
+        self._logs.level = config.log.level
+        self._pool.apply(config.backends.servers)
+
+    def _show_tasks(self) -> None:
+        root = trio.lowlevel.current_root_task()
+        if root is not None:
+            self._log.info(
+                "task_tree", in_flight=self._pipeline.in_flight, tree="\n" + task_tree(root)
+            )
+
+    def _toggle_debug(self) -> None:
+        configured = self._live.current.log.level
+        debugging = self._logs.level is LogLevel.DEBUG
+        self._logs.level = configured if debugging else LogLevel.DEBUG
+        self._log.warning("log_level_changed", level=self._logs.level.value)
+
+    def _actor_crashed(self, name: str, error: Exception) -> None:
+        self._metrics.actor_restarts.labels(name).inc()
+        self._log.error(
+            "actor_restarted", message_id=MESSAGE_ID_ACTOR_RESTARTED, crashed=name, exc_info=error
+        )
+
+
+async def _start(
+    supervisor: Supervisor,
+    nursery: trio.Nursery,
+    name: str,
+    actor: Callable[..., Awaitable[None]],
+    **dependencies: object,
+) -> Any:
+    """Start ``actor`` under its name; return what it calls itself started with."""
+    return await nursery.start(supervisor.run, name, partial(actor, **dependencies), name=name)
+
+
+def _flush(tracing: TracerProvider) -> None:
+    tracing.force_flush(timeout_millis=2000)
+    tracing.shutdown()

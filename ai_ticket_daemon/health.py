@@ -1,0 +1,73 @@
+"""How the daemon does, put together from what its parts know: ``/health`` and ``/ready``."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ai_ticket_daemon import __version__
+from ai_ticket_daemon.config.backends import BackendRole
+from ai_ticket_daemon.server.ports import BackendReport, HealthReport, HealthStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from ai_ticket_daemon.backends.pool import BackendPool
+    from ai_ticket_daemon.runtime.async_pipeline import AsyncInferencePipeline
+
+
+@dataclass(slots=True)
+class DaemonHealth:
+    """Answers for the whole daemon.
+
+    ``started`` is set once everything has; ``queue`` holds the number of events by state, as last
+    counted.
+    """
+
+    pool: BackendPool
+    pipeline: AsyncInferencePipeline
+    started: bool = False
+    queue: Mapping[str, int] = field(default_factory=dict)
+    _since: float = field(default_factory=time.monotonic)
+
+    def report(self) -> HealthReport:
+        """Return how things stand now."""
+        usable = self.pool.usable
+        draining = self.pipeline.draining
+        if not usable:
+            status = HealthStatus.UNHEALTHY
+        elif self.pool.active.role is BackendRole.STANDBY:
+            status = HealthStatus.DEGRADED
+        else:
+            status = HealthStatus.HEALTHY
+        return HealthReport(
+            status=status,
+            ready=self.started and usable and not draining,
+            draining=draining,
+            version=__version__,
+            uptime_seconds=round(time.monotonic() - self._since, 3),
+            reasons=tuple(self._reasons()),
+            backends=tuple(
+                BackendReport(
+                    backend.name,
+                    backend.config.role.value,
+                    backend.health.state.value,
+                    active=backend.config.role is self.pool.active.role,
+                    in_flight=backend.in_flight,
+                )
+                for backend in self.pool
+            ),
+            queue=self.queue,
+        )
+
+    def _reasons(self) -> Iterator[str]:
+        if not self.started:
+            yield "starting"
+        if self.pipeline.draining:
+            yield "draining: the daemon is stopping"
+        if self.pool.active.role is BackendRole.STANDBY:
+            yield f"on the standby: {self.pool.active.reason}"
+        for backend in self.pool:
+            if not backend.health.usable:
+                yield f"backend {backend.name} is {backend.health.state}: {backend.health.reason}"

@@ -1,0 +1,83 @@
+"""The reloader: check everything, then swap, then tell. A refused file changes nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ai_ticket_daemon.config.diff import diff
+from ai_ticket_daemon.config.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from structlog.typing import FilteringBoundLogger
+
+    from ai_ticket_daemon.config.tree import Config
+    from ai_ticket_daemon.telemetry.metrics import Metrics
+
+MESSAGE_ID_APPLIED = "0c6f8a53a7b14c8a9d3c7e7f4b1d0a91"
+MESSAGE_ID_REFUSED = "7d1f2f6e5c3b4f0e8a9b6c5d4e3f2a10"
+
+
+class LiveConfig:
+    """The configuration in force. Everybody reads it when needed; only a reload replaces it."""
+
+    def __init__(self, config: Config) -> None:
+        self.current = config
+
+
+class Reloader:
+    """Replaces the configuration in force by what the file says now.
+
+    Args:
+        live: the configuration to replace.
+        load: reads the configuration anew, with the sources of the start.
+        apply: told the new configuration, once it is in force.
+        log: told of the outcome.
+        metrics: told of the outcome.
+    """
+
+    def __init__(
+        self,
+        live: LiveConfig,
+        *,
+        load: Callable[[], Config],
+        apply: Callable[[Config], None],
+        log: FilteringBoundLogger,
+        metrics: Metrics,
+    ) -> None:
+        self._live = live
+        self._load = load
+        self._apply = apply
+        self._log = log
+        self._metrics = metrics
+        self._succeeded()
+
+    def reload(self) -> None:
+        """Read, check and apply; on any mistake keep everything as it is and say so."""
+        try:
+            new = self._load()
+        except ConfigError as error:
+            self._metrics.config_reloads.labels("refused").inc()
+            self._metrics.config_last_reload_successful.set(0)
+            self._log.error(
+                "reload_refused",
+                message_id=MESSAGE_ID_REFUSED,
+                problems=[str(problem) for problem in error.problems],
+            )
+            return
+        changes = diff(self._live.current, new)
+        self._live.current = new
+        self._apply(new)
+        self._metrics.config_reloads.labels("applied").inc()
+        self._succeeded()
+        self._log.info(
+            "reload_applied",
+            message_id=MESSAGE_ID_APPLIED,
+            changes=[str(change) for change in changes if change.live],
+            needs_restart=[change.path for change in changes if not change.live],
+        )
+
+    def _succeeded(self) -> None:
+        self._metrics.config_last_reload_successful.set(1)
+        self._metrics.config_last_reload_success_timestamp.set_to_current_time()

@@ -1,0 +1,95 @@
+"""Turns HTTP requests into metrics, log lines and the span ``server.handle_event``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from opentelemetry.propagate import extract
+from opentelemetry.trace import SpanKind, Status, StatusCode
+
+from ai_ticket_daemon.server.trace import TraceContext
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span, Tracer
+    from structlog.typing import FilteringBoundLogger
+
+    from ai_ticket_daemon.server.ports import RequestEnded, RequestStarted
+    from ai_ticket_daemon.telemetry.metrics import Metrics
+
+_SERVER_FAULT = 500
+
+
+class HttpTelemetry:
+    """Observes the requests of the HTTP surface."""
+
+    def __init__(self, log: FilteringBoundLogger, metrics: Metrics, tracer: Tracer | None) -> None:
+        self._log = log
+        self._metrics = metrics
+        self._tracer = tracer
+
+    def started(self, request: RequestStarted) -> _Observed:
+        """See :meth:`RequestObserver.started`."""
+        self._metrics.server_requests_in_flight.inc()
+        if self._tracer is None or request.route != "/event":
+            return _Observed(self._log, self._metrics, request.trace, None)
+        span = self._tracer.start_span(
+            "server.handle_event",
+            context=extract(request.trace.headers()) if request.trace.remote else None,
+            kind=SpanKind.SERVER,
+            attributes={"http.route": request.route, "http.request.method": request.method},
+        )
+        return _Observed(self._log, self._metrics, _trace_of(span, request.trace.state), span)
+
+
+class _Observed:
+    def __init__(
+        self, log: FilteringBoundLogger, metrics: Metrics, trace: TraceContext, span: Span | None
+    ) -> None:
+        self.trace = trace
+        self._log = log
+        self._metrics = metrics
+        self._span = span
+
+    def ended(self, request: RequestEnded) -> None:
+        """See :meth:`ObservedRequest.ended`."""
+        labels = (request.route, request.method, str(request.status))
+        metrics = self._metrics
+        metrics.server_requests_in_flight.dec()
+        metrics.server_requests.labels(*labels).inc()
+        metrics.server_request_duration.labels(*labels).observe(request.duration_seconds)
+        error = None if request.error is None else request.error.value
+        if error is not None:
+            metrics.server_request_failures.labels(*labels, error).inc()
+        if self._span is not None:
+            self._end_span(self._span, request, error)
+        self._log.debug(
+            "request",
+            route=request.route,
+            method=request.method,
+            status=request.status,
+            error=error,
+            event_id=request.event_id,
+            trace_id=self.trace.trace_id,
+            duration_seconds=round(request.duration_seconds, 4),
+        )
+
+    def _end_span(self, span: Span, request: RequestEnded, error: str | None) -> None:
+        span.set_attribute("http.response.status_code", request.status)
+        if request.event_id is not None:
+            span.set_attribute("ai_ticket.event_id", request.event_id)
+        if error is not None:
+            span.set_attribute("error.type", error)
+        if request.status >= _SERVER_FAULT:
+            span.set_status(Status(StatusCode.ERROR))
+        span.end()
+
+
+def _trace_of(span: Span, state: str | None) -> TraceContext:
+    context = span.get_span_context()
+    return TraceContext(
+        f"{context.trace_id:032x}",
+        f"{context.span_id:016x}",
+        f"{context.trace_flags:02x}",
+        state,
+        remote=False,
+    )
