@@ -42,6 +42,10 @@ class JournalSocket:
         except OSError:
             print(f"<{fields['PRIORITY']}>{fields['MESSAGE']}", file=sys.stderr, flush=True)  # noqa: T201
 
+    def close(self) -> None:
+        """Close the connection."""
+        self._socket.close()
+
 
 def open_journal(path: str = SOCKET_PATH) -> JournalSocket:
     """Connect to journald.
