@@ -65,11 +65,12 @@ def _run(config: Config, load: Callable[[], Config], logs: Logs, *, demo: bool) 
 
 
 def _explain(error: Exception, logs: Logs) -> int:
+    from ai_ticket_daemon.server.sockets import ListenerUnavailable  # noqa: PLC0415
     from ai_ticket_daemon.supervisor import unwrap  # noqa: PLC0415
 
     log = logs.logger(actor="main")
     error = unwrap(error)
-    if isinstance(error, OSError):
+    if isinstance(error, ListenerUnavailable):
         log.error("unavailable", detail=str(error))
         return EXIT_UNAVAILABLE
     log.critical("failed", exc_info=error)

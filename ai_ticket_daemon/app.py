@@ -107,18 +107,19 @@ class Daemon:
             observer=HttpTelemetry(logs.logger(actor="http"), metrics, self._tracer),
             logger=logs.library_logger("handler_crashed", actor="http"),
         )
+        self.metrics_port: int | None = None
         self._reloader = Reloader(
             live, load=load, apply=self._apply, log=self._log, metrics=metrics
         )
 
     async def run(
-        self, *, task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED
+        self, *, task_status: trio.TaskStatus[tuple[str, ...]] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Serve until told to stop, by :meth:`stop` or a signal; started with the addresses.
 
         Raises:
             RestartBudgetExceeded: the actors crash faster than restarting them can heal.
-            OSError: an address cannot be bound.
+            ListenerUnavailable: an address cannot be bound.
         """
         config, live = self._live.current, self._live
         supervisor = Supervisor(self._actor_crashed)
@@ -129,7 +130,7 @@ class Daemon:
                 async with trio.open_nursery() as telemetry, trio.open_nursery() as backends:
                     start = partial(_start, supervisor)
                     await start(telemetry, "signals", signals.run, actions=self._actions())
-                    await start(
+                    self.metrics_port = await start(
                         telemetry,
                         "metrics",
                         exporter.run,
@@ -173,7 +174,9 @@ class Daemon:
             self._log.info("stopping", message_id=MESSAGE_ID_STOPPING)
             self._stop.set()
 
-    async def _serve(self, supervisor: Supervisor, task_status: trio.TaskStatus[list[str]]) -> None:
+    async def _serve(
+        self, supervisor: Supervisor, task_status: trio.TaskStatus[tuple[str, ...]]
+    ) -> None:
         """Run the HTTP front end until told to stop, then drain."""
         stop_accepting = trio.Event()
         async with trio.open_nursery() as front:
@@ -183,7 +186,7 @@ class Daemon:
                 "http",
                 listeners.serve,
                 app=self._app,
-                http=lambda: self._live.current.http,
+                http=self._live.current.http,
                 stop_accepting=stop_accepting,
                 logger=self._logs.library_logger("http_server", actor="http"),
             )

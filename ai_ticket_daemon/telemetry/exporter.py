@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import trio
 from prometheus_client import start_http_server
 
+from ai_ticket_daemon.server.sockets import ListenerUnavailable
+
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
@@ -25,9 +27,14 @@ async def run(
     """Serve the metrics page until cancelled; started with the port it listens on.
 
     Raises:
-        OSError: the address cannot be bound.
+        ListenerUnavailable: the address cannot be bound.
     """
-    server, thread = start_http_server(bind.port, bind.host, registry)
+    try:
+        server, thread = start_http_server(bind.port, bind.host, registry)
+    except OSError as error:
+        raise ListenerUnavailable(
+            f"metrics.bind: cannot listen on {bind}: {error.strerror}"
+        ) from error
     try:
         task_status.started(server.server_port)
         await trio.sleep_forever()

@@ -1,0 +1,183 @@
+"""``[[backends.server]]``: one server that generates."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from ai_ticket_daemon.config.addresses import url
+from ai_ticket_daemon.config.rules import choice, integer, optional, readable_file, seconds, text
+from ai_ticket_daemon.config.schema import Mistake, Rule, not_a, setting, wrong
+from ai_ticket_daemon.config.secret import Secret
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_NAME_KIND = "a string of 1 to 63 letters, digits, - _ or ., the first a letter or digit"
+_MAX_PASSWORD_BYTES = 4096
+
+
+class BackendRole(StrEnum):
+    """When a server is used."""
+
+    PRIMARY = "primary"
+    """Whenever it is usable."""
+    STANDBY = "standby"
+    """While no primary is usable."""
+
+
+class BackendKind(StrEnum):
+    """What software a server runs."""
+
+    KOBOLDCPP = "koboldcpp"
+    OPENAI = "openai"
+    """Any OpenAI-compatible server."""
+
+
+class Dialect(StrEnum):
+    """The API a server is spoken to in."""
+
+    OPENAI_CHAT = "openai-chat"
+    OPENAI_COMPLETIONS = "openai-completions"
+    KOBOLD = "kobold"
+
+
+def _read_name(value: object) -> str:
+    if not isinstance(value, str):
+        raise not_a(_NAME_KIND, value)
+    if not _NAME.fullmatch(value):
+        raise wrong(f"must be {_NAME_KIND}")
+    return value
+
+
+def _read_password(value: object) -> Secret:
+    path = readable_file.read(value)
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_PASSWORD_BYTES + 1)
+    except OSError as error:
+        raise wrong(f"the file cannot be read: {error.strerror}") from error
+    # No `from error` below: the cause of a decoding error holds the bytes of the password.
+    try:
+        password = content.decode("ascii").removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        password = ""
+    if len(content) > _MAX_PASSWORD_BYTES or not password or not password.isprintable():
+        raise wrong(
+            "the file must hold the password and nothing else: one line of printable ASCII, "
+            f"at most {_MAX_PASSWORD_BYTES} bytes"
+        )
+    return Secret(password)
+
+
+_name = Rule(_NAME_KIND, _read_name)
+_password = Rule("the absolute path of a readable file that holds one line", _read_password)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """One server that generates."""
+
+    name: str = field(
+        metadata=setting(
+            _name, "What metrics, logs and answers call the server; unique.", live=True
+        )
+    )
+    url: str = field(
+        metadata=setting(
+            url, "Base URL, a path prefix allowed, such as `http://127.0.0.1:5001`.", live=True
+        )
+    )
+    role: BackendRole = field(
+        default=BackendRole.PRIMARY,
+        metadata=setting(
+            choice(BackendRole),
+            "A `standby` serves while no `primary` is usable; one primary at least is needed.",
+            live=True,
+        ),
+    )
+    kind: BackendKind = field(
+        default=BackendKind.KOBOLDCPP,
+        metadata=setting(
+            choice(BackendKind),
+            "`openai` is any OpenAI-compatible server other than KoboldCPP.",
+            live=True,
+        ),
+    )
+    dialect: Dialect = field(
+        default=Dialect.OPENAI_CHAT,
+        metadata=setting(
+            choice(Dialect),
+            'API the server is spoken to in; `kobold` needs `kind = "koboldcpp"`.',
+            live=True,
+        ),
+    )
+    max_in_flight: int = field(
+        default=1,
+        metadata=setting(
+            integer(1, 1024, "requests"),
+            "Generations at a time; KoboldCPP has one slot.",
+            live=True,
+        ),
+    )
+    password: Secret | None = field(
+        default=None,
+        metadata=setting(
+            optional(_password),
+            "File that holds the server's password or API key; read at start and reload.",
+            live=True,
+            key="password_file",
+        ),
+    )
+    model: str | None = field(
+        default=None,
+        metadata=setting(
+            optional(text()),
+            "Name of the model the server must serve; with another one it is not used.",
+            live=True,
+        ),
+    )
+    connect_timeout_seconds: float = field(
+        default=5.0,
+        metadata=setting(seconds(0.01, 3600), "Longest time to connect.", live=True),
+    )
+    first_token_timeout_seconds: float = field(
+        default=120.0,
+        metadata=setting(
+            seconds(0.01, 86_400),
+            "Longest time from sending the request to the first token.",
+            live=True,
+        ),
+    )
+    idle_timeout_seconds: float = field(
+        default=60.0,
+        metadata=setting(seconds(0.01, 86_400), "Longest time between two tokens.", live=True),
+    )
+    total_timeout_seconds: float = field(
+        default=600.0,
+        metadata=setting(seconds(0.01, 86_400), "Longest time for one generation.", live=True),
+    )
+
+    def conflicts(self) -> Iterator[Mistake]:
+        """Yield what does not go together."""
+        if self.kind is BackendKind.OPENAI and self.dialect is Dialect.KOBOLD:
+            yield Mistake(
+                ("dialect",),
+                'a server of kind "openai" speaks "openai-chat" or "openai-completions" only',
+                ("kind",),
+            )
+        total = self.total_timeout_seconds
+        for key, value in (
+            ("connect_timeout_seconds", self.connect_timeout_seconds),
+            ("first_token_timeout_seconds", self.first_token_timeout_seconds),
+            ("idle_timeout_seconds", self.idle_timeout_seconds),
+        ):
+            if value > total:
+                yield Mistake(
+                    (key,),
+                    f"must not exceed `total_timeout_seconds` ({total:g}), but is {value:g}",
+                    ("total_timeout_seconds",),
+                )

@@ -1,0 +1,66 @@
+"""``[events]``: the limits and defaults of one event."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ai_ticket_daemon.config.rules import integer, seconds
+from ai_ticket_daemon.config.schema import Mistake, setting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True, slots=True)
+class EventsConfig:
+    """The limits and defaults of one event."""
+
+    max_content_bytes: int = field(
+        default=256 * 1024,
+        metadata=setting(
+            integer(1, 1024**3, "bytes"),
+            "Largest content of one event. `http.max_body_bytes` bounds the whole request.",
+            live=True,
+        ),
+    )
+    max_batch: int = field(
+        default=1000,
+        metadata=setting(
+            integer(1, 100_000, "events"), "Most events in one `POST /events`.", live=True
+        ),
+    )
+    default_max_tokens: int = field(
+        default=256,
+        metadata=setting(
+            integer(1, 1_000_000, "tokens"),
+            "Length of a completion where the event does not say `max_tokens`.",
+            live=True,
+        ),
+    )
+    max_max_tokens: int = field(
+        default=4096,
+        metadata=setting(
+            integer(1, 1_000_000, "tokens"),
+            "Largest `max_tokens` an event may ask for.",
+            live=True,
+        ),
+    )
+    default_timeout_seconds: float = field(
+        default=300.0,
+        metadata=setting(
+            seconds(0.1, 604_800),
+            "Time from acceptance to the deadline where the event does not say `timeout_seconds`.",
+            live=True,
+        ),
+    )
+
+    def conflicts(self) -> Iterator[Mistake]:
+        """Yield what does not go together."""
+        if self.default_max_tokens > self.max_max_tokens:
+            yield Mistake(
+                ("default_max_tokens",),
+                f"must not exceed `max_max_tokens` ({self.max_max_tokens}), "
+                f"but is {self.default_max_tokens}",
+                ("max_max_tokens",),
+            )

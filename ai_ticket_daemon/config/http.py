@@ -1,0 +1,88 @@
+"""``[http]``: where requests come in, and how large and slow they may be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ai_ticket_daemon.config.addresses import Bind, TcpBind, bind
+from ai_ticket_daemon.config.rules import (
+    integer,
+    list_of,
+    network,
+    optional,
+    readable_file,
+    seconds,
+)
+from ai_ticket_daemon.config.schema import Mistake, setting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from ai_ticket_daemon.config.rules import IpNetwork
+
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class HttpConfig:
+    """Where requests come in, and how large and slow they may be."""
+
+    bind: tuple[Bind, ...] = field(
+        default=(TcpBind("0.0.0.0", 5000),),  # noqa: S104 - a service: the operator narrows it
+        metadata=setting(
+            list_of(bind, minimum_items=1),
+            "Addresses to listen on: `HOST:PORT`, `[IPv6]:PORT`, `unix:/path`, or `fd://N` for a "
+            "socket handed over by systemd.",
+        ),
+    )
+    max_body_bytes: int = field(
+        default=_MIB,
+        metadata=setting(
+            integer(1, 1024 * _MIB, "bytes"),
+            "Largest request body; a larger one is answered `413 payload_too_large`.",
+            live=True,
+        ),
+    )
+    header_timeout_seconds: float = field(
+        default=10.0,
+        metadata=setting(
+            seconds(0.1, 3600), "Longest time the headers of a request may take to arrive."
+        ),
+    )
+    body_timeout_seconds: float = field(
+        default=30.0,
+        metadata=setting(
+            seconds(0.1, 3600), "Longest time a request body may take to arrive.", live=True
+        ),
+    )
+    max_connections: int = field(
+        default=1000,
+        metadata=setting(integer(1, 100_000, "connections"), "Most client connections at a time."),
+    )
+    trusted_proxies: tuple[IpNetwork, ...] = field(
+        default=(),
+        metadata=setting(
+            list_of(network),
+            "Addresses or networks of proxies whose `X-Forwarded-For` header is believed.",
+            live=True,
+        ),
+    )
+    tls_cert: Path | None = field(
+        default=None,
+        metadata=setting(
+            optional(readable_file), "Certificate chain (PEM) to serve HTTPS with; needs `tls_key`."
+        ),
+    )
+    tls_key: Path | None = field(
+        default=None,
+        metadata=setting(optional(readable_file), "Private key (PEM) of `tls_cert`."),
+    )
+
+    def conflicts(self) -> Iterator[Mistake]:
+        """Yield what does not go together."""
+        if self.tls_cert is not None and self.tls_key is None:
+            yield Mistake(("tls_cert",), "needs `tls_key` beside it", ("tls_key",))
+        if self.tls_key is not None and self.tls_cert is None:
+            yield Mistake(("tls_key",), "needs `tls_cert` beside it", ("tls_cert",))

@@ -1,0 +1,63 @@
+"""One way to a :class:`Config`: file, environment, command line; at start, reload and check."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from ai_ticket_daemon.config.document import Document, Origin, read_document
+from ai_ticket_daemon.config.environment import apply_environment
+from ai_ticket_daemon.config.errors import ConfigError
+from ai_ticket_daemon.config.schema import Invalid, table
+from ai_ticket_daemon.config.tree import Config
+from ai_ticket_daemon.config.unavailable import unavailable_keys
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from ai_ticket_daemon.config.errors import Problem
+
+_COMMAND_LINE = Origin("command line")
+_NOTHING: Mapping[str, object] = MappingProxyType({})
+
+
+def load_config(
+    path: Path | None,
+    environ: Mapping[str, str],
+    overrides: Mapping[str, object] = _NOTHING,
+) -> Config:
+    """Read the configuration from all its sources.
+
+    It reads files (the conf file, passwords, certificates) and changes nothing.
+
+    Args:
+        path: the conf file; None if there is none.
+        environ: the environment; goes over the file.
+        overrides: what the command line says, by ``section.key``, as TOML values; goes over both.
+
+    Raises:
+        ConfigError: with every mistake found.
+    """
+    document = Document(Origin("configuration")) if path is None else read_document(path)
+    problems = list(apply_environment(document, environ))
+    for key, value in overrides.items():
+        document.set(tuple(key.split(".")), value, _COMMAND_LINE)
+    unavailable = list(unavailable_keys(document.raw))
+    # What is refused anyway is not told twice.
+    refused = {mistake.path for mistake in unavailable}
+    try:
+        # Without any [backends] the section is still read: it is the one that must not be empty.
+        config = table(Config, noun="section").read({"backends": {}} | document.raw)
+    except Invalid as error:
+        mistakes = [mistake for mistake in error.mistakes if mistake.path not in refused]
+    else:
+        if not problems and not unavailable:
+            return config
+        mistakes = []
+    problems += [document.problem(mistake) for mistake in (*mistakes, *unavailable)]
+    raise ConfigError(sorted(problems, key=_place))
+
+
+def _place(problem: Problem) -> tuple[bool, int]:
+    return (problem.line is None, problem.line or 0)

@@ -1,0 +1,53 @@
+"""``[log]``: what is logged, and how it looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from ai_ticket_daemon.config.rules import choice, integer
+from ai_ticket_daemon.config.schema import setting
+
+
+class LogLevel(StrEnum):
+    """The least serious lines to write."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    """How log lines look."""
+
+    AUTO = "auto"
+    """``JOURNALD`` under systemd, else ``TEXT`` on a terminal, else ``JSON``."""
+    JOURNALD = "journald"
+    TEXT = "text"
+    JSON = "json"
+
+
+@dataclass(frozen=True, slots=True)
+class LogConfig:
+    """What is logged, and how it looks."""
+
+    level: LogLevel = field(
+        default=LogLevel.INFO,
+        metadata=setting(choice(LogLevel), "The least serious lines to write.", live=True),
+    )
+    format: LogFormat = field(
+        default=LogFormat.AUTO,
+        metadata=setting(
+            choice(LogFormat),
+            "`auto` is `journald` under systemd, else `text` on a terminal, else `json`.",
+        ),
+    )
+    capture_payloads: int = field(
+        default=0,
+        metadata=setting(
+            integer(0, 10_000, "payloads"),
+            "How many failing payloads to keep, redacted; 0 keeps none.",
+            live=True,
+        ),
+    )

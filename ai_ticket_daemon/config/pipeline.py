@@ -1,0 +1,71 @@
+"""``[pipeline]``: how events are worked off, tried again and drained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ai_ticket_daemon.config.rules import integer, number, seconds
+from ai_ticket_daemon.config.schema import Mistake, setting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineConfig:
+    """How events are worked off, tried again and drained."""
+
+    max_concurrency: int = field(
+        default=8,
+        metadata=setting(
+            integer(1, 1024, "events"),
+            "Most events in work at a time; each server's `max_in_flight` bounds it further.",
+            live=True,
+        ),
+    )
+    max_attempts: int = field(
+        default=4,
+        metadata=setting(
+            integer(1, 100, "attempts"),
+            "Attempts per event over all servers; waiting for a busy server costs none.",
+            live=True,
+        ),
+    )
+    backoff_seconds: float = field(
+        default=0.2,
+        metadata=setting(
+            seconds(0, 3600),
+            "Upper bound of the random wait before the first retry; it doubles with each retry.",
+            live=True,
+        ),
+    )
+    backoff_max_seconds: float = field(
+        default=30.0,
+        metadata=setting(seconds(0, 3600), "Longest wait before a retry.", live=True),
+    )
+    retry_budget: float = field(
+        default=0.2,
+        metadata=setting(
+            number(0, 1),
+            "Retries allowed as a share of the attempts made lately, so that a sick server is not "
+            "sent a multiple of the load.",
+            live=True,
+        ),
+    )
+    drain_seconds: float = field(
+        default=30.0,
+        metadata=setting(
+            seconds(0, 3600), "Time running generations get to finish at a stop.", live=True
+        ),
+    )
+
+    def conflicts(self) -> Iterator[Mistake]:
+        """Yield what does not go together."""
+        if self.backoff_seconds > self.backoff_max_seconds:
+            yield Mistake(
+                ("backoff_seconds",),
+                f"must not exceed `backoff_max_seconds` ({self.backoff_max_seconds:g}), "
+                f"but is {self.backoff_seconds:g}",
+                ("backoff_max_seconds",),
+            )

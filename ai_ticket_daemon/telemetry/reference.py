@@ -1,0 +1,112 @@
+"""``docs/metrics.md``, written from the families so that it cannot disagree with them.
+
+``python -m ai_ticket_daemon.telemetry.reference > docs/metrics.md`` brings it up to date.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry
+
+from ai_ticket_daemon.telemetry.metrics import LATENCY_BUCKETS, Metrics
+
+if TYPE_CHECKING:
+    from prometheus_client import Counter, Gauge, Histogram
+
+_INTRODUCTION = """\
+# Metrics
+
+<!-- Written by `python -m ai_ticket_daemon.telemetry.reference`; change
+     `ai_ticket_daemon/telemetry/metrics.py` and run it again. -->
+
+The daemon serves its metrics in Prometheus' text format on an address of their own,
+`metrics.bind` (`0.0.0.0:9464`):
+
+```console
+$ curl -s http://127.0.0.1:9464/metrics
+```
+
+The page is served by a thread of its own, so it answers even when the event loop does not. A family
+with labels has no series before something has been counted under them. The gauges of the pipeline
+and of the event loop are set once a second.
+
+## Families
+"""
+
+_LABELS = """\
+## Labels
+
+No label ever holds an event id, a prompt, an address of a client, or a path that a client made up.
+
+| Label | Values |
+|---|---|
+| `route` | a route of [the HTTP surface](http-api.md), or `unmatched` |
+| `method` | a method that HTTP defines, or `OTHER` |
+| `status` | the HTTP status of the answer; `499` if the client left before there was one |
+| `error` | one of [the error codes](http-api.md) |
+| `outcome` of `pipeline_*` | the final state of the event: `succeeded`, `failed`, `cancelled`, \
+`expired` |
+| `outcome` of `kobold_*` | how the attempt ended: `succeeded`, `failed`, `cancelled` |
+| `state` | `queued`, `running` |
+| `backend` | `name` of a `[[backends.server]]` |
+| `role`, `from_backend`, `to_backend` | `primary`, `standby` |
+| `dialect` | `dialect` of the server |
+| `kind` | `prompt`, `completion` |
+| `reason` | why another role serves, in words that come from the daemon |
+| `result` | `applied`, `refused` |
+| `actor` | a part that [the supervisor](error-policy.md) restarts, such as `prober` |
+| `version` | the version of the daemon |
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric family as Prometheus sees it."""
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    about: str
+
+
+class _Families(Metrics):
+    """Notes each family as it is made."""
+
+    def __init__(self) -> None:
+        self.found: list[Family] = []
+        super().__init__(CollectorRegistry())
+
+    def _counter(self, name: str, about: str, *labels: str) -> Counter:
+        self.found.append(Family(f"ai_ticket_{name}_total", "counter", labels, about))
+        return super()._counter(name, about, *labels)
+
+    def _gauge(self, name: str, about: str, *labels: str) -> Gauge:
+        self.found.append(Family(f"ai_ticket_{name}", "gauge", labels, about))
+        return super()._gauge(name, about, *labels)
+
+    def _histogram(self, name: str, about: str, *labels: str) -> Histogram:
+        self.found.append(Family(f"ai_ticket_{name}", "histogram", labels, about))
+        return super()._histogram(name, about, *labels)
+
+
+def families() -> tuple[Family, ...]:
+    """Return every family the daemon has, in the order of ``metrics.py``."""
+    return tuple(_Families().found)
+
+
+def reference() -> str:
+    """Return the text of ``docs/metrics.md``."""
+    lines = [_INTRODUCTION, "| Family | Type | Labels | Meaning |", "|---|---|---|---|"]
+    for family in families():
+        labels = ", ".join(f"`{label}`" for label in family.labels)
+        lines.append(f"| `{family.name}` | {family.kind} | {labels} | {family.about} |")
+    buckets = ", ".join(f"{bound:g}" for bound in LATENCY_BUCKETS)
+    lines += ["", f"Histograms are in seconds, with the bounds {buckets}.", "", _LABELS]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())
