@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from ai_ticket_daemon.config.tree import Config
 
-if TYPE_CHECKING:
-    from ai_ticket_daemon.config.tree import Config
+WITHOUT_EFFECT = (
+    ("http", "trusted_proxies"),
+    ("rate_limit", "window_seconds"),
+    ("events", "max_batch"),
+    ("store", "retention_seconds"),
+    ("store", "lease_seconds"),
+    ("backends", "stall_timeout_seconds"),
+)
+"""Keys that are checked, and whose feature a later version brings; harmless if ignored."""
 
 
 def warnings(config: Config) -> list[str]:
@@ -20,4 +27,8 @@ def warnings(config: Config) -> list[str]:
         ]
     if config.store.url == "memory:":
         found.append("store.url: events are kept in memory and are lost at a restart")
+    defaults = Config()
+    for section, key in WITHOUT_EFFECT:
+        if getattr(getattr(config, section), key) != getattr(getattr(defaults, section), key):
+            found.append(f"{section}.{key}: has no effect yet in this version")
     return found

@@ -221,3 +221,10 @@ def test_an_open_address_and_the_store_in_memory_deserve_a_warning() -> None:
     assert warnings(load_config(None, environ, {"http.bind": local})) == [forgetful]
     elsewhere = {"http.bind": ["gpu.example:80", "[::]:80"]}
     assert len(warnings(load_config(None, environ, elsewhere))) == 3
+
+
+def test_a_key_whose_feature_is_still_to_come_is_told_to_have_no_effect() -> None:
+    config = load_config(
+        None, {"KOBOLDCPP_API_URL": "http://127.0.0.1:5001"}, {"store.lease_seconds": 31}
+    )
+    assert "store.lease_seconds: has no effect yet in this version" in warnings(config)
