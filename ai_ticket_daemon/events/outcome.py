@@ -22,13 +22,19 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try at a backend; ``error`` is None if it gave the completion. Times: Unix epoch."""
+    """One try at a backend, with its times in seconds since the Unix epoch.
+
+    ``error`` and ``message`` are None if it gave the completion. ``counted`` tells whether it used
+    up one of the event's attempts; ``backend_died`` whether the backend was lost under it.
+    """
 
     backend: str
     started_at: float
     ended_at: float
     error: ErrorCode | None = None
     message: str | None = None
+    counted: bool = True
+    backend_died: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""The HTTP surface: listeners, connections, routes, streams."""

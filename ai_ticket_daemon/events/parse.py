@@ -1,0 +1,218 @@
+"""From the decoded body of a request to an event, field by field.
+
+Everything is checked here, before anything is stored or sent: a backend answers most bad input
+with nonsense rather than with an error. A field that is null counts as not given; unknown fields
+are ignored.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ai_ticket_daemon.errors import ErrorCode, RequestRefused
+from ai_ticket_daemon.events.event import (
+    PRIORITY_DEFAULT,
+    PRIORITY_FIRST,
+    PRIORITY_LAST,
+    Event,
+    Sampling,
+)
+from ai_ticket_daemon.events.extract import extract_messages, json_type
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MAX_TEMPERATURE = 5.0
+MAX_STOP_STRINGS = 30
+MAX_SEED = 2**31 - 1
+MAX_TIMEOUT_SECONDS = 86_400.0
+MAX_METADATA_BYTES = 4096
+
+
+class EventLimits(Protocol):
+    """The part of the conf file's ``[events]`` section that a single event has to keep to."""
+
+    @property
+    def max_content_bytes(self) -> int:
+        """How long the texts of one event may be together, in bytes of UTF-8."""
+
+    @property
+    def default_max_tokens(self) -> int:
+        """What ``max_tokens`` is where the client does not say."""
+
+    @property
+    def max_max_tokens(self) -> int:
+        """The most a client may ask for."""
+
+    @property
+    def default_timeout_seconds(self) -> float:
+        """What ``timeout_seconds`` is where the client does not say."""
+
+
+def parse_event(
+    body: object,
+    *,
+    limits: EventLimits,
+    now: float,
+    event_id: str,
+    trace_context: Mapping[str, str],
+) -> Event:
+    """Return the event that ``body`` asks for.
+
+    Args:
+        body: the request's body as decoded from JSON; any value will do.
+        limits: what an event may ask for.
+        now: seconds since the Unix epoch; the deadline counts from here.
+        event_id: the id of the event to be.
+        trace_context: W3C headers of the client's trace.
+
+    Raises:
+        RequestRefused: the body is no event; ``details["field"]`` names the field at fault.
+    """
+    if not isinstance(body, dict):
+        raise RequestRefused(
+            ErrorCode.INVALID_REQUEST,
+            f"The body has to be a JSON object, not {json_type(body)}.",
+            details={"field": None, "got": json_type(body)},
+        )
+    content = body.get("content")
+    if content is None:
+        raise RequestRefused(
+            ErrorCode.MISSING_CONTENT_FIELD,
+            'The body has no "content"; send {"content": "..."}.',
+            details={"field": "content"},
+        )
+    messages = extract_messages(content, max_bytes=limits.max_content_bytes)
+    timeout_seconds = _number(
+        body,
+        "timeout_seconds",
+        limits.default_timeout_seconds,
+        above=0.0,
+        at_most=MAX_TIMEOUT_SECONDS,
+    )
+    default_max_tokens = min(limits.default_max_tokens, limits.max_max_tokens)
+    seed = _integer(body, "seed", -1, -1, MAX_SEED)
+    return Event(
+        event_id=event_id,
+        messages=messages,
+        sampling=Sampling(
+            max_tokens=_integer(body, "max_tokens", default_max_tokens, 1, limits.max_max_tokens),
+            temperature=_number(body, "temperature", 0.7, at_least=0.0, at_most=MAX_TEMPERATURE),
+            top_p=_number(body, "top_p", 1.0, above=0.0, at_most=1.0),
+            stop=_stop(body.get("stop")),
+            seed=None if seed == -1 else seed,
+        ),
+        submitted_at=now,
+        deadline_at=now + timeout_seconds,
+        priority=_integer(body, "priority", PRIORITY_DEFAULT, PRIORITY_FIRST, PRIORITY_LAST),
+        stream=_stream(body.get("stream")),
+        metadata=_metadata(body.get("metadata")),
+        trace_context=trace_context,
+    )
+
+
+def _integer(body: Mapping[str, Any], field: str, default: int, lowest: int, highest: int) -> int:
+    value = body.get(field)
+    if value is None:
+        return default
+    # bool is an int to Python, and is not one to anybody who sends it here.
+    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+        raise _refused(
+            field,
+            f"a whole number from {lowest} to {highest}",
+            value,
+            {"minimum": lowest, "maximum": highest},
+        )
+    return value
+
+
+def _number(
+    body: Mapping[str, Any],
+    field: str,
+    default: float,
+    *,
+    at_least: float = -math.inf,
+    above: float = -math.inf,
+    at_most: float,
+) -> float:
+    value = body.get(field)
+    if value is None:
+        return default
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        # A NaN fails each comparison, an integer too big for a float fails this one.
+        or not (at_least <= value <= at_most and value > above)
+    ):
+        start = f"from {at_least:g}" if at_least > above else f"above {above:g}"
+        raise _refused(field, f"a number {start} to {at_most:g}", value, {"maximum": at_most})
+    return float(value)
+
+
+def _stop(value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    items = [value] if isinstance(value, str) else value
+    if (
+        not isinstance(items, list)
+        or len(items) > MAX_STOP_STRINGS
+        or not all(isinstance(item, str) and item and _is_clean(item) for item in items)
+    ):
+        raise _refused(
+            "stop",
+            f"a string or a list of at most {MAX_STOP_STRINGS} strings, none empty",
+            value,
+            {},
+        )
+    return tuple(items)
+
+
+def _is_clean(text: str) -> bool:
+    """Tell whether a backend can be given ``text``: no NUL, no half surrogate pair."""
+    return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+def _stream(value: object) -> bool:
+    if value is None:
+        return False
+    if not isinstance(value, bool):
+        raise _refused("stream", "true or false", value, {})
+    return value
+
+
+def _metadata(value: object) -> Mapping[str, Any] | None:
+    if value is None:
+        return None
+    expected = f"a JSON object of at most {MAX_METADATA_BYTES} bytes"
+    if not isinstance(value, dict):
+        raise _refused("metadata", expected, value, {})
+    try:
+        size_bytes = len(json.dumps(value, ensure_ascii=False, allow_nan=False).encode())
+    except (ValueError, RecursionError) as error:
+        # A number beyond the range of a double, half a surrogate pair, or nested without end:
+        # none of them could be returned as given.
+        raise _refused(
+            "metadata", f"{expected}, of numbers and texts that JSON can hold", value, {}
+        ) from error
+    if size_bytes > MAX_METADATA_BYTES:
+        raise _refused(
+            "metadata",
+            expected,
+            value,
+            {"max_bytes": MAX_METADATA_BYTES, "actual_bytes": size_bytes},
+        )
+    return value
+
+
+def _refused(
+    field: str, expected: str, value: object, details: Mapping[str, Any]
+) -> RequestRefused:
+    shown = value if isinstance(value, bool | int | float) and abs(value) < 1e15 else None
+    got = json_type(value) if shown is None else json.dumps(shown)
+    return RequestRefused(
+        ErrorCode.INVALID_PARAMETER,
+        f'"{field}" has to be {expected}; got {got}.',
+        details={"field": field, "got": got, **details},
+    )

@@ -1,0 +1,126 @@
+"""What goes back to the client: bodies, headers and stream frames, made by pure functions."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from ai_ticket_daemon.errors import HTTP_STATUS, ErrorCode, TicketError
+from ai_ticket_daemon.events.outcome import Failed, Succeeded
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ai_ticket_daemon.events.event import Event
+    from ai_ticket_daemon.events.outcome import Outcome
+    from ai_ticket_daemon.server.ports import HealthReport
+
+JSON_TYPE = "application/json"
+RETRY_AFTER_DEFAULT_SECONDS = 5
+RETRY_AFTER_MAX_SECONDS = 86_400
+HEARTBEAT = b": heartbeat\n\n"
+
+_RETRY_STATUSES = frozenset({429, 503})
+
+
+def to_json(value: object) -> bytes:
+    """Return ``value`` as JSON in UTF-8; half a surrogate pair becomes a question mark."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def error_object(
+    error: TicketError | Failed, *, event_id: str | None, trace_id: str | None
+) -> dict[str, Any]:
+    """Return the one shape that every error has."""
+    return {
+        "error": error.code.value,
+        "message": error.message,
+        "details": error.details,
+        "event_id": event_id,
+        "trace_id": trace_id,
+    }
+
+
+def error_headers(error: TicketError | Failed, status: int) -> dict[str, str]:
+    """Return the headers that go with an error: when to come back, where that is known or due."""
+    seconds = error.retry_after_seconds
+    if seconds is None and status not in _RETRY_STATUSES:
+        return {}
+    return {"retry-after": str(retry_after(seconds))}
+
+
+def retry_after(seconds: float | None) -> int:
+    """Return ``seconds`` as the header wants it: whole, rounded up, at least 1."""
+    if seconds is None or math.isnan(seconds):
+        return RETRY_AFTER_DEFAULT_SECONDS
+    return math.ceil(min(max(seconds, 1), RETRY_AFTER_MAX_SECONDS))
+
+
+def status_of(outcome: Outcome) -> int:
+    """Return the HTTP status that ``outcome`` is answered with."""
+    return HTTP_STATUS[outcome.code] if isinstance(outcome, Failed) else 200
+
+
+def completion_object(event: Event, outcome: Succeeded) -> dict[str, Any]:
+    """Return the answer to a client that waited."""
+    return {"completion": outcome.text, **_result(event, outcome)}
+
+
+def delta_frame(delta: str) -> bytes:
+    """Return one piece of a completion as a server-sent event."""
+    return _frame({"delta": delta, "done": False})
+
+
+def last_frame(event: Event, outcome: Outcome, trace_id: str) -> bytes:
+    """Return the server-sent event that ends a stream."""
+    if isinstance(outcome, Succeeded):
+        return _frame({"delta": "", "done": True, **_result(event, outcome)})
+    return _frame(
+        {**error_object(outcome, event_id=event.event_id, trace_id=trace_id), "done": True}
+    )
+
+
+def internal_error() -> TicketError:
+    """Return what a client is told when it is our fault."""
+    return TicketError(
+        ErrorCode.INTERNAL_ERROR,
+        "Something went wrong in the daemon; its log has the cause under this trace_id.",
+    )
+
+
+def health_object(report: HealthReport) -> dict[str, Any]:
+    """Return what ``/health`` tells."""
+    return {
+        "status": report.status.value,
+        "reasons": report.reasons,
+        "ready": report.ready,
+        "draining": report.draining,
+        "version": report.version,
+        "uptime_seconds": round(report.uptime_seconds, 3),
+        "backends": [asdict(backend) for backend in report.backends],
+        "queue": dict(report.queue),
+    }
+
+
+def _result(event: Event, outcome: Succeeded) -> dict[str, Any]:
+    usage = outcome.usage
+    return {
+        "event_id": event.event_id,
+        "backend": outcome.backend,
+        "attempts": len(outcome.attempts),
+        "finish_reason": outcome.finish_reason,
+        "usage": {
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+            "estimated": usage.estimated,
+        },
+        "duration_seconds": round(outcome.duration_seconds, 3),
+        "metadata": event.metadata,
+    }
+
+
+def _frame(value: Mapping[str, Any]) -> bytes:
+    return b"data: " + to_json(value) + b"\n\n"

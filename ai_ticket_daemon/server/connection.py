@@ -1,0 +1,206 @@
+"""One client connection: an actor between a socket and hypercorn's protocols.
+
+It owns the socket. Whoever reads decides when the connection is over: at end of file, after a
+failed or too slow write, when nothing has been asked for too long. Then all requests on it are told
+that their client has gone.
+"""
+
+from __future__ import annotations
+
+import math
+import socket as stdlib_socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.trio.task_group import TaskGroup
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import parse_socket_addr
+
+from ai_ticket_daemon.server.protocols import Protocol
+
+if TYPE_CHECKING:
+    import logging
+
+    from hypercorn.config import Config
+    from hypercorn.trio.worker_context import WorkerContext
+    from hypercorn.typing import AppWrapper
+
+MAX_RECEIVE_BYTES = 65_536
+LINGER_SECONDS = 2.0
+"""How long what a client still sends is read and thrown away after the last response.
+
+Closing a socket with unread bytes makes the kernel reset it, and the client lose the answer.
+"""
+
+_TELL_SECONDS = 1.0
+"""How long the requests of a connection may take to learn that it is over."""
+
+Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionRules:
+    """What all connections of a server have in common."""
+
+    app: AppWrapper
+    config: Config
+    context: WorkerContext
+    header_timeout_seconds: float
+    write_timeout_seconds: float
+    logger: logging.Logger
+
+
+class Connection:
+    """One client connection."""
+
+    def __init__(self, rules: ConnectionRules, stream: Stream) -> None:
+        self._rules = rules
+        self._stream = stream
+        self._socket = (
+            stream.transport_stream.socket if isinstance(stream, trio.SSLStream) else stream.socket
+        )
+        self._protocol: Protocol
+        self._send_lock = trio.Lock()
+        self._waiting = trio.CancelScope()
+        self._deadline = math.inf
+        self._idle = True
+        self._closing = False
+        self._over = False
+        self._resume = False
+
+    async def run(self) -> None:
+        """Serve the connection until it is over; never raises but when cancelled."""
+        try:
+            await self._serve()
+        except OSError:
+            pass  # it broke while it was set up; nobody is left to tell
+        except Exception:  # the actor's edge: one connection never harms the others
+            self._rules.logger.exception("connection_crashed")
+        finally:
+            await trio.aclose_forcefully(self._stream)
+
+    def stop(self) -> None:
+        """Close the connection as soon as nothing runs on it."""
+        if self._idle:
+            self._begin_close(linger_seconds=0.0)
+
+    async def _serve(self) -> None:
+        rules = self._rules
+        use_h2 = False
+        if isinstance(self._stream, trio.SSLStream):
+            try:
+                with trio.fail_after(rules.header_timeout_seconds):
+                    await self._stream.do_handshake()
+            except (trio.BrokenResourceError, trio.TooSlowError):
+                return
+            use_h2 = self._stream.selected_alpn_protocol() == "h2"
+        family = self._socket.family
+        client = parse_socket_addr(family, self._socket.getpeername())
+        server = parse_socket_addr(family, self._socket.getsockname())
+        self._set_idle(idle=True)
+        async with TaskGroup() as task_group:
+            self._protocol = Protocol(
+                (
+                    rules.app,
+                    rules.config,
+                    rules.context,
+                    task_group,
+                    ConnectionState({}),
+                    isinstance(self._stream, trio.SSLStream),
+                    client,
+                    server,
+                    self._on_event,
+                ),
+                use_h2=use_h2,
+                on_resume=self._on_resume,
+            )
+            try:
+                await self._protocol.initiate()
+                await self._read()
+            finally:
+                # Shielded writes that still wait for the client fail at once, so that neither
+                # their requests nor the end of the daemon have to wait for them.
+                with trio.move_on_after(_TELL_SECONDS, shield=True):
+                    await self._protocol.handle(Closed())
+                await trio.aclose_forcefully(self._stream)
+
+    async def _read(self) -> None:
+        while not self._over:
+            if self._resume:
+                self._resume = False
+                await self._protocol.resume()
+                continue
+            data = None
+            with trio.CancelScope(deadline=self._deadline) as self._waiting:
+                if self._protocol.is_full:
+                    await trio.sleep_forever()
+                try:
+                    data = await self._stream.receive_some(MAX_RECEIVE_BYTES)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    return
+            if data is None:
+                if trio.current_time() >= self._deadline:
+                    if not self._closing:
+                        await self._protocol.headers_timed_out()
+                    return
+            elif not data:
+                return
+            elif not self._closing:
+                await self._protocol.handle(RawData(data=bytes(data)))
+
+    async def _on_event(self, event: Event) -> None:
+        # All but writing happens without a checkpoint: hypercorn calls this from tasks that are
+        # being cancelled, and half of it done would leave the connection without a timeout.
+        if isinstance(event, RawData):
+            await self._write(event.data)
+        elif isinstance(event, Updated):
+            self._set_idle(idle=event.idle)
+        elif isinstance(event, Closed):
+            self._begin_close()
+
+    async def _write(self, data: bytes) -> None:
+        if not data:
+            return
+        async with self._send_lock:
+            # Shielded, because a write that stops half way ruins the connection for the others
+            # on it; bounded, because a client may never read.
+            with trio.move_on_after(self._rules.write_timeout_seconds, shield=True) as scope:
+                try:
+                    await self._stream.send_all(data)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    self._end()
+            if scope.cancelled_caught:
+                self._end()
+
+    def _set_idle(self, *, idle: bool) -> None:
+        if self._closing:
+            return
+        self._idle = idle
+        if idle and self._rules.context.terminated.is_set():
+            self._begin_close()
+            return
+        self._deadline = (
+            trio.current_time() + self._rules.header_timeout_seconds if idle else math.inf
+        )
+        self._waiting.deadline = self._deadline
+
+    def _begin_close(self, linger_seconds: float = LINGER_SECONDS) -> None:
+        if self._closing:
+            return
+        self._closing = True
+        self._deadline = trio.current_time() + linger_seconds
+        self._waiting.deadline = self._deadline
+        try:
+            self._socket.shutdown(stdlib_socket.SHUT_WR)
+        except OSError:
+            self._end()
+
+    def _end(self) -> None:
+        self._over = True
+        self._waiting.cancel()
+
+    def _on_resume(self) -> None:
+        self._resume = True
+        self._waiting.cancel()

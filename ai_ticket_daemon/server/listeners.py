@@ -1,0 +1,152 @@
+"""The listener: accepts connections and serves the app on them.
+
+An actor that owns the listening sockets and knows the open connections. Takes one message: the
+event that tells it to stop accepting.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.trio.worker_context import WorkerContext
+
+from ai_ticket_daemon.server.connection import Connection, ConnectionRules, Stream
+from ai_ticket_daemon.server.sockets import open_listeners, tls_context, watch_peer
+
+if TYPE_CHECKING:
+    import logging
+    import ssl
+
+    from hypercorn.typing import ASGIFramework
+
+    from ai_ticket_daemon.config.http import HttpConfig
+    from ai_ticket_daemon.server.sockets import BoundListener
+
+MAX_HEADER_BYTES = 16_384
+_ACCEPT_RETRY_SECONDS = 0.1
+
+
+async def serve(
+    app: ASGIFramework,
+    http: HttpConfig,
+    *,
+    stop_accepting: trio.Event,
+    logger: logging.Logger,
+    write_timeout_seconds: float = 30.0,
+    task_status: trio.TaskStatus[tuple[str, ...]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve ``app`` until ``stop_accepting`` is set and the last connection is done.
+
+    After that event no connection is accepted, idle ones are closed, and requests that run may
+    finish; whoever cannot wait for them cancels this call.
+
+    Args:
+        app: the app.
+        http: where to listen, how long and how many.
+        stop_accepting: set it to stop.
+        logger: told of crashes; hypercorn's own messages go there too.
+        write_timeout_seconds: how long a client may refuse to read before it counts as gone.
+        task_status: started with the addresses listened on, such as ``127.0.0.1:5000``.
+
+    Raises:
+        ListenerUnavailable: an address cannot be listened on, or the certificate not be used.
+    """
+    tls = None
+    if http.tls_cert is not None and http.tls_key is not None:
+        tls = tls_context(http.tls_cert, http.tls_key)
+    listeners = await open_listeners(http.bind)
+    try:
+        rules = ConnectionRules(
+            app=ASGIWrapper(app),
+            config=_hypercorn_config(logger),
+            context=WorkerContext(None),
+            header_timeout_seconds=http.header_timeout_seconds,
+            write_timeout_seconds=write_timeout_seconds,
+            logger=logger,
+        )
+        # Each listener holds one place while it waits for the next client.
+        places = trio.Semaphore(http.max_connections + len(listeners) - 1)
+        connections: set[Connection] = set()
+        async with trio.open_nursery() as handlers:
+            async with trio.open_nursery() as acceptors:
+                for listener in listeners:
+                    acceptors.start_soon(
+                        partial(
+                            _accept, listener, rules, tls, places=places,
+                            connections=connections, handlers=handlers,
+                        )
+                    )  # fmt: skip
+                task_status.started(tuple(listener.address for listener in listeners))
+                await stop_accepting.wait()
+                acceptors.cancel_scope.cancel()
+            for listener in listeners:
+                listener.close()
+            await rules.context.terminated.set()
+            for connection in tuple(connections):
+                connection.stop()
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+async def _accept(
+    listener: BoundListener,
+    rules: ConnectionRules,
+    tls: ssl.SSLContext | None,
+    *,
+    places: trio.Semaphore,
+    connections: set[Connection],
+    handlers: trio.Nursery,
+) -> None:
+    """Accept connections for ever, but no more at a time than there are places.
+
+    The others wait in the kernel's backlog: a client that is not accepted can still connect
+    elsewhere, one that is accepted and refused has learnt the same later.
+    """
+
+    async def handle(stream: Stream) -> None:
+        connection = Connection(rules, stream)
+        connections.add(connection)
+        try:
+            await connection.run()
+        finally:
+            connections.discard(connection)
+            places.release()
+
+    secure = None if listener.is_unix else tls
+    while True:
+        await places.acquire()
+        try:
+            stream = await listener.listener.accept()
+        except OSError as error:
+            # Out of file descriptors, or a client that left while it waited: neither is a reason
+            # to stop, and only the first one needs time to get better.
+            places.release()
+            rules.logger.warning("accept_failed", exc_info=error)
+            await trio.sleep(_ACCEPT_RETRY_SECONDS)
+            continue
+        except BaseException:
+            places.release()
+            raise
+        with suppress(OSError):  # it has gone already, which the connection will notice
+            watch_peer(stream.socket, rules.write_timeout_seconds)
+        handlers.start_soon(handle, stream if secure is None else _secured(stream, secure))
+
+
+def _secured(stream: trio.SocketStream, context: ssl.SSLContext) -> Stream:
+    return trio.SSLStream(stream, context, server_side=True, https_compatible=True)
+
+
+def _hypercorn_config(logger: logging.Logger) -> Config:
+    config = Config()
+    config.errorlog = logger
+    config.accesslog = None
+    config.include_server_header = False
+    config.h11_max_incomplete_size = MAX_HEADER_BYTES
+    config.h2_max_header_list_size = MAX_HEADER_BYTES
+    return config

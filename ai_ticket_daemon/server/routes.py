@@ -1,0 +1,90 @@
+"""The routes there are: one table that the app serves and ``/openapi.json`` describes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ai_ticket_daemon.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+UNMATCHED = "unmatched"
+"""Stands for every path that is no route, so that no label ever holds what a client made up."""
+
+OTHER_METHOD = "OTHER"
+
+_METHODS = frozenset(
+    {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
+)
+
+EVERYWHERE = (
+    ErrorCode.INVALID_REQUEST,
+    ErrorCode.NOT_FOUND,
+    ErrorCode.METHOD_NOT_ALLOWED,
+    ErrorCode.INTERNAL_ERROR,
+)
+"""Codes that any request may meet, whatever its route."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One thing a client can ask for. ``errors``: what it may be answered besides its answer."""
+
+    path: str
+    method: str
+    operation: str
+    summary: str
+    errors: tuple[ErrorCode, ...] = ()
+
+
+POST_EVENT = Route(
+    "/event",
+    "POST",
+    "postEvent",
+    "Hand over an event; wait for its completion, or read it as it is made.",
+    (
+        ErrorCode.INVALID_INPUT_FORMAT,
+        ErrorCode.MISSING_CONTENT_FIELD,
+        ErrorCode.PROMPT_EXTRACTION_FAILED,
+        ErrorCode.INVALID_PARAMETER,
+        ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+        ErrorCode.PAYLOAD_TOO_LARGE,
+        ErrorCode.REQUEST_TIMEOUT,
+        ErrorCode.QUEUE_FULL,
+        ErrorCode.DRAINING,
+        ErrorCode.STORE_UNAVAILABLE,
+        ErrorCode.NO_BACKEND_AVAILABLE,
+        ErrorCode.DEADLINE_EXCEEDED,
+        ErrorCode.CANCELLED,
+        ErrorCode.API_CONNECTION_ERROR,
+        ErrorCode.API_TIMEOUT,
+        ErrorCode.API_SERVER_ERROR,
+        ErrorCode.API_RATE_LIMITED,
+        ErrorCode.API_AUTHENTICATION_ERROR,
+        ErrorCode.API_CLIENT_ERROR,
+        ErrorCode.API_RESPONSE_FORMAT_ERROR,
+        ErrorCode.API_RESPONSE_STRUCTURE_ERROR,
+        ErrorCode.API_STALLED,
+        ErrorCode.CONTEXT_OVERFLOW,
+    ),
+)
+GET_HEALTH = Route("/health", "GET", "getHealth", "Tell how the daemon does, and why.")
+GET_LIVE = Route("/live", "GET", "getLive", "Answer as long as the event loop turns.")
+GET_READY = Route("/ready", "GET", "getReady", "Tell whether an event sent now would be served.")
+GET_OPENAPI = Route("/openapi.json", "GET", "getOpenapi", "Describe this HTTP surface.")
+
+ROUTES: Sequence[Route] = (POST_EVENT, GET_HEALTH, GET_LIVE, GET_READY, GET_OPENAPI)
+
+_PATHS = frozenset(route.path for route in ROUTES)
+
+
+def route_label(path: str) -> str:
+    """Return the template ``path`` belongs to, fit for a metric's label."""
+    return path if path in _PATHS else UNMATCHED
+
+
+def method_label(method: str) -> str:
+    """Return ``method`` if HTTP defines it, fit for a metric's label."""
+    return method if method in _METHODS else OTHER_METHOD

@@ -1,0 +1,222 @@
+"""Listening sockets: TCP, Unix, or handed over as a file descriptor."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket as stdlib_socket
+import ssl
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from ai_ticket_daemon.config.addresses import FdBind, TcpBind, UnixBind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from ai_ticket_daemon.config.addresses import Bind
+
+BACKLOG = 1024
+_UNIX_MODE = 0o660
+
+
+class ListenerUnavailable(Exception):
+    """An address cannot be listened on; the message names it and the cause."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoundListener:
+    """A socket that listens. ``address`` is what it is called in logs and messages."""
+
+    listener: trio.SocketListener
+    address: str
+    unix_path: Path | None = None
+    unix_inode: int | None = None
+
+    @property
+    def is_unix(self) -> bool:
+        """Whether only this host can connect, over a path."""
+        return self.listener.socket.family == stdlib_socket.AF_UNIX
+
+    def close(self) -> None:
+        """Stop to listen, and remove the path of a Unix socket unless another took its place."""
+        if self.listener.socket.fileno() == -1:
+            return
+        self.listener.socket.close()
+        if self.unix_path is not None:
+            with suppress(FileNotFoundError):
+                if self.unix_path.stat().st_ino == self.unix_inode:
+                    self.unix_path.unlink()
+
+
+async def open_listeners(binds: Sequence[Bind]) -> list[BoundListener]:
+    """Listen on all of ``binds``, or on none.
+
+    Raises:
+        ListenerUnavailable: one of them cannot be listened on.
+    """
+    opened: list[BoundListener] = []
+    try:
+        for bind in binds:
+            try:
+                opened.extend(await _open(bind))
+            except OSError as error:
+                raise ListenerUnavailable(
+                    f"cannot listen on {bind}: {error.strerror or error}{_hint(error)}"
+                ) from error
+    except BaseException:
+        for listener in opened:
+            listener.close()
+        raise
+    return opened
+
+
+def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
+    """Return how TLS is spoken: version 1.2 or later, HTTP/2 before HTTP/1.1.
+
+    Raises:
+        ListenerUnavailable: the certificate or its key cannot be used.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    # RFC 9113 section 9.2.2 forbids all others under TLS 1.2 and HTTP/2.
+    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:  # of which ssl.SSLError is one
+        raise ListenerUnavailable(
+            f"cannot use the certificate {certificate} with the key {key}: "
+            f"{error.strerror or error}; check http.tls_cert and http.tls_key"
+        ) from error
+    return context
+
+
+def watch_peer(socket: trio.socket.SocketType, timeout_seconds: float) -> None:
+    """Have the kernel end a TCP connection whose client is silent though it should not be.
+
+    A client that vanished without a word, or never reads, is gone after about ``timeout_seconds``,
+    also while there is nothing to send.
+    """
+    if socket.family not in (stdlib_socket.AF_INET, stdlib_socket.AF_INET6):
+        return
+    probe_seconds = max(1, int(timeout_seconds / 3))
+    tcp = stdlib_socket.IPPROTO_TCP
+    socket.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_KEEPALIVE, 1)
+    socket.setsockopt(tcp, stdlib_socket.TCP_KEEPIDLE, probe_seconds)
+    socket.setsockopt(tcp, stdlib_socket.TCP_KEEPINTVL, probe_seconds)
+    socket.setsockopt(tcp, stdlib_socket.TCP_KEEPCNT, 3)
+    socket.setsockopt(tcp, stdlib_socket.TCP_USER_TIMEOUT, int(timeout_seconds * 1000))
+
+
+async def _open(bind: Bind) -> list[BoundListener]:
+    match bind:
+        case TcpBind():
+            return await _open_tcp(bind)
+        case UnixBind():
+            return [_open_unix(bind)]
+        case FdBind():
+            return [_open_fd(bind)]
+
+
+async def _open_tcp(bind: TcpBind) -> list[BoundListener]:
+    found = await trio.socket.getaddrinfo(
+        bind.host, bind.port, type=stdlib_socket.SOCK_STREAM, flags=stdlib_socket.AI_PASSIVE
+    )
+    opened: list[BoundListener] = []
+    try:
+        for family, kind, protocol, _, address in found:
+            socket = trio.socket.socket(family, kind, protocol)
+            try:
+                socket.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_REUSEADDR, 1)
+                if family == stdlib_socket.AF_INET6:
+                    # So that "[::]:5000" and "0.0.0.0:5000" can stand side by side.
+                    socket.setsockopt(stdlib_socket.IPPROTO_IPV6, stdlib_socket.IPV6_V6ONLY, 1)
+                await socket.bind(address)
+                socket.listen(BACKLOG)
+                opened.append(_bound(socket))
+            except BaseException:
+                socket.close()
+                raise
+    except BaseException:
+        for listener in opened:
+            listener.close()
+        raise
+    return opened
+
+
+def _open_unix(bind: UnixBind) -> BoundListener:
+    path = bind.path
+    _remove_stale(path)
+    socket = stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM)
+    try:
+        socket.bind(str(path))
+        # Nobody can connect before listen(), so the mode is right from the first moment.
+        path.chmod(_UNIX_MODE)
+        inode = path.stat().st_ino
+        socket.listen(BACKLOG)
+    except BaseException:
+        socket.close()
+        raise
+    listener = trio.SocketListener(trio.socket.from_stdlib_socket(socket))
+    return BoundListener(listener, str(bind), path, inode)
+
+
+def _remove_stale(path: Path) -> None:
+    """Remove the socket that a killed daemon left behind; leave alone whatever else is there."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise OSError(errno.EEXIST, "there is a file of this name that is not a socket")
+    with stdlib_socket.socket(stdlib_socket.AF_UNIX, stdlib_socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+        except BlockingIOError:
+            pass  # its backlog is full: somebody listens
+    raise OSError(errno.EADDRINUSE, "Address already in use")
+
+
+def _open_fd(bind: FdBind) -> BoundListener:
+    # A copy: the listener may be started anew, and the descriptor it was given has to last.
+    socket = stdlib_socket.socket(fileno=os.dup(bind.fd))
+    listens = (
+        socket.type == stdlib_socket.SOCK_STREAM
+        and socket.getsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_ACCEPTCONN) == 1
+    )
+    if not listens:
+        socket.close()
+        raise OSError(errno.EINVAL, "it is no listening stream socket")
+    return _bound(trio.socket.from_stdlib_socket(socket), str(bind))
+
+
+def _bound(socket: trio.socket.SocketType, name: str | None = None) -> BoundListener:
+    if socket.family == stdlib_socket.AF_UNIX:
+        address = name or "unix"
+    else:
+        host, port, *_ = socket.getsockname()
+        address = str(TcpBind(host, port))
+    return BoundListener(trio.SocketListener(socket), address)
+
+
+def _hint(error: OSError) -> str:
+    """Return what to do about ``error``, where there is something typical."""
+    match error.errno:
+        case errno.EADDRINUSE:
+            return "; stop what listens there, or change http.bind"
+        case errno.EACCES:
+            return "; use a port above 1023 or a directory the daemon may write to"
+        case errno.EADDRNOTAVAIL:
+            return "; http.bind has to name an address of this host"
+    return "; change http.bind"

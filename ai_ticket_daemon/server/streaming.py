@@ -1,0 +1,62 @@
+"""An event's completion as server-sent events, with heartbeats where there is nothing to say."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING
+
+import trio
+
+from ai_ticket_daemon.server.answers import HEARTBEAT, delta_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ai_ticket_daemon.events.outcome import Outcome
+    from ai_ticket_daemon.server.ports import Submission
+
+
+async def relay_deltas(
+    submission: Submission, write: Callable[[bytes], Awaitable[None]], *, heartbeat_seconds: float
+) -> Outcome:
+    """Write each piece of the completion as it comes, and return how the event ended.
+
+    Args:
+        submission: the event.
+        write: hands bytes to the client; returns when they are on their way.
+        heartbeat_seconds: the longest silence; a heartbeat is also the first thing written, so
+            that proxies and clients see at once that the stream is there.
+    """
+    pulse = _Pulse(write, heartbeat_seconds)
+    await pulse.write(HEARTBEAT)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pulse.beat)
+        deltas = submission.deltas()
+        try:
+            async for delta in deltas:
+                await pulse.write(delta_frame(delta))
+        finally:
+            if isinstance(deltas, AsyncGenerator):
+                await deltas.aclose()
+        outcome = await submission.outcome()
+        nursery.cancel_scope.cancel()
+    return outcome
+
+
+class _Pulse:
+    """Writes, and remembers when, so that a heartbeat comes only into a silence."""
+
+    def __init__(self, write: Callable[[bytes], Awaitable[None]], interval_seconds: float) -> None:
+        self._write = write
+        self._interval_seconds = interval_seconds
+        self._due_at = 0.0
+
+    async def write(self, data: bytes) -> None:
+        await self._write(data)
+        self._due_at = trio.current_time() + self._interval_seconds
+
+    async def beat(self) -> None:
+        while True:
+            await trio.sleep_until(self._due_at)
+            if trio.current_time() >= self._due_at:
+                await self.write(HEARTBEAT)

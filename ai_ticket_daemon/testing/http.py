@@ -1,0 +1,336 @@
+"""The HTTP surface over real sockets, with a pipeline that does what a test tells it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from ai_ticket_daemon.config.addresses import TcpBind
+from ai_ticket_daemon.config.events import EventsConfig
+from ai_ticket_daemon.config.http import HttpConfig
+from ai_ticket_daemon.events.outcome import Attempt, Succeeded, Usage
+from ai_ticket_daemon.server.app import create_app
+from ai_ticket_daemon.server.listeners import serve
+from ai_ticket_daemon.server.ports import HealthReport, HealthStatus
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from ai_ticket_daemon.errors import TicketError
+    from ai_ticket_daemon.events.event import Event
+    from ai_ticket_daemon.events.outcome import Outcome
+    from ai_ticket_daemon.server.ports import ObservedRequest, RequestEnded, RequestStarted
+    from ai_ticket_daemon.server.trace import TraceContext
+
+GUARD_SECONDS = 10.0
+"""How long anything may take before a test counts as hanging."""
+
+
+def succeeded(text: str = "done") -> Succeeded:
+    """Return the outcome of an event that went well."""
+    return Succeeded(
+        text=text,
+        backend="primary",
+        finish_reason="stop",
+        usage=Usage(3, 2),
+        duration_seconds=0.5,
+        attempts=(Attempt("primary", 1.0, 1.5),),
+    )
+
+
+class ScriptedSubmission:
+    """An event whose end the test decides."""
+
+    def __init__(self, event: Event) -> None:
+        self.event = event
+        self.abandoned = trio.Event()
+        self.crash: Exception | None = None
+        self._send, self._receive = trio.open_memory_channel[str](math.inf)
+        self._ended = trio.Event()
+        self._outcome: Outcome | None = None
+
+    @property
+    def event_id(self) -> str:
+        """The id of the event."""
+        return self.event.event_id
+
+    def say(self, delta: str) -> None:
+        """Have the backend make a piece of text."""
+        self._send.send_nowait(delta)
+
+    def end(self, outcome: Outcome) -> None:
+        """Have the event end."""
+        self._outcome = outcome
+        self._send.close()
+        self._ended.set()
+
+    def fall_over(self, error: Exception) -> None:
+        """Have whoever waits meet an error that nobody expects."""
+        self.crash = error
+        self._send.close()
+        self._ended.set()
+
+    async def outcome(self) -> Outcome:
+        """Wait until the event has ended and return how."""
+        await self._ended.wait()
+        if self.crash is not None:
+            raise self.crash
+        assert self._outcome is not None
+        return self._outcome
+
+    async def deltas(self) -> AsyncIterator[str]:
+        """Yield the completion in pieces as they come."""
+        async for delta in self._receive:
+            yield delta
+
+    def abandon(self) -> None:
+        """Nobody wants the result any more."""
+        self.abandoned.set()
+
+
+class ScriptedPipeline:
+    """Keeps what is submitted; answers at once, refuses, crashes, or leaves it to the test.
+
+    ``answer`` None leaves the end of each event to the test.
+    """
+
+    def __init__(self) -> None:
+        self.answer: Outcome | None = succeeded()
+        self.refusal: TicketError | None = None
+        self.crash: Exception | None = None
+        self.submissions: list[ScriptedSubmission] = []
+        self._arrived = trio.Event()
+
+    async def submit(self, event: Event) -> ScriptedSubmission:
+        """Accept one event, or fail as told."""
+        await trio.lowlevel.checkpoint()
+        for error in (self.refusal, self.crash):
+            if error is not None:
+                raise error
+        submission = ScriptedSubmission(event)
+        if self.answer is not None:
+            submission.end(self.answer)
+        self.submissions.append(submission)
+        self._arrived.set()
+        self._arrived = trio.Event()
+        return submission
+
+    async def submission(self, number: int = 1) -> ScriptedSubmission:
+        """Wait for an event, counted from 1, and return it."""
+        with trio.fail_after(GUARD_SECONDS):
+            while len(self.submissions) < number:
+                await self._arrived.wait()
+        return self.submissions[number - 1]
+
+
+def healthy() -> HealthReport:
+    """Return the report of a daemon that is well."""
+    return HealthReport(
+        HealthStatus.HEALTHY, ready=True, draining=False, version="0", uptime_seconds=1.0
+    )
+
+
+@dataclass
+class ScriptedHealth:
+    """Reports what the test says."""
+
+    current: HealthReport = field(default_factory=healthy)
+
+    def report(self) -> HealthReport:
+        """Return how things stand now."""
+        return self.current
+
+
+@dataclass
+class RecordedRequest:
+    """A request as an observer saw it; ``end`` is None until it is over."""
+
+    start: RequestStarted
+    end: RequestEnded | None = None
+    over: trio.Event = field(default_factory=trio.Event)
+
+    @property
+    def trace(self) -> TraceContext:
+        """The trace as it came."""
+        return self.start.trace
+
+    def ended(self, request: RequestEnded) -> None:
+        """Remember the end."""
+        self.end = request
+        self.over.set()
+
+
+@dataclass
+class RecordingObserver:
+    """Remembers all requests."""
+
+    requests: list[RecordedRequest] = field(default_factory=list)
+
+    def started(self, request: RequestStarted) -> ObservedRequest:
+        """Remember the start."""
+        recorded = RecordedRequest(request)
+        self.requests.append(recorded)
+        return recorded
+
+    async def only(self) -> RequestEnded:
+        """Wait for the end of the only request and return it."""
+        (recorded,) = self.requests
+        with trio.fail_after(GUARD_SECONDS):
+            await recorded.over.wait()
+        assert recorded.end is not None
+        return recorded.end
+
+
+@dataclass
+class HttpReply:
+    """A response as it came over the wire."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """Return the body as decoded JSON."""
+        return json.loads(self.body)
+
+
+class RawClient:
+    """A client that sends exactly the bytes it is told to."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.stream = stream
+        self.buffer = b""
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes."""
+        with trio.fail_after(GUARD_SECONDS):
+            await self.stream.send_all(data)
+
+    async def until(self, mark: bytes) -> bytes:
+        """Return what comes up to and including ``mark``; what comes before the end if it ends."""
+        with trio.fail_after(GUARD_SECONDS):
+            while mark not in self.buffer:
+                data = await self.stream.receive_some(65_536)
+                if not data:
+                    data, self.buffer = self.buffer, b""
+                    return data
+                self.buffer += data
+        head, _, self.buffer = self.buffer.partition(mark)
+        return head + mark
+
+    async def reply(self) -> HttpReply:
+        """Return the next response, which has to tell its length."""
+        head = (await self.until(b"\r\n\r\n")).decode()
+        first, *lines = head.strip().split("\r\n")
+        headers = {
+            name.strip().lower(): value.strip()
+            for name, _, value in (line.partition(":") for line in lines)
+        }
+        length = int(headers["content-length"])
+        with trio.fail_after(GUARD_SECONDS):
+            while len(self.buffer) < length:
+                self.buffer += await self.stream.receive_some(65_536)
+        body, self.buffer = self.buffer[:length], self.buffer[length:]
+        return HttpReply(int(first.split()[1]), headers, body)
+
+    async def at_end(self) -> bool:
+        """Wait for more; True if the server closed the connection instead."""
+        try:
+            with trio.fail_after(GUARD_SECONDS):
+                return not self.buffer and await self.stream.receive_some(1) == b""
+        except trio.BrokenResourceError:
+            return True
+
+
+@dataclass
+class Served:
+    """A running server and everything it stands on."""
+
+    pipeline: ScriptedPipeline
+    health: ScriptedHealth
+    observer: RecordingObserver
+    stop: trio.Event
+    done: trio.Event
+    http: HttpConfig
+    events: EventsConfig
+    addresses: tuple[str, ...] = ()
+    clients: list[RawClient] = field(default_factory=list)
+
+    @property
+    def port(self) -> int:
+        """The first TCP port."""
+        return int(self.addresses[0].rpartition(":")[2])
+
+    @property
+    def url(self) -> str:
+        """The first address, for a client."""
+        return f"http://{self.addresses[0]}"
+
+    async def connect(self) -> RawClient:
+        """Return a new connection; it is closed with the server at the latest."""
+        return self.client(await trio.open_tcp_stream("127.0.0.1", self.port))
+
+    def client(self, stream: trio.abc.Stream) -> RawClient:
+        """Return a client over ``stream``; it is closed with the server at the latest."""
+        self.clients.append(RawClient(stream))
+        return self.clients[-1]
+
+
+@asynccontextmanager
+async def serving(
+    http: HttpConfig | None = None,
+    events: EventsConfig | None = None,
+    *,
+    pipeline: ScriptedPipeline | None = None,
+    heartbeat_seconds: float = 10.0,
+    write_timeout_seconds: float = 30.0,
+    logger: logging.Logger | None = None,
+) -> AsyncIterator[Served]:
+    """Serve the HTTP surface on a port of loopback while the block runs."""
+    served = Served(
+        pipeline=pipeline or ScriptedPipeline(),
+        health=ScriptedHealth(),
+        observer=RecordingObserver(),
+        stop=trio.Event(),
+        done=trio.Event(),
+        http=http or HttpConfig(bind=(TcpBind("127.0.0.1", 0),)),
+        events=events or EventsConfig(),
+    )
+    logger = logger or logging.getLogger("ai_ticket_daemon.server")
+    app = create_app(
+        pipeline=served.pipeline,
+        health=served.health,
+        http=lambda: served.http,
+        events=lambda: served.events,
+        observer=served.observer,
+        logger=logger,
+        heartbeat_seconds=heartbeat_seconds,
+        write_timeout_seconds=write_timeout_seconds,
+    )
+
+    async def run(*, task_status: trio.TaskStatus[tuple[str, ...]]) -> None:
+        await serve(
+            app,
+            served.http,
+            stop_accepting=served.stop,
+            logger=logger,
+            write_timeout_seconds=write_timeout_seconds,
+            task_status=task_status,
+        )
+        served.done.set()
+
+    try:
+        async with trio.open_nursery() as nursery:
+            served.addresses = await nursery.start(run)
+            yield served
+            nursery.cancel_scope.cancel()
+    finally:
+        # After the server: its end must not depend on its clients.
+        for client in served.clients:
+            await trio.aclose_forcefully(client.stream)

@@ -1,0 +1,299 @@
+"""Where the server listens, how much it takes at a time, and how it stops."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+import trio
+import trustme
+
+from ai_ticket_daemon.config.addresses import FdBind, TcpBind, UnixBind
+from ai_ticket_daemon.config.http import HttpConfig
+from ai_ticket_daemon.server.protocols import Protocol
+from ai_ticket_daemon.server.sockets import (
+    ListenerUnavailable,
+    open_listeners,
+    tls_context,
+    watch_peer,
+)
+from ai_ticket_daemon.testing.http import GUARD_SECONDS, ScriptedPipeline, serving, succeeded
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ai_ticket_daemon.testing.http import RawClient
+
+LOOPBACK = TcpBind("127.0.0.1", 0)
+GET = b"GET /live HTTP/1.1\r\nhost: a\r\n\r\n"
+POST = (
+    b"POST /event HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
+    b'content-length: 16\r\n\r\n{"content": "a"}'
+)
+
+
+async def is_served(client: RawClient) -> bool:
+    await client.send(GET)
+    return (await client.reply()).status == 200
+
+
+async def test_all_addresses_are_served_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "http"
+    with socket.create_server(("127.0.0.1", 0)) as handed_over:
+        binds = (LOOPBACK, TcpBind("::1", 0), UnixBind(path), FdBind(handed_over.fileno()))
+        async with serving(HttpConfig(bind=binds)) as served:
+            v4, v6, unix, fd = served.addresses
+            assert v4.startswith("127.0.0.1:")
+            assert v6.startswith("[::1]:")
+            assert unix == f"unix:{path}"
+            assert fd == f"127.0.0.1:{handed_over.getsockname()[1]}"
+            assert path.stat().st_mode & 0o777 == 0o660
+            for address in (v4, v6, fd):
+                host, _, port = address.rpartition(":")
+                stream = await trio.open_tcp_stream(host.strip("[]"), int(port))
+                assert await is_served(served.client(stream))
+            assert await is_served(served.client(await trio.open_unix_socket(str(path))))
+    assert not path.exists()
+
+
+async def test_a_name_is_listened_on_at_all_its_addresses() -> None:
+    async with serving(HttpConfig(bind=(TcpBind("localhost", 0),))) as served:
+        assert served.addresses
+        assert await is_served(await served.connect())
+
+
+async def test_the_socket_a_killed_daemon_left_behind_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "http"
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(path))
+    async with serving(HttpConfig(bind=(UnixBind(path),))) as served:
+        assert await is_served(served.client(await trio.open_unix_socket(str(path))))
+
+
+async def test_the_socket_of_another_daemon_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "http"
+    async with serving(HttpConfig(bind=(UnixBind(path),))) as served:
+        with pytest.raises(ListenerUnavailable, match="already in use; stop what listens there"):
+            await open_listeners([UnixBind(path)])
+        assert await is_served(served.client(await trio.open_unix_socket(str(path))))
+
+
+async def test_a_socket_that_took_our_place_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "http"
+    (ours,) = await open_listeners([UnixBind(path)])
+    path.rename(tmp_path / "old")
+    (theirs,) = await open_listeners([UnixBind(path)])
+    ours.close()
+    assert path.exists()
+    theirs.close()
+    assert not path.exists()
+    theirs.close()
+
+
+async def test_a_file_in_the_way_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "http"
+    path.write_text("precious")
+    with pytest.raises(ListenerUnavailable, match="not a socket"):
+        await open_listeners([UnixBind(path)])
+    assert path.read_text() == "precious"
+
+
+async def test_a_taken_port_is_named_with_its_cause_and_nothing_stays_open(tmp_path: Path) -> None:
+    path = tmp_path / "http"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ListenerUnavailable) as caught:
+            await open_listeners([UnixBind(path), TcpBind("127.0.0.1", port)])
+    assert str(caught.value) == (
+        f"cannot listen on 127.0.0.1:{port}: Address already in use; "
+        "stop what listens there, or change http.bind"
+    )
+    assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("bind", "message"),
+    [
+        (TcpBind("192.0.2.1", 0), "cannot listen on 192.0.2.1:0: Cannot assign"),
+        (TcpBind("no-such-host.invalid", 0), "cannot listen on no-such-host.invalid:0: "),
+        (FdBind(9999), "cannot listen on fd://9999: Bad file descriptor"),
+    ],
+)
+async def test_an_address_that_cannot_be_had_is_named(bind: TcpBind | FdBind, message: str) -> None:
+    with pytest.raises(ListenerUnavailable) as caught:
+        await open_listeners([bind])
+    assert str(caught.value).startswith(message)
+
+
+async def test_a_descriptor_that_does_not_listen_is_refused_and_stays_open() -> None:
+    with socket.socket() as handed_over:
+        with pytest.raises(ListenerUnavailable, match="no listening stream socket"):
+            await open_listeners([FdBind(handed_over.fileno())])
+        assert handed_over.fileno() != -1
+        handed_over.getsockname()
+
+
+@pytest.fixture
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def tls(authority: trustme.CA, tmp_path: Path) -> HttpConfig:
+    issued = authority.issue_cert("localhost")
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    issued.private_key_pem.write_to_path(str(key))
+    for blob in issued.cert_chain_pems:
+        blob.write_to_path(str(certificate), append=True)
+    return HttpConfig(
+        bind=(LOOPBACK,), tls_cert=certificate, tls_key=key, header_timeout_seconds=0.3
+    )
+
+
+@pytest.mark.parametrize("http2", [False, True])
+async def test_https_is_served_as_the_client_likes_it(
+    tls: HttpConfig, authority: trustme.CA, http2: bool
+) -> None:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    async with (
+        serving(tls) as served,
+        httpx.AsyncClient(
+            base_url=f"https://localhost:{served.port}", verify=context, http2=http2
+        ) as client,
+    ):
+        for _ in range(2):
+            reply = await client.post("/event", json={"content": "a" * 100_000})
+            assert reply.status_code == 200
+            assert reply.http_version == ("HTTP/2" if http2 else "HTTP/1.1")
+        text = (await client.post("/event", json={"content": "a", "stream": True})).text
+        assert text.startswith(": heartbeat\n\n")
+        assert '"done":true' in text
+        assert (await client.get("/nope")).json()["error"] == "not_found"
+
+
+async def test_clients_that_do_not_speak_tls_are_let_go(tls: HttpConfig) -> None:
+    async with serving(tls) as served:
+        talker, silent = await served.connect(), await served.connect()
+        await talker.send(GET)
+        await talker.until(b"never")
+        assert await silent.at_end()
+
+
+def test_a_certificate_that_does_not_fit_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "cert.pem"
+    file.write_text("nonsense")
+    for certificate in (file, tmp_path / "missing"):
+        with pytest.raises(ListenerUnavailable, match=f"cannot use the certificate {certificate}"):
+            tls_context(certificate, file)
+
+
+async def test_connections_beyond_the_limit_wait_for_their_turn() -> None:
+    async with serving(HttpConfig(bind=(LOOPBACK,), max_connections=2)) as served:
+        first, second, third = [await served.connect() for _ in range(3)]
+        assert await is_served(first)
+        assert await is_served(second)
+        await third.send(GET)
+        assert await is_served(second)
+        assert len(served.observer.requests) == 3
+        await first.stream.aclose()
+        assert (await third.reply()).status == 200
+
+
+async def test_many_connections_at_once_are_all_served() -> None:
+    async with serving() as served, trio.open_nursery() as nursery:
+
+        async def ask() -> None:
+            assert await is_served(await served.connect())
+
+        for _ in range(300):
+            nursery.start_soon(ask)
+
+
+async def test_stopping_closes_idle_connections_and_lets_requests_finish() -> None:
+    pipeline = ScriptedPipeline()
+    pipeline.answer = None
+    async with serving(pipeline=pipeline) as served:
+        fresh, idle, busy = [await served.connect() for _ in range(3)]
+        assert await is_served(idle)
+        await busy.send(POST)
+        submission = await pipeline.submission()
+        served.stop.set()
+        assert await fresh.at_end()
+        assert await idle.at_end()
+        with pytest.raises(OSError, match="127"):
+            await served.connect()
+        assert not served.done.is_set()
+        submission.end(succeeded())
+        reply = await busy.reply()
+        assert reply.status == 200
+        assert reply.headers["connection"] == "close"
+        assert await busy.at_end()
+        await busy.stream.aclose()
+        with trio.fail_after(GUARD_SECONDS):
+            await served.done.wait()
+        assert not submission.abandoned.is_set()
+
+
+async def test_a_connection_that_crashes_harms_no_other(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def crash(*_: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raise ZeroDivisionError
+
+    async with serving() as served:
+        before = await served.connect()
+        assert await is_served(before)
+        with monkeypatch.context() as patch:
+            patch.setattr(Protocol, "initiate", crash)
+            assert await (await served.connect()).at_end()
+        assert await is_served(before)
+        assert await is_served(await served.connect())
+    assert [record.message for record in caplog.records] == ["connection_crashed"]
+
+
+async def test_a_client_that_left_while_it_waited_does_not_stop_the_listener(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    accept, failures = trio.SocketListener.accept, [OSError(24, "Too many open files")]
+
+    async def fail_once(listener: trio.SocketListener) -> trio.SocketStream:
+        stream = await accept(listener)
+        if failures:
+            await stream.aclose()
+            raise failures.pop()
+        return stream
+
+    monkeypatch.setattr(trio.SocketListener, "accept", fail_once)
+    async with serving() as served:
+        await served.connect()
+        assert await is_served(await served.connect())
+    assert [record.message for record in caplog.records] == ["accept_failed"]
+
+
+async def test_hypercorn_says_nothing_by_itself(capfd: pytest.CaptureFixture[str]) -> None:
+    async with serving() as served:
+        client = await served.connect()
+        await client.send(b"nonsense\r\n\r\n")
+        assert (await client.reply()).status == 400
+        assert await is_served(await served.connect())
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_the_kernel_watches_over_clients_that_fall_silent(host: str) -> None:
+    (listener,) = await open_listeners([TcpBind(host, 0)])
+    client = await trio.open_tcp_stream(host, listener.listener.socket.getsockname()[1])
+    async with await listener.listener.accept() as stream, client:
+        watch_peer(stream.socket, 30.0)
+        tcp = socket.IPPROTO_TCP
+        assert stream.socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert stream.socket.getsockopt(tcp, socket.TCP_KEEPIDLE) == 10
+        assert stream.socket.getsockopt(tcp, socket.TCP_KEEPINTVL) == 10
+        assert stream.socket.getsockopt(tcp, socket.TCP_KEEPCNT) == 3
+        assert stream.socket.getsockopt(tcp, socket.TCP_USER_TIMEOUT) == 30_000
+    listener.close()

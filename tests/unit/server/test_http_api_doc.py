@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ai_ticket_daemon.errors import HTTP_STATUS, ErrorCode
+from ai_ticket_daemon.server.openapi import openapi_document
+from ai_ticket_daemon.server.routes import EVERYWHERE, POST_EVENT, ROUTES
+
+DOC = (Path(__file__).parents[3] / "docs" / "http-api.md").read_text()
+
+
+def test_the_page_lists_every_code_with_its_status_and_says_which_are_answered() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \| ([^|]*) \|", DOC, re.MULTILINE)
+    assert {code: int(status) for code, status, _ in rows} == {
+        code.value: status for code, status in HTTP_STATUS.items()
+    }
+    answered = {code for code, _, meaning in rows if not meaning.startswith("reserved")}
+    assert answered == {code.value for code in (*EVERYWHERE, *POST_EVENT.errors)}
+    assert len(rows) == len(ErrorCode)
+
+
+def test_the_page_shows_every_route_and_every_field() -> None:
+    for route in ROUTES:
+        assert f"## {route.method} {route.path}\n" in DOC
+        assert f"$ curl -sS http://127.0.0.1:5000{route.path}" in DOC
+    for field in openapi_document()["components"]["schemas"]["EventRequest"]["properties"]:
+        assert f"\n| `{field}` |" in DOC
