@@ -1,0 +1,246 @@
+"""The real process: its command line, its signals, its exit codes."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from subprocess import PIPE
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import trio
+
+from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobold
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from ai_ticket_daemon.testing.kobold import SimulatedKobold
+
+pytestmark = pytest.mark.system
+
+COMMAND = [sys.executable, "-m", "ai_ticket_daemon"]
+
+
+@dataclass
+class Process:
+    process: trio.Process
+    conf: Path
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    _more: trio.Event = field(default_factory=trio.Event)
+
+    async def read(self) -> None:
+        assert self.process.stderr is not None
+        rest = b""
+        async for chunk in self.process.stderr:
+            *lines, rest = (rest + chunk).split(b"\n")
+            self.lines += map(json.loads, lines)
+            self._more.set()
+            self._more = trio.Event()
+
+    async def logged(self, event: str, count: int = 1) -> dict[str, Any]:
+        with trio.fail_after(15):
+            while True:
+                found = [line for line in self.lines if line["event"] == event]
+                if len(found) >= count:
+                    return found[count - 1]
+                await self._more.wait()
+
+    @property
+    def url(self) -> str:
+        (started,) = (line for line in self.lines if line["event"] == "started")
+        return f"http://{started['addresses'][0]}"
+
+    async def exit_code(self) -> int:
+        with trio.fail_after(15):
+            return await self.process.wait()
+
+
+def conf_text(*lines: str, backend: str = "http://127.0.0.1:1") -> str:
+    return "\n".join(
+        [
+            'http.bind = ["127.0.0.1:0"]',
+            'metrics.bind = "127.0.0.1:0"',
+            'telemetry.traces = "none"',
+            *lines,
+            "[[backends.server]]",
+            'name = "primary"',
+            f'url = "{backend}"',
+        ]
+    )
+
+
+@asynccontextmanager
+async def running(
+    folder: Path, *lines: str, backend: str = "http://127.0.0.1:1"
+) -> AsyncIterator[Process]:
+    conf = folder / "ai-ticket.conf"
+    conf.write_text(conf_text(*lines, backend=backend))
+    async with trio.open_nursery() as nursery:
+        opened = await trio.lowlevel.open_process([*COMMAND, "--config", str(conf)], stderr=PIPE)
+        process = Process(opened, conf)
+        nursery.start_soon(process.read)
+        try:
+            await process.logged("started")
+            yield process
+        finally:
+            if opened.returncode is None:
+                opened.kill()
+            with trio.CancelScope(shield=True):
+                await opened.wait()
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments], capture_output=True, text=True, timeout=30, check=False
+    )
+
+
+@asynccontextmanager
+async def generating(folder: Path) -> AsyncIterator[tuple[Process, SimulatedKobold, list[int]]]:
+    """A daemon with one generation under way; the statuses its client gets come in the list."""
+    settings = KoboldSettings(tokens_per_second=10).scaled(0.1)
+    statuses: list[int] = []
+    async with (
+        open_simulated_kobold(settings) as simulated,
+        running(folder, backend=simulated.url) as process,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def post() -> None:
+            async with httpx.AsyncClient(timeout=30) as client:
+                try:
+                    body = {"content": "hello", "max_tokens": 10}
+                    answer = await client.post(f"{process.url}/event", json=body)
+                    statuses.append(answer.status_code)
+                except httpx.HTTPError:
+                    statuses.append(0)
+
+        nursery.start_soon(post)
+        await simulated.wait_for(lambda s: s.running == 1)
+        yield process, simulated, statuses
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_stop_lets_the_running_generation_end_and_exits_0(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    async with generating(tmp_path) as (process, _, statuses):
+        process.process.send_signal(number)
+        assert await process.exit_code() == 0
+    assert statuses == [200]
+
+
+async def test_a_second_stop_ends_at_once_and_frees_the_backend(tmp_path: Path) -> None:
+    async with generating(tmp_path) as (process, simulated, statuses):
+        process.process.send_signal(signal.SIGTERM)
+        await process.logged("stopping")
+        process.process.send_signal(signal.SIGTERM)
+        assert await process.exit_code() == 0
+        with trio.fail_after(5):
+            await simulated.wait_for(lambda s: s.running == 0)
+        assert simulated.observations.aborted_total == 1
+    assert statuses != [200]
+
+
+async def test_hup_applies_a_good_file_and_refuses_a_bad_one(tmp_path: Path) -> None:
+    async with running(tmp_path) as process:
+        process.conf.write_text(
+            conf_text("pipeline.max_concurrency = 3", "http.max_connections = 5")
+        )
+        process.process.send_signal(signal.SIGHUP)
+        applied = await process.logged("reload_applied")
+        assert applied["changes"] == ["pipeline.max_concurrency: 8 -> 3"]
+        assert applied["needs_restart"] == ["http.max_connections"]
+
+        process.conf.write_text(conf_text("pipeline.max_concurency = 4"))
+        process.process.send_signal(signal.SIGHUP)
+        refused = await process.logged("reload_refused")
+        (problem,) = refused["problems"]
+        assert "max_concurency" in problem
+        assert f"{process.conf}:4" in problem
+
+        process.process.send_signal(signal.SIGHUP)
+        await process.logged("reload_refused", count=2)
+        process.process.send_signal(signal.SIGTERM)
+        assert await process.exit_code() == 0
+
+
+async def test_usr1_shows_what_every_task_does(tmp_path: Path) -> None:
+    async with running(tmp_path) as process:
+        process.process.send_signal(signal.SIGUSR1)
+        tree = (await process.logged("task_tree"))["tree"]
+    for actor in ("http", "pipeline", "prober", "sampler", "metrics", "signals"):
+        assert f" {actor} at " in tree
+    assert "async_pipeline.py" in tree
+
+
+async def test_usr2_switches_debug_logging_on_and_off(tmp_path: Path) -> None:
+    async with running(tmp_path) as process:
+        for count, level in enumerate(["debug", "info"], start=1):
+            process.process.send_signal(signal.SIGUSR2)
+            assert (await process.logged("log_level_changed", count))["level"] == level
+
+
+async def test_a_taken_port_ends_with_69_and_names_it(tmp_path: Path) -> None:
+    conf = tmp_path / "ai-ticket.conf"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        conf.write_text(conf_text().replace('["127.0.0.1:0"]', f'["{address}"]'))
+        http = run("--config", str(conf))
+        conf.write_text(conf_text().replace('"127.0.0.1:0"\n', f'"{address}"\n', 1))
+        metrics = run("--config", str(conf))
+    for result in (http, metrics):
+        assert result.returncode == 69
+        assert address in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_a_bad_file_ends_with_78_and_lists_every_mistake(tmp_path: Path) -> None:
+    conf = tmp_path / "ai-ticket.conf"
+    conf.write_text(conf_text("pipeline.max_concurrency = 0", "log.level = 'loud'"))
+    for arguments in (["--config", str(conf)], ["--config", str(conf), "--check-config"]):
+        result = run(*arguments)
+        assert result.returncode == 78
+        assert f"{conf}:4: pipeline.max_concurrency" in result.stderr
+        assert f"{conf}:5: log.level" in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_a_good_file_passes_the_check_and_nothing_is_started(tmp_path: Path) -> None:
+    conf = tmp_path / "ai-ticket.conf"
+    conf.write_text(conf_text())
+    result = run("--config", str(conf), "--check-config")
+    assert result.returncode == 0
+    assert "The configuration is valid." in result.stdout
+
+
+def test_version_and_help_answer_without_a_configuration() -> None:
+    assert run("--version").stdout.startswith("ai-ticket-daemon 0.")
+    assert "--check-config" in run("--help").stdout
+    assert run("--nonsense").returncode == 2
+
+
+def test_crashing_actors_escalate_to_exit_code_70(tmp_path: Path) -> None:
+    conf = tmp_path / "ai-ticket.conf"
+    conf.write_text(conf_text())
+    broken = (
+        "import sys\n"
+        "from ai_ticket_daemon import __main__, supervisor\n"
+        "from ai_ticket_daemon.telemetry import sampler\n"
+        "sampler.INTERVAL_SECONDS = 'broken'\n"
+        f"sys.exit(__main__.main(['--config', {str(conf)!r}]))\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", broken], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert result.returncode == 70
+    assert "restarts within 60 s" in result.stderr
+    assert result.stderr.count('"actor_restarted"') >= 5
