@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Every check there is, the same ones for a developer and for CI; `--help` says how.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+# shellcheck source=ops/lib/common.sh
+source "$root/ops/lib/common.sh"
+
+help() {
+  cat <<'TEXT'
+Usage: ops/test.sh [--fast] [PYTEST ARGUMENT...]
+
+Installs what is needed (ops/bootstrap.sh), then runs the formatter's check, the linter, the type
+checker, shellcheck and the tests (all but the benchmarks). All of them run even when one fails; the
+last lines sum up, and the exit code is 0 only when every one passed.
+
+  --fast  leave out the system tests (those that run the real process and install things)
+
+What else is given goes to pytest, such as tests/unit or -k failover.
+TEXT
+}
+
+tests="not benchmark"
+arguments=()
+for argument in "$@"; do
+  case $argument in
+    --fast) tests="not benchmark and not system" ;;
+    --help | -h) help && exit 0 ;;
+    *) arguments+=("$argument") ;;
+  esac
+done
+
+cd "$root"
+run ops/bootstrap.sh --with-model --skip-health
+
+failed=0
+summary=()
+
+# check NAME COMMAND...: run one check from the virtual environment and note how it went. It stays
+# in the foreground, so that Ctrl-C reaches it and it can clean up after itself.
+check() {
+  local name=$1 program=$2 started=$SECONDS outcome=passed
+  shift 2
+  printf '\n== %s\n' "$name"
+  ".venv/bin/$program" "$@" || { outcome=FAILED failed=1; }
+  summary+=("$(printf '%-6s  %-10s %4d s' "$outcome" "$name" $((SECONDS - started)))")
+}
+
+check formatter ruff format --check --diff .
+check linter ruff check .
+check types mypy
+check shell shellcheck --external-sources ops/*.sh ops/lib/*.sh .ci/run
+check tests pytest -m "$tests" "${arguments[@]}"
+
+printf '\n'
+printf '%s\n' "${summary[@]}"
+exit "$failed"
