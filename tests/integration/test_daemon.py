@@ -104,8 +104,10 @@ async def test_a_stream_brings_the_completion_piece_by_piece() -> None:
 
 
 async def test_five_hundred_clients_on_one_slot_are_answered_in_order_of_arrival() -> None:
-    # Fast enough for a test, slow enough that the time between two generations shows.
-    settings = replace(KoboldSettings().scaled(0.0), tokens_per_second=200, overtake=True)
+    # Five times as fast as the recorded server, with the same proportions.
+    settings = replace(
+        KoboldSettings(), tokens_per_second=400, prompt_seconds=0.005, answer_hold_seconds=0.015
+    )
     answers: list[int] = []
     async with one_backend(settings) as (daemon, simulated, _):
         limits = httpx.Limits(max_connections=600, max_keepalive_connections=0)
@@ -134,14 +136,14 @@ async def test_five_hundred_clients_on_one_slot_are_answered_in_order_of_arrival
                 await accepted.wait()
     assert answers == list(range(500))
     assert simulated.observations.busy_answers_total == 0
-    assert simulated.observations.max_in_flight == 1
+    # A request may wait out the moment for which KoboldCPP keeps its lock after an answer.
+    assert simulated.observations.max_waiting <= 1
     log = list(simulated.log)
     assert len(log) == 500
     first, last = log[0].started, log[-1].ended
     assert first is not None
     assert last is not None
-    idle = 1 - simulated.observations.held_seconds / (last - first)
-    print(f"idle share of the backend: {idle:.3f}")
+    assert 1 - simulated.observations.held_seconds / (last - first) < 0.02
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -224,7 +226,7 @@ async def test_an_address_in_the_payload_is_never_followed() -> None:
 
 
 async def test_a_stop_lets_the_running_generation_end_and_sends_the_queue_away() -> None:
-    async with one_backend(replace(QUICK, tokens_per_second=20)) as (daemon, simulated, client):
+    async with one_backend(replace(QUICK, tokens_per_second=4)) as (daemon, simulated, client):
         answers: dict[str, httpx.Response] = {}
 
         async def post(text: str) -> None:
