@@ -1,0 +1,45 @@
+"""``POST /v1/chat/completions``: roles are kept, the server lays the conversation out itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ai_ticket_daemon.backends.dialects.dialect import (
+    Piece,
+    WireDialect,
+    openai_fields,
+    openai_piece,
+)
+from ai_ticket_daemon.backends.prompts import with_markers
+
+if TYPE_CHECKING:
+    from ai_ticket_daemon.backends.generation import GenerationRequest
+
+PATH = "/v1/chat/completions"
+
+
+def body(request: GenerationRequest) -> dict[str, Any]:
+    """Return the JSON body for a request."""
+    messages = [{"role": m.role.value, "content": m.content} for m in request.messages]
+    return {"messages": messages, **openai_fields(request, request.sampling.stop)}
+
+
+def read_answer(value: Any) -> Piece:
+    """Return the completion in an answer."""
+    return openai_piece(value, lambda choice: choice["message"]["content"])
+
+
+def read_event(value: Any) -> Piece:
+    """Return the piece of text in an event of a stream."""
+    return openai_piece(value, lambda choice: choice.get("delta", {}).get("content"))
+
+
+DIALECT = WireDialect(
+    path=PATH,
+    stream_path=PATH,
+    body=body,
+    prompt=lambda request: with_markers(request.messages),
+    stops=lambda _request: (),
+    read_answer=read_answer,
+    read_event=read_event,
+)

@@ -1,0 +1,32 @@
+"""Making the client that fits a server."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ai_ticket_daemon.backends.kobold_client import KoboldClient
+from ai_ticket_daemon.backends.openai_client import OpenAIClient
+from ai_ticket_daemon.config.backends import BackendKind
+
+if TYPE_CHECKING:
+    from ai_ticket_daemon.backends.abort import AbortObserver, AbortReason
+    from ai_ticket_daemon.backends.generation import BackendClient
+    from ai_ticket_daemon.config.backends import ServerConfig
+
+
+def open_client(config: ServerConfig, *, on_abort: AbortObserver | None = None) -> BackendClient:
+    """Return the client of a server; nothing is connected yet.
+
+    Args:
+        config: the server.
+        on_abort: is told of each generation that was aborted there; only KoboldCPP needs aborts.
+    """
+    match config.kind:
+        case BackendKind.KOBOLDCPP:
+            return KoboldClient(config, on_abort=on_abort or _ignore)
+        case BackendKind.OPENAI:
+            return OpenAIClient(config)
+
+
+def _ignore(_reason: AbortReason, _freed: bool, /) -> None:
+    """Observe nothing."""

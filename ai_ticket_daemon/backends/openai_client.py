@@ -1,0 +1,153 @@
+"""The client of an OpenAI-compatible server, such as llama.cpp's.
+
+Such a server tells its usage truly, keeps connections open between requests, and stops generating
+when the connection is closed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ai_ticket_daemon.backends.classify import classify
+from ai_ticket_daemon.backends.dialects import wire_dialect
+from ai_ticket_daemon.backends.exchange import Exchange, Limits, carry_out
+from ai_ticket_daemon.backends.generation import GenerationResult, ProbeResult
+from ai_ticket_daemon.backends.observation import Aftermath, AttemptFailed, Seen
+from ai_ticket_daemon.backends.tokens import estimate_tokens
+from ai_ticket_daemon.backends.validate import validate
+from ai_ticket_daemon.backends.wire import Wire
+from ai_ticket_daemon.events.outcome import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ai_ticket_daemon.backends.generation import GenerationRequest
+    from ai_ticket_daemon.config.backends import ServerConfig
+
+MODELS_PATH = "/v1/models"
+_BROKEN_OFF = frozenset({Seen.NO_BYTE, Seen.BROKEN, Seen.CUT})
+_CONTEXT_KEYS = ("n_ctx", "max_model_len", "n_ctx_train")
+
+
+class SocketGuard:
+    """Guards a generation that ends when its connection is closed, and tells nothing of itself."""
+
+    async def look(self, exchange: Exchange) -> Seen | float:  # noqa: ARG002
+        """There is nothing to be seen."""
+        return math.inf
+
+    async def stop(self, exchange: Exchange, reason: Seen | None) -> bool:  # noqa: ARG002
+        """Leave it to the closing of the connection, which follows."""
+        return True
+
+
+class OpenAIClient:
+    """Talks to one OpenAI-compatible server; see :class:`BackendClient` for the methods."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        self._config = config
+        self._dialect = wire_dialect(config.dialect)
+        self._limits = Limits.of(config)
+        self._model = config.model
+        self._wire = Wire(
+            # Such servers are often named with the path that their clients expect.
+            config.url.rstrip("/").removesuffix("/v1"),
+            password=config.password,
+            connect_timeout_seconds=config.connect_timeout_seconds,
+            keep_alive=True,
+        )
+
+    @property
+    def name(self) -> str:
+        """The server's name in the conf file."""
+        return self._config.name
+
+    async def generate(
+        self, request: GenerationRequest, on_delta: Callable[[str], None] | None = None
+    ) -> GenerationResult:
+        """Make one generation and return it; see :meth:`BackendClient.generate`."""
+        validate(request)
+        exchange = Exchange(
+            self._wire,
+            self._dialect,
+            json.dumps(self._body(request)).encode(),
+            stream=request.stream,
+            stops=self._dialect.stops(request),
+            on_delta=on_delta,
+        )
+        try:
+            completion = await carry_out(exchange, self._limits, SocketGuard())
+        except AttemptFailed as failure:
+            observation = replace(failure.observation, passed_on=exchange.passed_on)
+            if observation.seen in _BROKEN_OFF:
+                observation = replace(observation, aftermath=await self._find_aftermath())
+            raise classify(self.name, observation) from failure
+        usage = completion.usage
+        if usage is None:
+            usage = Usage(
+                estimate_tokens(self._dialect.prompt(request)),
+                estimate_tokens(completion.text),
+                estimated=True,
+            )
+        finish_reason = "stop" if completion.stopped else completion.finish_reason
+        return GenerationResult(completion.text, finish_reason, usage)
+
+    async def probe(self) -> ProbeResult:
+        """Look at the server's health; see :meth:`BackendClient.probe`."""
+        try:
+            models = await self._wire.call("GET", MODELS_PATH)
+            result = read_models(models, self._config.model)
+        except AttemptFailed as failure:
+            if failure.observation.status in (401, 403):
+                return ProbeResult(model=None, credential_accepted=False)
+            raise classify(self.name, failure.observation) from failure
+        self._model = result.model
+        return result
+
+    async def aclose(self) -> None:
+        """Close idle connections."""
+        await self._wire.aclose()
+
+    def _body(self, request: GenerationRequest) -> dict[str, Any]:
+        body = self._dialect.body(request)
+        if self._model is not None:
+            body["model"] = self._model
+        if request.stream:
+            body["stream_options"] = {"include_usage": True}
+        return body
+
+    async def _find_aftermath(self) -> Aftermath:
+        try:
+            await self._wire.call("GET", MODELS_PATH)
+        except AttemptFailed as failure:
+            match failure.observation.seen:
+                case Seen.NO_REPLY | Seen.CONNECT_TIMEOUT:
+                    return Aftermath.SILENT
+                case Seen.STATUS:
+                    return Aftermath.ANSWERS
+                case _:
+                    return Aftermath.GONE
+        return Aftermath.ANSWERS
+
+
+def read_models(value: dict[str, Any], wanted: str | None) -> ProbeResult:
+    """Return what the list of models says: of the wanted model if it is there, else of the first.
+
+    Raises:
+        AttemptFailed: it is no such list, or empty.
+    """
+    models = value.get("data")
+    if not isinstance(models, list):
+        raise AttemptFailed.seen(Seen.WRONG_SHAPE)
+    models = [m for m in models if isinstance(m, dict) and isinstance(m.get("id"), str)]
+    if not models:
+        raise AttemptFailed.seen(Seen.NO_MODEL)
+    model = next((m for m in models if m["id"] == wanted), models[0])
+    meta = model.get("meta")
+    places = [*([meta] if isinstance(meta, dict) else []), model]
+    sizes = [place.get(key) for place in places for key in _CONTEXT_KEYS]
+    context = next((s for s in sizes if isinstance(s, int) and s > 0), None)
+    return ProbeResult(model=model["id"], context_tokens=context)

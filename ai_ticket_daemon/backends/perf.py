@@ -1,0 +1,86 @@
+"""``GET /api/extra/perf``: what KoboldCPP says of itself without taking a generation slot."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from ai_ticket_daemon.backends.observation import Aftermath, AttemptFailed, Seen
+
+if TYPE_CHECKING:
+    from ai_ticket_daemon.backends.wire import Wire
+
+PERF_PATH = "/api/extra/perf"
+STOPPED_BY_STRING = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Perf:
+    """The fields that are used; the ``last_`` ones describe the last finished generation.
+
+    ``idle``: nothing holds the generation lock. ``queue``: requests waiting for it.
+    """
+
+    idle: bool
+    queue: int
+    uptime_seconds: float
+    total_gens: int
+    last_stop_reason: int
+    last_token_count: int
+
+    def restarted_since(self, before: Perf) -> bool:
+        """Whether another process gave this than gave ``before``."""
+        return self.uptime_seconds < before.uptime_seconds or self.total_gens < before.total_gens
+
+
+async def read_perf(wire: Wire) -> Perf:
+    """Ask the server.
+
+    Raises:
+        AttemptFailed: no sensible answer.
+    """
+    return parse_perf(await wire.call("GET", PERF_PATH))
+
+
+def parse_perf(value: dict[str, Any]) -> Perf:
+    """Return what the answer says.
+
+    Raises:
+        AttemptFailed: it is of another shape.
+    """
+    try:
+        return Perf(
+            idle=int(value["idle"]) != 0,
+            queue=int(value["queue"]),
+            uptime_seconds=float(value["uptime"]),
+            total_gens=int(value["total_gens"]),
+            last_stop_reason=int(value["stop_reason"]),
+            last_token_count=int(value["last_token_count"]),
+        )
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise AttemptFailed.seen(Seen.WRONG_SHAPE) from None
+
+
+async def find_aftermath(wire: Wire, *, sent_at: float) -> Aftermath:
+    """Find out whether the server outlived a request it broke off.
+
+    A process that is younger than the request is not the one it was sent to.
+
+    Args:
+        wire: leads to the server.
+        sent_at: when the request was sent, on trio's clock.
+    """
+    try:
+        perf = await read_perf(wire)
+    except AttemptFailed as failure:
+        match failure.observation.seen:
+            case Seen.NO_REPLY | Seen.CONNECT_TIMEOUT:
+                return Aftermath.SILENT
+            case Seen.STATUS | Seen.NOT_JSON | Seen.WRONG_SHAPE | Seen.TOO_LARGE:
+                return Aftermath.RESTARTED  # Something else answers there now.
+            case _:
+                return Aftermath.GONE
+    age_at_least = trio.current_time() - sent_at
+    return Aftermath.RESTARTED if perf.uptime_seconds < age_at_least else Aftermath.GOES_ON

@@ -1,0 +1,71 @@
+"""Counting tokens with KoboldCPP, whose own ``usage`` is a constant."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+import trio
+
+from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ai_ticket_daemon.backends.wire import Wire
+    from ai_ticket_daemon.events.event import Message
+
+TOKENCOUNT_PATH = "/api/extra/tokencount"
+# What the server may add around each message, whatever its template, and around the whole.
+_MARGIN_PER_MESSAGE = 32
+_MARGIN = 16
+_CHARACTERS_PER_TOKEN = 4
+_REMEMBERED = 64
+
+
+def most_prompt_tokens(messages: Sequence[Message], size_bytes: int) -> int:
+    """Return how many tokens a conversation has at most: no token is shorter than a byte."""
+    return size_bytes + _MARGIN + _MARGIN_PER_MESSAGE * len(messages)
+
+
+def estimate_tokens(text: str) -> int:
+    """Return a guess at the tokens of a text, for what is too quick to be worth counting."""
+    return -(-len(text) // _CHARACTERS_PER_TOKEN)
+
+
+class TokenCounter:
+    """Counts with one server, one text at a time: parallel counts there corrupt each other."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._turn = trio.Lock()
+        self._known: OrderedDict[bytes, int] = OrderedDict()
+
+    async def count(self, text: str, *, begin: bool) -> int:
+        """Return the tokens of a text.
+
+        Args:
+            text: the text.
+            begin: whether it stands at the beginning, where a token for that is added.
+
+        Raises:
+            AttemptFailed: the server gave no sensible answer.
+        """
+        key = hashlib.blake2b(text.encode(), digest_size=16, person=b"%d" % begin).digest()
+        async with self._turn:
+            if key in self._known:
+                self._known.move_to_end(key)
+                return self._known[key]
+            payload = {"prompt": text, "special": begin}
+            value = (await self._wire.call("POST", TOKENCOUNT_PATH, payload)).get("value")
+            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+                raise AttemptFailed.seen(Seen.WRONG_SHAPE)
+            self._known[key] = value
+            if len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+            return value
+
+    def forget(self) -> None:
+        """Forget all counts: the server may have another model now."""
+        self._known.clear()

@@ -1,0 +1,1 @@
+"""Simulated servers that behave like the real ones on the wire, for tests and demonstrations."""

@@ -1,0 +1,121 @@
+"""The state of one server process, from its start to its death."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING
+
+import trio
+
+from .generate import Engine, Plan, plan_answer, tokenize
+from .lock import GenerationLock
+
+if TYPE_CHECKING:
+    from .dialects import Job
+    from .faults import Faults
+    from .observe import Observations
+    from .settings import KoboldSettings
+    from .wire import Connection, Request
+
+__all__ = ["ServerProcess"]
+
+_MARGIN_TOKENS = 16
+
+
+class ServerProcess:
+    """Everything a restart forgets: lock, engine, keys, counters, connections."""
+
+    def __init__(
+        self, settings: KoboldSettings, faults: Faults, observations: Observations
+    ) -> None:
+        self.settings = settings
+        self.faults = faults
+        self.observations = observations
+        self.accidents = random.Random(settings.seed)
+        self.lock = GenerationLock(settings, self.accidents)
+        self.engine = Engine(settings, faults, observations.changed)
+        self.scope = trio.CancelScope()
+        self.connections: set[Connection] = set()
+        self.current_genkey = ""
+        """The key of the running generation, or of the last one."""
+        self.pending_abort_key = ""
+        self.token_buffer: list[int] = []
+        self.started_at = trio.current_time()
+        self.last_request_at = self.started_at
+        self._epoch = time.time() - self.started_at
+
+    @property
+    def has_model(self) -> bool:
+        """Whether a model is loaded."""
+        return self.settings.has_model and not self.faults.inactive
+
+    @property
+    def model(self) -> str:
+        """The name shown in answers."""
+        if not self.has_model:
+            return "inactive"
+        return self.faults.model or self.settings.model
+
+    @property
+    def context_tokens(self) -> int:
+        """The context size of the loaded model."""
+        return self.faults.context_tokens or self.settings.context_tokens
+
+    @property
+    def protected(self) -> bool:
+        """Whether a password is in force."""
+        if self.faults.reject_all:
+            return True
+        return self.settings.password is not None and self.has_model
+
+    def authorized(self, request: Request) -> bool:
+        """Whether the request may use protected endpoints."""
+        if not self.protected:
+            return True
+        given = request.headers.get("authorization")
+        return not self.faults.reject_all and given == f"Bearer {self.settings.password}"
+
+    def created(self) -> int:
+        """The calendar time in whole seconds."""
+        return int(self._epoch + trio.current_time())
+
+    def plan(self, job: Job) -> tuple[Plan, int]:
+        """Decide what to write for a job, and how many tokens its prompt has after the cut."""
+        context = self.context_tokens
+        if job.context_tokens is not None:
+            context = min(context, job.context_tokens)
+        max_tokens = min(job.max_tokens, max(context - _MARGIN_TOKENS, 0))
+        prompt, size = self._fit(job.prompt, context - max(max_tokens, 0))
+        subject = prompt if job.subject is None else job.subject
+        plan = plan_answer(
+            subject,
+            settings=self.settings,
+            max_tokens=max_tokens,
+            seed=job.seed,
+            stops=job.stops,
+            trim_stop=job.trim_stop,
+            ban_end_of_text=job.ban_end_of_text,
+        )
+        return plan, size
+
+    def _fit(self, prompt: str, room_tokens: int) -> tuple[str, int]:
+        """Cut the beginning of a prompt that is too long, without a word to anyone."""
+        untimed = self.settings.prompt_seconds is not None or (
+            self.settings.prompt_tokens_per_second == float("inf")
+        )
+        if untimed and len(prompt) < room_tokens:
+            return prompt, len(prompt) // 4 + 1
+        tokens = tokenize(prompt)
+        if len(tokens) + 1 > room_tokens:
+            tokens = tokens[len(tokens) + 1 - max(room_tokens, 1) :]
+            prompt = "".join(tokens)
+        return prompt, len(tokens) + 1
+
+    def seed_of(self, job: Job) -> int:
+        """The seed reported for a job; taken from the clock if none was given."""
+        return job.seed if job.seed > 0 else self.created() % 1_000_000
+
+    def finish_reason(self) -> str:
+        """How the last generation ended, in the words of its answer."""
+        return "stop" if self.engine.stop_reason == 1 else "length"

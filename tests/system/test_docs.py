@@ -1,0 +1,394 @@
+"""The documents: every link leads somewhere, every command works, every conf file is valid.
+
+Commands are the lines that begin with ``$ `` in ``console`` blocks, and whole ``sh`` blocks. Those
+of one document run in order, against a daemon with two simulated servers of its own.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import socket
+import sys
+import tomllib
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+import trio
+
+from ai_ticket_daemon.config.load import load_config
+from ai_ticket_daemon.telemetry.reference import families, reference
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+pytestmark = pytest.mark.system
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+PRIMARY_PID = "12345"
+"""What the documents show where a reader finds another number."""
+
+RUN_ELSEWHERE = {
+    # how the command begins: (why it is not run here, the test that runs it)
+    "./ops/quickstart.sh": ("runs until Ctrl-C", "tests/system/test_quickstart.py"),
+    "./ops/test.sh": ("runs this test", ".ci/run"),
+    "./ops/bootstrap.sh": ("makes the environment of this test", ".ci/run"),
+    "ai-ticket-daemon --demo": ("runs until Ctrl-C", "tests/system/test_docs.py"),
+    "sudo ": ("changes the host", "tests/system/test_units.py"),
+    "systemctl ": ("needs the service installed", "tests/system/test_units.py"),
+    "journalctl ": ("needs the service installed", "tests/system/test_units.py"),
+}
+
+EXAMPLE_SERVER = '\n[[backends.server]]\nname = "example"\nurl = "http://127.0.0.1:5001"\n'
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block; ``line`` is that of its opening fence."""
+
+    language: str
+    text: str
+    line: int
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of a document and the output shown below it."""
+
+    text: str
+    shown: str
+    place: str
+
+    @property
+    def run_elsewhere(self) -> str | None:
+        return next((start for start in RUN_ELSEWHERE if self.text.startswith(start)), None)
+
+
+def blocks(document: Path) -> Iterator[Block]:
+    language, begin, lines = None, 0, []
+    for number, line in enumerate(document.read_text().splitlines(), start=1):
+        if not line.lstrip().startswith("```"):
+            lines.append(line)
+        elif language is None:
+            language, begin, lines = line.strip().strip("`"), number, []
+        else:
+            yield Block(language, "\n".join(lines), begin)
+            language = None
+    assert language is None, f"{document}:{begin}: this block is never closed"
+
+
+def prose(document: Path) -> str:
+    """Return the text without what stands in code."""
+    text = re.sub(r"^ *```.*?^ *```", "", document.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"`[^`\n]*`", "", text)
+
+
+def anchors(document: Path) -> set[str]:
+    """Return what a link may name after ``#``, as GitHub makes it from the headings."""
+    text = re.sub(r"^ *```.*?^ *```", "", document.read_text(), flags=re.DOTALL | re.MULTILINE)
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ +(.+?) *$", text, flags=re.MULTILINE):
+        plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower()
+        slug = re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
+        same = sum(re.fullmatch(rf"{re.escape(slug)}(-\d+)?", other) is not None for other in found)
+        found.add(f"{slug}-{same}" if same else slug)
+    return found
+
+
+def commands(document: Path) -> Iterator[Command]:
+    for block in blocks(document):
+        place = f"{document.relative_to(ROOT)}:{block.line}"
+        if block.language == "console":
+            for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
+                [command] = re.findall(r"\A(?:.*\\\n)*.*", part)
+                yield Command(command, part.removeprefix(command), place)
+        elif block.language in {"sh", "bash", "shell"}:
+            yield Command(block.text, "", place)
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+all_documents = pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+documents_with_commands = pytest.mark.parametrize(
+    "document", [document for document in DOCUMENTS if any(commands(document))], ids=named
+)
+
+
+@all_documents
+def test_every_relative_link_leads_to_a_file_and_a_heading(document: Path) -> None:
+    text = prose(document)
+    targets = re.findall(r"\[[^\]]*\]\(([^)\s]+)\)", text)
+    targets += re.findall(r"^\[[^\]]+\]: (\S+)", text, flags=re.MULTILINE)
+
+    broken = []
+    for target in targets:
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (document.parent / path).resolve() if path else document
+        in_tree = file.is_relative_to(ROOT) and file.exists()
+        if not in_tree or (anchor and anchor not in anchors(file)):
+            broken.append(target)
+
+    assert broken == []
+
+
+@all_documents
+def test_every_conf_file_shown_is_valid(document: Path, tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("secret\n")
+    for block in blocks(document):
+        if block.language != "toml":
+            continue
+        text = re.sub(
+            r'(?<=^password_file = )".*?"', f'"{password}"', block.text, flags=re.MULTILINE
+        )
+        servers = tomllib.loads(text).get("backends", {}).get("server", [])
+        if not any(server.get("role", "primary") == "primary" for server in servers):
+            text += EXAMPLE_SERVER
+        conf = tmp_path / f"line-{block.line}.conf"
+        conf.write_text(text)
+
+        load_config(conf, {})
+
+
+@documents_with_commands
+async def test_every_command_does_what_the_document_shows(document: Path, tmp_path: Path) -> None:
+    async with open_stage(tmp_path) as stage:
+        for command in commands(document):
+            if command.run_elsewhere is None:
+                output = await stage.run(command)
+
+                for keys in objects(command.shown):
+                    assert keys in objects(output), f"{command.place}: {command.text}\n{output}"
+
+
+async def test_the_demo_serves_without_any_setup(tmp_path: Path) -> None:
+    port, metrics_port = free_ports(2)
+    ports = {"PORT": str(port), "OTEL_PROMETHEUS_PORT": str(metrics_port)}
+    command = [program("ai-ticket-daemon"), "--demo"]
+    async with running(command, tmp_path / "demo.log", **ports), open_client(port) as client:
+        await until_ready(client)
+        answer = await client.post("/event", json={"content": "Hello", "max_tokens": 8})
+
+    assert answer.status_code == 200
+    assert answer.json()["backend"] == "primary"
+
+
+def test_every_exception_is_needed_and_names_what_runs_it() -> None:
+    used = {command.run_elsewhere for document in DOCUMENTS for command in commands(document)}
+
+    assert used - {None} == RUN_ELSEWHERE.keys()
+    assert [test for _, test in RUN_ELSEWHERE.values() if not (ROOT / test).is_file()] == []
+
+
+def test_the_readme_can_be_read_in_one_go() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) < 100
+
+
+def test_every_decision_has_the_four_parts_and_a_line_in_the_index() -> None:
+    records = sorted((ROOT / "docs" / "adr").glob("[0-9]*.md"))
+    index = (ROOT / "docs" / "adr" / "README.md").read_text()
+
+    numbers = [int(record.name[:4]) for record in records]
+    assert numbers == list(range(1, len(records) + 1))
+    for record in [*records, ROOT / "docs" / "adr" / "template.md"]:
+        headings = re.findall(r"^## (.*)$", record.read_text(), flags=re.MULTILINE)
+        assert headings == ["Status", "Context", "Decision", "Consequences"], record.name
+    for record in records:
+        title = record.read_text().splitlines()[0].removeprefix("# ")
+        assert f"[{title}]({record.name})" in index
+
+
+def test_every_document_is_in_the_index() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+
+    pages = [page.name for page in (ROOT / "docs").glob("*.md") if page.name != "README.md"]
+    assert [page for page in pages if f"]({page}" not in index] == []
+
+
+def test_the_metrics_page_is_up_to_date_and_explains_every_label() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+
+    assert page == reference(), "run: python -m ai_ticket_daemon.telemetry.reference"
+    explained = page.partition("## Labels")[2]
+    labels = {label for family in families() for label in family.labels}
+    assert {label for label in labels if f"`{label}`" not in explained} == set()
+
+
+def test_the_log_page_lists_every_event_and_message_id() -> None:
+    page = (ROOT / "docs" / "logs.md").read_text()
+    listed = set(re.findall(r"^\| `(\w+)` \|", page, flags=re.MULTILINE))
+
+    logged, message_ids = set(), set()
+    for file in (ROOT / "ai_ticket_daemon").rglob("*.py"):
+        if "testing" in file.parts:
+            continue
+        tree = ast.parse(file.read_text())
+        logged |= {name for node in ast.walk(tree) for name in log_events(node)}
+        message_ids |= set(
+            re.findall(r'^MESSAGE_ID_\w+ = "(\w+)"', file.read_text(), flags=re.MULTILINE)
+        )
+
+    assert listed == logged
+    assert {message_id for message_id in message_ids if message_id not in page} == set()
+
+
+def log_events(node: ast.AST) -> Iterator[str]:
+    """Yield the names of the events that ``node`` logs, if it is such a call."""
+    match node:
+        case ast.Call(
+            func=ast.Attribute(
+                value=ast.Name(id="log") | ast.Attribute(attr="_log"),
+                attr="debug" | "info" | "warning" | "error" | "critical",
+            )
+            | ast.Attribute(attr="library_logger"),
+            args=[name, *_],
+        ):
+            for part in ast.walk(name):
+                if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                    yield part.value
+
+
+def objects(text: str) -> list[set[str]]:
+    """Return the keys of each JSON object that has a line of its own, server-sent or not."""
+    found = []
+    for line in text.splitlines():
+        try:
+            value = json.loads(line.removeprefix("data: "))
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            found.append(set(value))
+    return found
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What the documents speak of, on ports of its own."""
+
+    replacements: dict[str, str]
+    log: Path
+
+    async def run(self, command: Command) -> str:
+        """Run ``command`` as the document has it and return what it printed."""
+        text = command.text
+        for pattern, replacement in self.replacements.items():
+            text = re.sub(pattern, replacement, text)
+        with trio.fail_after(60):
+            done = await trio.run_process(
+                ["bash", "-o", "pipefail", "-c", text],
+                capture_stdout=True,
+                capture_stderr=True,
+                check=False,
+                cwd=ROOT,
+                env=environment(),
+            )
+        output = done.stdout.decode()
+        told = f"{command.place}: {text}\n{output}{done.stderr.decode()}\n{self.log.read_text()}"
+        assert done.returncode == 0, told
+        return output
+
+
+@asynccontextmanager
+async def open_stage(folder: Path) -> AsyncIterator[Stage]:
+    """Run a daemon in front of two simulated servers, for the length of a block."""
+    http, metrics, primary, standby = free_ports(4)
+    conf, log = folder / "ai-ticket.conf", folder / "daemon.log"
+    conf.write_text(
+        f'http.bind = ["127.0.0.1:{http}"]\n'
+        f'metrics.bind = "127.0.0.1:{metrics}"\n'
+        'telemetry.traces = "none"\n'
+        "[[backends.server]]\n"
+        f'name = "primary"\nurl = "http://127.0.0.1:{primary}"\n'
+        "[[backends.server]]\n"
+        f'name = "standby"\nurl = "http://127.0.0.1:{standby}"\nrole = "standby"\n'
+    )
+    simulated = [sys.executable, "-m", "ai_ticket_daemon.testing.kobold", "--port"]
+    daemon = [program("ai-ticket-daemon"), "--config", str(conf)]
+    async with (
+        running([*simulated, str(primary)], folder / "primary.log") as primary_process,
+        running([*simulated, str(standby)], folder / "standby.log"),
+        running(daemon, log),
+        open_client(http) as client,
+    ):
+        await until_ready(client)
+        yield Stage(
+            {
+                r":5000\b": f":{http}",
+                r":9464\b": f":{metrics}",
+                r":5001\b": f":{primary}",
+                r":5002\b": f":{standby}",
+                rf"\b{PRIMARY_PID}\b": str(primary_process.pid),
+                r"/etc/ai-ticket/ai-ticket\.conf": str(conf),
+            },
+            log,
+        )
+
+
+@asynccontextmanager
+async def running(command: list[str], log: Path, **extra: str) -> AsyncIterator[trio.Process]:
+    """Run ``command`` for the length of a block."""
+    async with trio.open_nursery() as nursery:
+        with log.open("wb") as output:
+            run = partial(
+                trio.run_process,
+                stdout=output,
+                stderr=output,
+                check=False,
+                env=environment() | extra,
+            )
+            process = await nursery.start(run, command)
+        yield process
+        process.terminate()
+
+
+def open_client(port: int) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30)
+
+
+async def until_ready(client: httpx.AsyncClient) -> None:
+    """Return when both servers are usable and the daemon says that it is ready."""
+    with trio.fail_after(30):
+        while True:
+            try:
+                report = (await client.get("/health")).json()
+            except httpx.TransportError:
+                pass
+            else:
+                states = {backend["state"] for backend in report["backends"]}
+                if report["ready"] and states <= {"ready", "busy"}:
+                    return
+            await trio.sleep(0.05)
+
+
+def environment() -> dict[str, str]:
+    """Return an environment in which the daemon's programs are found and nothing configures it."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {"PATH": path, "HOME": os.environ.get("HOME", "/"), "LC_ALL": "C.UTF-8"}
+
+
+def program(name: str) -> str:
+    found = shutil.which(name, path=environment()["PATH"])
+    assert found is not None, f"{name} is not installed; run ops/bootstrap.sh"
+    return found
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on now; held together, so that they differ."""
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports

@@ -1,0 +1,95 @@
+"""The systemd unit: systemd itself has nothing to say against it, and it fits the daemon."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ai_ticket_daemon.__main__ import DEFAULT_CONFIG, EXIT_CONFIG
+from ai_ticket_daemon.config.pipeline import PipelineConfig
+
+pytestmark = pytest.mark.system
+
+UNIT = Path(__file__).parents[2] / "systemd" / "ai-ticket.service"
+HIGHEST_EXPOSURE = 15
+"""In tenths, as systemd counts it; services that ask for nothing have 96."""
+
+
+@pytest.fixture
+def analyze() -> str:
+    """Return the path of systemd-analyze; where CI runs, its absence is a failure."""
+    found = shutil.which("systemd-analyze")
+    if found is None:
+        reason = "systemd-analyze is missing; on Debian: apt-get install systemd"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> Path:
+    """Return a copy of the unit whose programs exist, as systemd wants to see them."""
+    program = tmp_path / "program"
+    program.touch(mode=0o755)
+    text = re.sub(r"^(Exec\w+=)/\S+", rf"\1{program}", UNIT.read_text(), flags=re.MULTILINE)
+    copy = tmp_path / UNIT.name
+    copy.write_text(text)
+    return copy
+
+
+def values(key: str) -> list[str]:
+    return re.findall(rf"^{key}=(.*)$", UNIT.read_text(), flags=re.MULTILINE)
+
+
+def test_systemd_understands_every_line(analyze: str, installed: Path) -> None:
+    checked = subprocess.run(
+        [analyze, "verify", "--man=no", installed],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    # It exits 0 even for keys it does not know, so what counts is that it says nothing.
+    assert checked.stdout + checked.stderr == ""
+    assert checked.returncode == 0
+
+
+def test_the_sandbox_leaves_little_exposed(analyze: str, installed: Path) -> None:
+    checked = subprocess.run(
+        [analyze, "security", "--offline=true", f"--threshold={HIGHEST_EXPOSURE}", installed],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_systemd_waits_longer_than_the_daemon_needs_to_stop() -> None:
+    [timeout] = values("TimeoutStopSec")
+
+    # Last answers 2 s, aborts and writes 10 s each at most, traces 2 s, and a little more.
+    assert int(timeout) >= PipelineConfig().drain_seconds + 30
+
+
+def test_a_configuration_that_cannot_be_used_is_not_tried_again() -> None:
+    assert values("Restart") == ["always"]
+    assert values("RestartPreventExitStatus") == [str(EXIT_CONFIG)]
+
+
+def test_start_and_reload_use_the_same_file_and_the_reload_checks_it_first() -> None:
+    [start] = values("ExecStart")
+    check, tell = values("ExecReload")
+
+    assert shlex.split(start)[1:] == ["--config", str(DEFAULT_CONFIG)]
+    assert check == f"{start} --check-config"
+    assert tell == "/bin/kill -HUP $MAINPID"
