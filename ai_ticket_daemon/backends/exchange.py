@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from ai_ticket_daemon.backends.observation import AttemptFailed, Observation, Seen
+from ai_ticket_daemon.backends.replies import parse_json, refuse_error_status
 from ai_ticket_daemon.backends.sse import EventStream, LineTooLong
 from ai_ticket_daemon.backends.stops import StopCutter
-from ai_ticket_daemon.backends.replies import parse_json, refuse_error_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable

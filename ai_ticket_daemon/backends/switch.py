@@ -34,8 +34,8 @@ def choose_role(
         current: the role that serves now.
         primary_usable_since: since when (seconds, monotonic) a primary has been usable without a
             break; None if none is.
-        primary_unknown: whether a primary has not been probed yet; it gets the benefit of the doubt,
-            or every start would begin with a failover.
+        primary_unknown: whether a primary has not been probed yet; it gets the benefit of the
+            doubt, or every start would begin with a failover.
         standby_usable: whether any standby is usable.
         rules: ``failback`` and ``failback_after_seconds``.
         now: seconds, monotonic.

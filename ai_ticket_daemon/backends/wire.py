@@ -1,5 +1,6 @@
-"""The HTTP edge: sends one request to one server. Here and in ``translate.py`` alone is
-httpx known.
+"""The HTTP edge: sends one request to one server.
+
+Only here and in ``translate.py`` is httpx known.
 
 It drives httpx's transport, not its client: no redirect is followed, no cookie kept, no proxy taken
 from the environment, and the cost of a request stays small.
@@ -85,10 +86,11 @@ class Answer:
 
     async def aclose(self) -> None:
         """Give the connection back or close it."""
-        if self._ended:
-            return
+        # Also after the last byte: only this takes the connection out of httpcore's pool.
         with trio.CancelScope(shield=True):
             await self._stream.aclose()
+            if self._ended:
+                return
             # The generators inside httpx end only when they are run to their end.
             try:
                 while await anext(self._chunks, b""):

@@ -200,7 +200,7 @@ async def test_without_any_backend_the_daemon_says_so_and_recovers_by_itself() -
 
 async def test_the_failure_of_the_backend_is_told_precisely() -> None:
     async with one_backend() as (_, simulated, client):
-        simulated.faults.script("500")
+        simulated.faults.script("server_error")
         answer = await client.post("/event", json={"content": "hello"})
         body = answer.json()
         assert answer.status_code == 502
