@@ -236,7 +236,7 @@ class Daemon:
         configured = self._live.current.log.level
         debugging = self._logs.level is LogLevel.DEBUG
         self._logs.level = configured if debugging else LogLevel.DEBUG
-        self._log.warning("log_level_changed", level=self._logs.level.value)
+        self._log.warning("log_level_changed", log_level=self._logs.level.value)
 
     def _actor_crashed(self, name: str, error: Exception) -> None:
         self._metrics.actor_restarts.labels(name).inc()

@@ -179,14 +179,14 @@ async def test_usr1_shows_what_every_task_does(tmp_path: Path) -> None:
         tree = (await process.logged("task_tree"))["tree"]
     for actor in ("http", "pipeline", "prober", "sampler", "metrics", "signals"):
         assert f" {actor} at " in tree
-    assert "async_pipeline.py" in tree
+    assert "runtime/signal.py" in tree
 
 
 async def test_usr2_switches_debug_logging_on_and_off(tmp_path: Path) -> None:
     async with running(tmp_path) as process:
         for count, level in enumerate(["debug", "info"], start=1):
             process.process.send_signal(signal.SIGUSR2)
-            assert (await process.logged("log_level_changed", count))["level"] == level
+            assert (await process.logged("log_level_changed", count))["log_level"] == level
 
 
 async def test_a_taken_port_ends_with_69_and_names_it(tmp_path: Path) -> None:
