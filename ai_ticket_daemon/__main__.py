@@ -101,7 +101,8 @@ def _load(options: argparse.Namespace) -> Config:
         return load_config(path, os.environ)
     # The demo brings its own backends: these stand for them until it knows their ports.
     servers = [
-        {"name": role, "url": "http://127.0.0.1:1", "role": role} for role in ("primary", "standby")
+        {"name": role, "url": f"http://127.0.0.1:{port}", "role": role}
+        for port, role in enumerate(("primary", "standby"), start=1)
     ]
     overrides: dict[str, object] = {"backends.server": servers}
     if path is None:
