@@ -1,0 +1,117 @@
+"""The KoboldCPP client against the simulated server, over real sockets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from ai_ticket_daemon.backends.factory import open_client
+from ai_ticket_daemon.backends.generation import GenerationRequest
+from ai_ticket_daemon.config.backends import Dialect, ServerConfig
+from ai_ticket_daemon.config.secret import Secret
+from ai_ticket_daemon.errors import BackendError, Disposition, ErrorCode
+from ai_ticket_daemon.events.event import Message, Role, Sampling
+from ai_ticket_daemon.testing.kobold import KoboldSettings, answer_mark, open_simulated_kobold
+
+QUICK = KoboldSettings().scaled(0.1)
+
+
+def asks(text: str = "hello", *, stream: bool = False, max_tokens: int = 8) -> GenerationRequest:
+    return GenerationRequest(
+        (Message(Role.USER, text),), Sampling(max_tokens=max_tokens), stream=stream
+    )
+
+
+async def failure(url: str, request: GenerationRequest, **limits: Any) -> BackendError:
+    client = open_client(ServerConfig(name="primary", url=url, **limits))
+    with pytest.raises(BackendError) as caught:
+        await client.generate(request)
+    await client.aclose()
+    return caught.value
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("dialect", Dialect)
+async def test_every_dialect_gives_the_completion_plain_and_streamed(
+    dialect: Dialect, stream: bool
+) -> None:
+    async with open_simulated_kobold(QUICK) as simulated:
+        client = open_client(ServerConfig(name="primary", url=simulated.url, dialect=dialect))
+        deltas: list[str] = []
+        result = await client.generate(asks(stream=stream), deltas.append if stream else None)
+        await client.aclose()
+        assert result.text.lstrip().startswith(answer_mark("hello"))
+        assert result.usage.completion_tokens > 0
+        if stream:
+            assert "".join(deltas) == result.text
+        genkeys = {record.genkey for record in simulated.log}
+        assert "" not in genkeys
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_generation_that_stalls_is_aborted_and_told_as_such(stream: bool) -> None:
+    async with open_simulated_kobold(replace(QUICK, tokens_per_second=50)) as simulated:
+        simulated.faults.stall(after_tokens=3, ignores_abort=False)
+        error = await failure(
+            simulated.url,
+            asks(stream=stream, max_tokens=50),
+            idle_timeout_seconds=0.6,
+            first_token_timeout_seconds=2.0,
+        )
+        assert error.code in {ErrorCode.API_STALLED, ErrorCode.API_TIMEOUT}
+        await simulated.wait_for(lambda s: s.running == 0)
+
+
+async def test_a_frozen_server_ends_with_a_timeout() -> None:
+    async with open_simulated_kobold(QUICK) as simulated:
+        simulated.faults.freeze()
+        error = await failure(simulated.url, asks(stream=True), first_token_timeout_seconds=0.5)
+        assert error.code in {ErrorCode.API_TIMEOUT, ErrorCode.API_CONNECTION_ERROR}
+        assert error.disposition is not Disposition.FINAL
+        simulated.faults.clear()
+
+
+async def test_the_total_time_of_a_generation_is_bounded() -> None:
+    async with open_simulated_kobold(replace(QUICK, tokens_per_second=20)) as simulated:
+        error = await failure(
+            simulated.url, asks(max_tokens=200), total_timeout_seconds=0.7,
+            first_token_timeout_seconds=0.7, idle_timeout_seconds=0.6,
+        )  # fmt: skip
+        assert error.code is ErrorCode.API_TIMEOUT
+        await simulated.wait_for(lambda s: s.running == 0)
+
+
+async def test_a_wrong_password_is_the_operators_to_mend() -> None:
+    async with open_simulated_kobold(replace(QUICK, password="right")) as simulated:
+        error = await failure(simulated.url, asks(), password=Secret("wrong"))
+        assert error.code is ErrorCode.API_AUTHENTICATION_ERROR
+        assert "wrong" not in f"{error!r} {error.details}"
+
+
+async def test_a_prompt_beyond_the_context_is_refused_before_generating() -> None:
+    async with open_simulated_kobold(QUICK) as simulated:
+        error = await failure(simulated.url, asks("word " * 3000))
+        assert error.code is ErrorCode.CONTEXT_OVERFLOW
+        assert simulated.observations.started_total == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        ("not_found", ErrorCode.API_CLIENT_ERROR),
+        ("server_error", ErrorCode.API_SERVER_ERROR),
+        ("rate_limited", ErrorCode.API_RATE_LIMITED),
+        ("garbage", ErrorCode.API_RESPONSE_FORMAT_ERROR),
+        ("html", ErrorCode.API_RESPONSE_FORMAT_ERROR),
+        ("half_json", ErrorCode.API_RESPONSE_FORMAT_ERROR),
+        ("wrong_shape", ErrorCode.API_RESPONSE_STRUCTURE_ERROR),
+        ("null", ErrorCode.API_CLIENT_ERROR),
+        ("no_byte", ErrorCode.API_CLIENT_ERROR),
+    ],
+)
+async def test_strange_answers_have_their_names(answer: str, code: ErrorCode) -> None:
+    async with open_simulated_kobold(QUICK) as simulated:
+        simulated.faults.script(answer)
+        assert (await failure(simulated.url, asks())).code is code

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+
+from ai_ticket_daemon.backends.classify import BY_SEEN, classify
+from ai_ticket_daemon.backends.observation import Aftermath, Observation, Seen
+from ai_ticket_daemon.errors import Disposition, ErrorCode
+
+D, E = Disposition, ErrorCode
+ROWS = [
+    ("refused", Observation(Seen.UNREACHABLE), E.API_CONNECTION_ERROR, D.OVER, True),
+    ("frozen", Observation(Seen.NO_REPLY), E.API_TIMEOUT, D.OVER, True),
+    ("no byte in time", Observation(Seen.FIRST_TOKEN_TIMEOUT), E.API_TIMEOUT, D.OVER, True),
+    ("lost", Observation(Seen.LOST), E.API_CONNECTION_ERROR, D.SAME, False),
+    (
+        "no byte, server goes on",
+        Observation(Seen.NO_BYTE, aftermath=Aftermath.GOES_ON),
+        E.API_CLIENT_ERROR,
+        D.FINAL,
+        False,
+    ),
+    (
+        "no byte, server gone",
+        Observation(Seen.NO_BYTE, aftermath=Aftermath.GONE),
+        E.API_CONNECTION_ERROR,
+        D.OVER_ONCE,
+        True,
+    ),
+    (
+        "no byte, server restarted",
+        Observation(Seen.NO_BYTE, aftermath=Aftermath.RESTARTED),
+        E.API_CONNECTION_ERROR,
+        D.OVER_ONCE,
+        True,
+    ),
+    ("null", Observation(Seen.NULL_BODY), E.API_CLIENT_ERROR, D.FINAL, False),
+    ("no model", Observation(Seen.NO_MODEL), E.API_SERVER_ERROR, D.OVER, True),
+    ("silent stream", Observation(Seen.SILENT_STREAM), E.API_CLIENT_ERROR, D.FINAL, False),
+    ("stream cut", Observation(Seen.CUT), E.API_CONNECTION_ERROR, D.OVER, True),
+    (
+        "stream cut after a delta",
+        Observation(Seen.CUT, passed_on=True),
+        E.API_CONNECTION_ERROR,
+        D.FINAL,
+        True,
+    ),
+    ("busy", Observation(Seen.STATUS, status=503), E.API_RATE_LIMITED, D.BUSY, False),
+    ("limited", Observation(Seen.STATUS, status=429), E.API_RATE_LIMITED, D.BUSY, False),
+    (
+        "bad input",
+        Observation(Seen.STATUS, status=500, error_type="bad_input"),
+        E.API_CLIENT_ERROR,
+        D.FINAL,
+        False,
+    ),
+    ("server error", Observation(Seen.STATUS, status=500), E.API_SERVER_ERROR, D.OVER, True),
+    ("wrong key", Observation(Seen.STATUS, status=401), E.API_AUTHENTICATION_ERROR, D.OVER, True),
+    ("not found", Observation(Seen.STATUS, status=404), E.API_CLIENT_ERROR, D.OVER, True),
+    ("not known", Observation(Seen.STATUS, status=501), E.API_CLIENT_ERROR, D.OVER, True),
+    ("bad body", Observation(Seen.STATUS, status=400), E.API_CLIENT_ERROR, D.FINAL, False),
+    ("stalled", Observation(Seen.IDLE_TIMEOUT), E.API_STALLED, D.OVER, True),
+    ("garbage", Observation(Seen.NOT_JSON), E.API_RESPONSE_FORMAT_ERROR, D.OVER, True),
+    ("wrong shape", Observation(Seen.WRONG_SHAPE), E.API_RESPONSE_STRUCTURE_ERROR, D.OVER, True),
+]
+
+
+@pytest.mark.parametrize(
+    ("observation", "code", "disposition", "fault"),
+    [pytest.param(*row[1:], id=row[0]) for row in ROWS],
+)
+def test_what_was_seen_decides_what_is_done(
+    observation: Observation, code: ErrorCode, disposition: Disposition, fault: bool
+) -> None:
+    error = classify("primary", observation)
+    assert (error.code, error.disposition, error.backend_fault) == (code, disposition, fault)
+    assert error.message.startswith("backend primary ")
+
+
+def test_everything_that_can_be_seen_has_a_verdict() -> None:
+    assert set(Seen) - set(BY_SEEN) == {Seen.NO_BYTE, Seen.BROKEN, Seen.CUT, Seen.STATUS}
