@@ -1,9 +1,8 @@
 """The HTTP edge: sends one request to one server.
 
-Only here and in ``translate.py`` is httpx known.
-
 It drives httpx's transport, not its client: no redirect is followed, no cookie kept, no proxy taken
-from the environment, and the cost of a request stays small.
+from the environment, and the cost of a request stays small. Nothing outside this module and
+``translate.py`` knows httpx.
 """
 
 from __future__ import annotations

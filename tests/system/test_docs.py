@@ -324,6 +324,7 @@ async def open_stage(folder: Path) -> AsyncIterator[Stage]:
                 r":5002\b": f":{standby}",
                 rf"\b{PRIMARY_PID}\b": str(primary_process.pid),
                 r"/etc/ai-ticket/ai-ticket\.conf": str(conf),
+                r"/opt/ai-ticket/venv/bin/": "",
             },
             log,
         )

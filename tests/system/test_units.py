@@ -86,10 +86,10 @@ def test_a_configuration_that_cannot_be_used_is_not_tried_again() -> None:
     assert values("RestartPreventExitStatus") == [str(EXIT_CONFIG)]
 
 
-def test_start_and_reload_use_the_same_file_and_the_reload_checks_it_first() -> None:
+def test_the_service_uses_the_default_file_and_a_reload_is_the_signal() -> None:
     [start] = values("ExecStart")
-    check, tell = values("ExecReload")
 
     assert shlex.split(start)[1:] == ["--config", str(DEFAULT_CONFIG)]
-    assert check == f"{start} --check-config"
-    assert tell == "/bin/kill -HUP $MAINPID"
+    # No --check-config before it: systemd hands no credentials to the commands of a reload, so the
+    # check would miss the password files that the daemon itself can read.
+    assert values("ExecReload") == ["/bin/kill -HUP $MAINPID"]
