@@ -32,6 +32,7 @@ from ai_ticket_daemon.store.memory import MemoryStore
 from ai_ticket_daemon.supervisor import Supervisor
 from ai_ticket_daemon.telemetry import exporter, sampler
 from ai_ticket_daemon.telemetry.http import HttpTelemetry
+from ai_ticket_daemon.telemetry.lag import LoopLag
 from ai_ticket_daemon.telemetry.metrics import Metrics
 from ai_ticket_daemon.telemetry.observers import (
     InstrumentedClient,
@@ -65,7 +66,7 @@ class Daemon:
         config: what to run with.
         load: reads the configuration anew at a reload.
         logs: where log lines go.
-        make_client: makes the client of a server.
+        make_client: makes the client of a server; see :func:`open_client`.
     """
 
     def __init__(
@@ -74,7 +75,7 @@ class Daemon:
         *,
         load: Callable[[], Config],
         logs: Logs,
-        make_client: Callable[[ServerConfig], BackendClient] = open_client,
+        make_client: Callable[..., BackendClient] = open_client,
     ) -> None:
         self._live = live = LiveConfig(config)
         self._logs = logs
@@ -83,14 +84,17 @@ class Daemon:
         self._stop = trio.Event()
         self._root = trio.CancelScope()
         self._metrics = metrics = Metrics(CollectorRegistry())
+        self._lag = LoopLag()
+        metrics.event_loop_lag.set_function(lambda: self._lag.worst_seconds)
         self._tracing = open_tracing(config.telemetry)
         self._tracer = None if self._tracing is None else self._tracing.get_tracer(__name__)
 
         self._store = MemoryStore(max_queued=lambda: live.current.store.max_queued)
+        self._pool_telemetry = PoolTelemetry(logs.logger(actor="pool"), metrics)
         self._pool = BackendPool(
             lambda: live.current.backends,
             open_client=self._open_client,
-            observer=PoolTelemetry(logs.logger(actor="pool"), metrics),
+            observer=self._pool_telemetry,
         )
         self._pipeline = AsyncInferencePipeline(
             store=self._store,
@@ -137,6 +141,7 @@ class Daemon:
                         registry=self._metrics.registry,
                         bind=config.metrics.bind,
                     )
+                    await start(telemetry, "lag", self._lag.run)
                     await start(
                         telemetry,
                         "sampler",
@@ -210,7 +215,10 @@ class Daemon:
         self._log.info("stopped")
 
     def _open_client(self, server: ServerConfig) -> BackendClient:
-        return InstrumentedClient(self._make_client(server), server, self._metrics, self._tracer)
+        client = self._make_client(
+            server, on_abort=partial(self._pool_telemetry.aborted, server.name)
+        )
+        return InstrumentedClient(client, server, self._metrics, self._tracer)
 
     def _actions(self) -> dict[signal.Signals, Callable[[], None]]:
         return {

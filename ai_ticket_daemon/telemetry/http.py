@@ -8,6 +8,7 @@ from opentelemetry.propagate import extract
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from ai_ticket_daemon.server.trace import TraceContext
+from ai_ticket_daemon.telemetry import exemplars
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
@@ -56,10 +57,11 @@ class _Observed:
         metrics = self._metrics
         metrics.server_requests_in_flight.dec()
         metrics.server_requests.labels(*labels).inc()
-        metrics.server_request_duration.labels(*labels).observe(request.duration_seconds)
+        exemplar = exemplars.of_span(self._span)
+        metrics.server_request_duration.labels(*labels).observe(request.duration_seconds, exemplar)
         error = None if request.error is None else request.error.value
         if error is not None:
-            metrics.server_request_failures.labels(*labels, error).inc()
+            metrics.server_request_failures.labels(*labels, error).inc(exemplar=exemplar)
         if self._span is not None:
             self._end_span(self._span, request, error)
         self._log.debug(

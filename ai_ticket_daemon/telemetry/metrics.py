@@ -11,6 +11,10 @@ LATENCY_BUCKETS = (
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600,
 )  # fmt: skip
 """Seconds; an LLM's answer takes from milliseconds (instant tests) to ten minutes."""
+PROBE_BUCKETS = (
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
+)  # fmt: skip
+"""Seconds; a probe is answered within a millisecond, or hardly ever."""
 
 
 class Metrics:
@@ -39,6 +43,10 @@ class Metrics:
             "pipeline_handler_duration_seconds",
             "From the submission of an event to its outcome.",
             "outcome",
+        )
+        self.pipeline_batch_duration = self._histogram(
+            "pipeline_batch_duration_seconds",
+            "From the submission of a batch to its last outcome.",
         )
         self.pipeline_retries = self._counter(
             "pipeline_retries", "Attempts followed by another one.", "error"
@@ -81,6 +89,15 @@ class Metrics:
             "kobold_failovers", "Changes of the role that serves.",
             "from_backend", "to_backend", "reason",
         )  # fmt: skip
+        self.kobold_probe_duration = self._histogram(
+            "kobold_probe_duration_seconds",
+            "Time of one probe.",
+            "backend", "result",
+            buckets=PROBE_BUCKETS,
+        )  # fmt: skip
+        self.kobold_aborts = self._counter(
+            "kobold_aborts", "Generations that were made to stop.", "backend", "reason"
+        )
         self.config_reloads = self._counter(
             "config_reloads", "Reloads asked for, applied or refused.", "result"
         )
@@ -95,7 +112,15 @@ class Metrics:
             "actor_restarts", "Actors started again after a crash.", "actor"
         )
         self.event_loop_lag = self._gauge(
-            "event_loop_lag_seconds", "How late a task was woken last."
+            "event_loop_lag_seconds", "How late a task was woken at worst within the last minute."
+        )
+        self.telemetry_spans_dropped = self._counter(
+            "telemetry_spans_dropped",
+            "Spans that never reached the collector.",
+            "reason",
+        )
+        self.telemetry_log_lines_dropped = self._counter(
+            "telemetry_log_lines_dropped", "Log lines that journald did not take in time."
         )
         self._gauge("build_info", "The version that runs.", "version").labels(__version__).set(1)
 
@@ -105,7 +130,9 @@ class Metrics:
     def _gauge(self, name: str, about: str, *labels: str) -> Gauge:
         return Gauge(f"{_PREFIX}_{name}", about, labels, registry=self.registry)
 
-    def _histogram(self, name: str, about: str, *labels: str) -> Histogram:
+    def _histogram(
+        self, name: str, about: str, *labels: str, buckets: tuple[float, ...] = LATENCY_BUCKETS
+    ) -> Histogram:
         return Histogram(
-            f"{_PREFIX}_{name}", about, labels, registry=self.registry, buckets=LATENCY_BUCKETS
+            f"{_PREFIX}_{name}", about, labels, registry=self.registry, buckets=buckets
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import trio
 from opentelemetry.propagate import extract
 from opentelemetry.trace import SpanKind
 
@@ -13,6 +14,7 @@ from ai_ticket_daemon.config.backends import BackendRole
 from ai_ticket_daemon.errors import BackendError
 from ai_ticket_daemon.events.outcome import Failed
 from ai_ticket_daemon.runtime.observer import PipelineObserver
+from ai_ticket_daemon.telemetry import exemplars
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
     from structlog.typing import FilteringBoundLogger
 
+    from ai_ticket_daemon.backends.abort import AbortReason
     from ai_ticket_daemon.backends.generation import (
         BackendClient,
         GenerationRequest,
@@ -50,7 +53,7 @@ class PipelineTelemetry(PipelineObserver):
     @contextmanager
     def handling(self, event: Event, waited_seconds: float) -> Iterator[None]:
         """Span ``pipeline.handle_event``, a child of the client's trace."""
-        self._metrics.pipeline_queue_wait.observe(waited_seconds)
+        self._metrics.pipeline_queue_wait.observe(waited_seconds, self._exemplar(event))
         if self._tracer is None:
             yield
             return
@@ -98,7 +101,9 @@ class PipelineTelemetry(PipelineObserver):
             duration = outcome.duration_seconds
             error = None
         self._metrics.pipeline_events.labels(state.value).inc()
-        self._metrics.pipeline_handler_duration.labels(state.value).observe(duration)
+        self._metrics.pipeline_handler_duration.labels(state.value).observe(
+            duration, self._exemplar(event)
+        )
         self._log.debug(
             "event_ended",
             event_id=event.event_id,
@@ -114,6 +119,9 @@ class PipelineTelemetry(PipelineObserver):
     def outcome_refused(self, event: Event) -> None:
         """Log that a lease was lost."""
         self._log.warning("outcome_refused", event_id=event.event_id)
+
+    def _exemplar(self, event: Event) -> exemplars.Exemplar:
+        return None if self._tracer is None else exemplars.of_event(event)
 
 
 class PoolTelemetry:
@@ -142,6 +150,12 @@ class PoolTelemetry:
         up.set(health.usable)
         if health.state is HealthState.WRONG_MODEL and not health.credential_accepted:
             self._log.error("backend_credential_refused", backend=backend.name)
+
+    def aborted(self, backend: str, reason: AbortReason, freed: bool) -> None:
+        """Count a generation that was made to stop; log one that would not."""
+        self._metrics.kobold_aborts.labels(backend, reason.value).inc()
+        if not freed:
+            self._log.warning("abort_without_effect", backend=backend, reason=reason.value)
 
     def role_changed(self, before: ActiveRole, after: ActiveRole) -> None:
         """Log and count a failover or a failback."""
@@ -205,12 +219,11 @@ class InstrumentedClient:
         self, request: GenerationRequest, on_delta: Callable[[str], None] | None
     ) -> GenerationResult:
         metrics, dialect = self._metrics, self._config.dialect.value
-        outcome = "cancelled"
+        outcome, started_at = "cancelled", trio.current_time()
         in_flight = metrics.kobold_backend_in_flight.labels(self.name)
         in_flight.inc()
         try:
-            with metrics.kobold_request_duration.labels(self.name).time():
-                result = await self._client.generate(request, on_delta)
+            result = await self._client.generate(request, on_delta)
         except BackendError as error:
             outcome = "failed"
             metrics.kobold_request_failures.labels(self.name, error.code.value).inc()
@@ -223,11 +236,27 @@ class InstrumentedClient:
             return result
         finally:
             in_flight.dec()
+            metrics.kobold_request_duration.labels(self.name).observe(
+                trio.current_time() - started_at, exemplars.of_current_span()
+            )
             metrics.kobold_requests.labels(self.name, dialect, outcome).inc()
 
     async def probe(self) -> ProbeResult:
         """See :meth:`BackendClient.probe`."""
-        return await self._client.probe()
+        started_at = trio.current_time()
+        result = "timeout"
+        try:
+            found = await self._client.probe()
+        except BackendError:
+            result = "failed"
+            raise
+        else:
+            result = "answered"
+            return found
+        finally:
+            self._metrics.kobold_probe_duration.labels(self.name, result).observe(
+                trio.current_time() - started_at
+            )
 
     async def aclose(self) -> None:
         """See :meth:`BackendClient.aclose`."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 
-from ai_ticket_daemon.telemetry.metrics import LATENCY_BUCKETS, Metrics
+from ai_ticket_daemon.telemetry.metrics import LATENCY_BUCKETS, PROBE_BUCKETS, Metrics
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Gauge, Histogram
@@ -31,7 +31,10 @@ $ curl -s http://127.0.0.1:9464/metrics
 
 The page is served by a thread of its own, so it answers even when the event loop does not. A family
 with labels has no series before something has been counted under them. The gauges of the pipeline
-and of the event loop are set once a second.
+are set once a second.
+
+Who asks for OpenMetrics (`Accept: application/openmetrics-text`, as Prometheus does) also gets
+exemplars: the durations name the trace of one request each, if it was [recorded](traces.md).
 
 ## Families
 """
@@ -56,7 +59,8 @@ No label ever holds an event id, a prompt, an address of a client, or a path tha
 | `dialect` | `dialect` of the server |
 | `kind` | `prompt`, `completion` |
 | `reason` | why another role serves, in words that come from the daemon |
-| `result` | `applied`, `refused` |
+| `result` of `config_*` | `applied`, `refused` |
+| `result` of `kobold_probe_*` | `answered`, `failed`, `timeout` |
 | `actor` | a part that [the supervisor](error-policy.md) restarts, such as `prober` |
 | `version` | the version of the daemon |
 """
@@ -87,9 +91,11 @@ class _Families(Metrics):
         self.found.append(Family(f"ai_ticket_{name}", "gauge", labels, about))
         return super()._gauge(name, about, *labels)
 
-    def _histogram(self, name: str, about: str, *labels: str) -> Histogram:
+    def _histogram(
+        self, name: str, about: str, *labels: str, buckets: tuple[float, ...] = LATENCY_BUCKETS
+    ) -> Histogram:
         self.found.append(Family(f"ai_ticket_{name}", "histogram", labels, about))
-        return super()._histogram(name, about, *labels)
+        return super()._histogram(name, about, *labels, buckets=buckets)
 
 
 def families() -> tuple[Family, ...]:
@@ -103,8 +109,14 @@ def reference() -> str:
     for family in families():
         labels = ", ".join(f"`{label}`" for label in family.labels)
         lines.append(f"| `{family.name}` | {family.kind} | {labels} | {family.about} |")
-    buckets = ", ".join(f"{bound:g}" for bound in LATENCY_BUCKETS)
-    lines += ["", f"Histograms are in seconds, with the bounds {buckets}.", "", _LABELS]
+    bounds, probe_bounds = (
+        ", ".join(f"{bound:g}" for bound in buckets) for buckets in (LATENCY_BUCKETS, PROBE_BUCKETS)
+    )
+    lines += [
+        "",
+        f"Histograms are in seconds, with the bounds {bounds}; probes with {probe_bounds}.",
+    ]
+    lines += ["", _LABELS]
     return "\n".join(lines)
 
 

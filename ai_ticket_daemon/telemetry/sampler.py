@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -32,20 +33,31 @@ async def run(
     settings: Callable[[], PipelineConfig],
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Set the gauges once a second; runs until cancelled."""
+    """Set the gauges once a second; runs until cancelled. Started with the first look taken."""
+    look = partial(_look, metrics, store, pool, pipeline, health, settings)
+    await look()
     task_status.started()
     while True:
-        due = trio.current_time() + INTERVAL_SECONDS
-        await trio.sleep_until(due)
-        metrics.event_loop_lag.set(trio.current_time() - due)
-        metrics.pipeline_in_flight.set(pipeline.in_flight)
-        metrics.pipeline_max_concurrency.set(settings().max_concurrency)
-        counts = await store.counts()
-        health.queue = {state.value: count for state, count in counts.items()}
-        for state in (EventState.QUEUED, EventState.RUNNING):
-            metrics.pipeline_queue_depth.labels(state.value).set(counts[state])
-        oldest = await store.oldest_queued_at()
-        metrics.pipeline_oldest_queued.set(0 if oldest is None else time.time() - oldest)
-        for backend in pool:
-            active = backend.config.role is pool.active.role
-            metrics.kobold_backend_active.labels(backend.name).set(active)
+        await trio.sleep(INTERVAL_SECONDS)
+        await look()
+
+
+async def _look(
+    metrics: Metrics,
+    store: EventStore,
+    pool: BackendPool,
+    pipeline: AsyncInferencePipeline,
+    health: DaemonHealth,
+    settings: Callable[[], PipelineConfig],
+) -> None:
+    metrics.pipeline_in_flight.set(pipeline.in_flight)
+    metrics.pipeline_max_concurrency.set(settings().max_concurrency)
+    counts = await store.counts()
+    health.queue = {state.value: count for state, count in counts.items()}
+    for state in (EventState.QUEUED, EventState.RUNNING):
+        metrics.pipeline_queue_depth.labels(state.value).set(counts[state])
+    oldest = await store.oldest_queued_at()
+    metrics.pipeline_oldest_queued.set(0 if oldest is None else time.time() - oldest)
+    for backend in pool:
+        active = backend.config.role is pool.active.role
+        metrics.kobold_backend_active.labels(backend.name).set(active)

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ai_ticket_daemon.telemetry.reference import families
+
+ROOT = Path(__file__).parents[3]
+CONTRACT = """
+server_requests_total{route,method,status} server_request_failures_total{route,method,status,error}
+server_request_duration_seconds{route,method,status} server_requests_in_flight
+pipeline_events_total{outcome} pipeline_handler_duration_seconds{outcome}
+pipeline_batch_duration_seconds pipeline_retries_total{error} pipeline_queue_depth{state}
+pipeline_oldest_queued_seconds pipeline_in_flight pipeline_max_concurrency
+pipeline_queue_wait_seconds kobold_requests_total{backend,dialect,outcome}
+kobold_request_failures_total{backend,error} kobold_request_duration_seconds{backend}
+kobold_tokens_total{backend,kind} kobold_backend_up{backend,role} kobold_backend_active{backend}
+kobold_backend_in_flight{backend} kobold_failovers_total{from_backend,to_backend,reason}
+kobold_probe_duration_seconds{backend,result} kobold_aborts_total{backend,reason}
+config_reloads_total{result} config_last_reload_successful
+config_last_reload_success_timestamp_seconds actor_restarts_total{actor} event_loop_lag_seconds
+build_info{version}
+"""
+"""The names that dashboards and alerts of operators are built on; they never change."""
+
+
+def test_every_family_has_the_name_and_the_labels_it_was_promised_with() -> None:
+    promised = {}
+    for word in CONTRACT.split():
+        name, _, labels = word.rstrip("}").partition("{")
+        promised[name] = tuple(filter(None, labels.split(",")))
+    ours = {family.name.removeprefix("ai_ticket_"): family.labels for family in families()}
+    assert {name: ours.get(name) for name in promised} == promised
+
+
+def test_no_label_can_hold_what_a_client_made_up() -> None:
+    allowed = {
+        "route", "method", "status", "error", "outcome", "state", "backend", "dialect", "kind",
+        "role", "from_backend", "to_backend", "reason", "result", "actor", "version",
+    }  # fmt: skip
+    assert {label for family in families() for label in family.labels} <= allowed
+
+
+def test_every_label_is_explained() -> None:
+    page = (ROOT / "docs/metrics.md").read_text()
+    for label in {label for family in families() for label in family.labels}:
+        assert re.search(rf"^\| .*`{label}`", page, re.MULTILINE), label
