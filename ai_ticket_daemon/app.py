@@ -108,6 +108,8 @@ class Daemon:
             health=self._health,
             http=lambda: live.current.http,
             events=lambda: live.current.events,
+            auth=lambda: live.current.auth,
+            rate_limit=lambda: live.current.rate_limit,
             observer=HttpTelemetry(logs.logger(actor="http"), metrics, self._tracer),
             logger=logs.library_logger("handler_crashed", actor="http"),
         )

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from ai_ticket_daemon.config.rules import absolute_path, optional
+from ai_ticket_daemon.config.rules import optional
 from ai_ticket_daemon.config.schema import setting
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from ai_ticket_daemon.config.tokens import Tokens, tokens_file
 
 
 @dataclass(frozen=True, slots=True)
 class AuthConfig:
     """Who may use the HTTP surface."""
 
-    tokens_file: Path | None = field(
+    tokens: Tokens | None = field(
         default=None,
         metadata=setting(
-            optional(absolute_path),
-            "File of access tokens; without it everyone who can connect may submit events.",
+            optional(tokens_file),
+            "File of access tokens, one `name:token` or `name:sha256:DIGEST` per line, scopes "
+            "behind it if any; read at start and reload. Without it everyone who can connect may "
+            "do everything.",
             live=True,
+            key="tokens_file",
         ),
     )

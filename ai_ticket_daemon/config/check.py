@@ -5,8 +5,6 @@ from __future__ import annotations
 from ai_ticket_daemon.config.tree import Config
 
 WITHOUT_EFFECT = (
-    ("http", "trusted_proxies"),
-    ("rate_limit", "window_seconds"),
     ("events", "max_batch"),
     ("store", "retention_seconds"),
     ("store", "lease_seconds"),
@@ -18,13 +16,16 @@ WITHOUT_EFFECT = (
 def warnings(config: Config) -> list[str]:
     """Return a sentence for each setting that is valid and may still surprise."""
     found = []
-    if config.auth.tokens_file is None:
+    tokens = config.auth.tokens
+    if tokens is None:
         found += [
             f"http.bind: {bind} can be reached from other hosts and no access token is asked for; "
             "bind to 127.0.0.1, or let a proxy or firewall decide who gets through"
             for bind in config.http.bind
             if not bind.is_local
         ]
+    elif tokens.is_exposed:
+        found.append(f"auth.tokens_file: everybody on this host can read {tokens.path}; chmod o-r")
     if config.store.url == "memory:":
         found.append("store.url: events are kept in memory and are lost at a restart")
     defaults = Config()

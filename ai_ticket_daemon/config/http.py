@@ -65,7 +65,8 @@ class HttpConfig:
         default=(),
         metadata=setting(
             list_of(network),
-            "Addresses or networks of proxies whose `X-Forwarded-For` header is believed.",
+            "Addresses or networks of proxies whose `X-Forwarded-For` or `Forwarded` header is "
+            "believed. Whoever connects over a Unix socket is.",
             live=True,
         ),
     )

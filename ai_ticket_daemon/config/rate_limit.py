@@ -13,14 +13,19 @@ class RateLimitConfig:
     """How many requests one client may make."""
 
     requests: int = field(
-        default=0,
+        default=120,
         metadata=setting(
             integer(0, 1_000_000, "requests"),
-            "Requests each client may make per window; 0 turns the limit off.",
+            "Requests each client may make per window; 0 turns the limit off. A client is a name "
+            "of the tokens file, else an address. A batch counts as one request.",
             live=True,
         ),
     )
     window_seconds: float = field(
         default=60.0,
-        metadata=setting(seconds(1, 86_400), "Length of the window.", live=True),
+        metadata=setting(
+            seconds(1, 86_400),
+            "Time in which a client that made all its requests gets them all back, evenly.",
+            live=True,
+        ),
     )

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 UNAVAILABLE: Mapping[tuple[str, str], tuple[str, object]] = MappingProxyType(
     {
         # section, key: what is not available, the one value that may stand in the file
-        ("auth", "tokens_file"): ("access by token", ""),
-        ("rate_limit", "requests"): ("a rate limit", 0),
         ("store", "url"): ("a store other than `memory:`", "memory:"),
         ("log", "capture_payloads"): ("keeping failing payloads", 0),
         ("control", "socket"): ("a control socket", ""),

@@ -20,6 +20,7 @@ from ai_ticket_daemon.errors import ErrorCode, RequestRefused, TicketError
 from ai_ticket_daemon.events.ids import new_event_id
 from ai_ticket_daemon.events.parse import parse_event
 from ai_ticket_daemon.server import routes
+from ai_ticket_daemon.server.access import Gate
 from ai_ticket_daemon.server.answers import JSON_TYPE, health_object, retry_after
 from ai_ticket_daemon.server.body import check_media_type, decode_json
 from ai_ticket_daemon.server.exchange import EventStream, Exchange, Surface, json_response
@@ -29,8 +30,10 @@ from ai_ticket_daemon.server.ports import HealthStatus, NullRequestObserver
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ai_ticket_daemon.config.auth import AuthConfig
     from ai_ticket_daemon.config.events import EventsConfig
     from ai_ticket_daemon.config.http import HttpConfig
+    from ai_ticket_daemon.config.rate_limit import RateLimitConfig
     from ai_ticket_daemon.server.ports import HealthView, Pipeline, RequestObserver
 
 HEARTBEAT_SECONDS = 10.0
@@ -107,6 +110,8 @@ def create_app(
     health: HealthView,
     http: Callable[[], HttpConfig],
     events: Callable[[], EventsConfig],
+    auth: Callable[[], AuthConfig],
+    rate_limit: Callable[[], RateLimitConfig],
     observer: RequestObserver | None = None,
     logger: logging.Logger | None = None,
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
@@ -120,6 +125,8 @@ def create_app(
         health: knows how the daemon does.
         http: returns the ``[http]`` settings in force now.
         events: returns the ``[events]`` settings in force now.
+        auth: returns the ``[auth]`` settings in force now.
+        rate_limit: returns the ``[rate_limit]`` settings in force now.
         observer: told of each request.
         logger: told of each handler that crashed.
         heartbeat_seconds: the longest silence in a stream.
@@ -132,6 +139,7 @@ def create_app(
             health=health,
             http=http,
             events=events,
+            gate=Gate(auth=auth, rate_limit=rate_limit, http=http),
             observer=observer or NullRequestObserver(),
             logger=logger or logging.getLogger("ai_ticket_daemon.server"),
             heartbeat_seconds=heartbeat_seconds,
@@ -143,6 +151,7 @@ def create_app(
 
     async def post_event() -> Response:
         exchange = Exchange.of(request)
+        exchange.admit(routes.POST_EVENT.scopes)
         headers = request.headers
         check_media_type(headers.get("content-type", ""), headers.get("content-encoding", ""))
         event = parse_event(

@@ -17,6 +17,7 @@ from quart_trio.asgi import TrioASGIHTTPConnection
 
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused, TicketError
 from ai_ticket_daemon.events.outcome import Failed
+from ai_ticket_daemon.server.access import ANYBODY
 from ai_ticket_daemon.server.answers import (
     JSON_TYPE,
     completion_object,
@@ -34,7 +35,7 @@ from ai_ticket_daemon.server.trace import trace_of
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
     from quart import Quart
@@ -42,8 +43,10 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.config.events import EventsConfig
     from ai_ticket_daemon.config.http import HttpConfig
+    from ai_ticket_daemon.config.tokens import Scope
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Outcome
+    from ai_ticket_daemon.server.access import Gate
     from ai_ticket_daemon.server.app import TicketApp
     from ai_ticket_daemon.server.ports import HealthView, Pipeline, RequestObserver, Submission
 
@@ -69,6 +72,7 @@ class Surface:
     health: HealthView
     http: Callable[[], HttpConfig]
     events: Callable[[], EventsConfig]
+    gate: Gate
     observer: RequestObserver
     logger: logging.Logger
     heartbeat_seconds: float
@@ -99,6 +103,8 @@ class Exchange(TrioASGIHTTPConnection):
         self._observed = self._surface.observer.started(
             RequestStarted(self._route, self._method, trace_of(scope["headers"]))
         )
+        self._headers: Mapping[str, str] = {}
+        self.caller = ANYBODY
         self._submission: Submission | None = None
         self._event_id: str | None = None
         self._ended = False
@@ -147,6 +153,7 @@ class Exchange(TrioASGIHTTPConnection):
             await send_in_time({"type": "http.response.body", "body": data, "more_body": True})
 
         self._status = response.status_code
+        response.headers.update(self._headers)
         await send_in_time(
             {
                 "type": "http.response.start",
@@ -164,6 +171,24 @@ class Exchange(TrioASGIHTTPConnection):
         await send_in_time({"type": "http.response.body", "body": body}, shield=True)
         self._complete = True
         nursery.cancel_scope.cancel()
+
+    def admit(self, scopes: Sequence[Scope]) -> None:
+        """Let the request in; its caller is known from here on.
+
+        Raises:
+            RequestRefused: the caller lacks the right to ask, or has asked too often.
+        """
+        client = self.scope["client"]
+        verdict = self._surface.gate.judge(
+            cast("list[tuple[bytes, bytes]]", self.scope["headers"]),
+            None if client is None else client[0],
+            scopes,
+            trio.current_time(),
+        )
+        self._headers = verdict.headers
+        if verdict.refusal is not None:
+            raise verdict.refusal
+        self.caller = verdict.caller
 
     async def read_body(self, request: Request) -> bytes:
         """Return the whole body.

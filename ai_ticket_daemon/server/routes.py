@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ai_ticket_daemon.config.tokens import Scope
 from ai_ticket_daemon.errors import ErrorCode
 
 if TYPE_CHECKING:
@@ -30,14 +31,21 @@ EVERYWHERE = (
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One thing a client can ask for. ``errors``: what it may be answered besides its answer."""
+    """One thing a client can ask for.
+
+    ``errors``: what it may be answered besides its answer. ``scopes``: its caller needs one of
+    them, where tokens are asked for; a route without any is open to everybody, and not limited.
+    """
 
     path: str
     method: str
     operation: str
     summary: str
     errors: tuple[ErrorCode, ...] = ()
+    scopes: tuple[Scope, ...] = ()
 
+
+_AT_THE_GATE = (ErrorCode.UNAUTHORISED, ErrorCode.FORBIDDEN, ErrorCode.RATE_LIMITED)
 
 POST_EVENT = Route(
     "/event",
@@ -45,6 +53,7 @@ POST_EVENT = Route(
     "postEvent",
     "Hand over an event; wait for its completion, or read it as it is made.",
     (
+        *_AT_THE_GATE,
         ErrorCode.INVALID_INPUT_FORMAT,
         ErrorCode.MISSING_CONTENT_FIELD,
         ErrorCode.PROMPT_EXTRACTION_FAILED,
@@ -69,6 +78,7 @@ POST_EVENT = Route(
         ErrorCode.API_STALLED,
         ErrorCode.CONTEXT_OVERFLOW,
     ),
+    (Scope.SUBMIT,),
 )
 GET_HEALTH = Route("/health", "GET", "getHealth", "Tell how the daemon does, and why.")
 GET_LIVE = Route("/live", "GET", "getLive", "Answer as long as the event loop turns.")

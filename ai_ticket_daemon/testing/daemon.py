@@ -16,6 +16,7 @@ from ai_ticket_daemon.config.backends import BackendsConfig, ServerConfig
 from ai_ticket_daemon.config.http import HttpConfig
 from ai_ticket_daemon.config.log import LogFormat, LogLevel
 from ai_ticket_daemon.config.metrics import MetricsConfig
+from ai_ticket_daemon.config.rate_limit import RateLimitConfig
 from ai_ticket_daemon.config.telemetry import TelemetryConfig, TracesExporter
 from ai_ticket_daemon.config.tree import Config
 from ai_ticket_daemon.telemetry.logs import Logs
@@ -50,6 +51,7 @@ def config_for(*servers: ServerConfig) -> Config:
     return Config(
         http=HttpConfig(bind=(_FREE_PORT,)),
         metrics=MetricsConfig(bind=_FREE_PORT),
+        rate_limit=RateLimitConfig(requests=0),
         telemetry=TelemetryConfig(traces=TracesExporter.NONE),
         backends=BackendsConfig(
             servers=servers, probe_interval_seconds=0.2, probe_fast_interval_seconds=0.05

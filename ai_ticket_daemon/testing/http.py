@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from ai_ticket_daemon.config.addresses import TcpBind
+from ai_ticket_daemon.config.auth import AuthConfig
 from ai_ticket_daemon.config.events import EventsConfig
 from ai_ticket_daemon.config.http import HttpConfig
+from ai_ticket_daemon.config.rate_limit import RateLimitConfig
 from ai_ticket_daemon.events.outcome import Attempt, Succeeded, Usage
 from ai_ticket_daemon.server.app import create_app
 from ai_ticket_daemon.server.listeners import serve
@@ -259,6 +261,8 @@ class Served:
     done: trio.Event
     http: HttpConfig
     events: EventsConfig
+    auth: AuthConfig
+    rate_limit: RateLimitConfig
     addresses: tuple[str, ...] = ()
     clients: list[RawClient] = field(default_factory=list)
 
@@ -287,6 +291,8 @@ async def serving(
     http: HttpConfig | None = None,
     events: EventsConfig | None = None,
     *,
+    auth: AuthConfig | None = None,
+    rate_limit: RateLimitConfig | None = None,
     pipeline: ScriptedPipeline | None = None,
     heartbeat_seconds: float = 10.0,
     write_timeout_seconds: float = 30.0,
@@ -301,6 +307,8 @@ async def serving(
         done=trio.Event(),
         http=http or HttpConfig(bind=(TcpBind("127.0.0.1", 0),)),
         events=events or EventsConfig(),
+        auth=auth or AuthConfig(),
+        rate_limit=rate_limit or RateLimitConfig(requests=0),
     )
     logger = logger or logging.getLogger("ai_ticket_daemon.server")
     app = create_app(
@@ -308,6 +316,8 @@ async def serving(
         health=served.health,
         http=lambda: served.http,
         events=lambda: served.events,
+        auth=lambda: served.auth,
+        rate_limit=lambda: served.rate_limit,
         observer=served.observer,
         logger=logger,
         heartbeat_seconds=heartbeat_seconds,

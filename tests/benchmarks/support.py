@@ -94,6 +94,7 @@ def daemon(backend_port: int, folder: Path, *, max_in_flight: int = 1) -> list[s
         http.bind = ["127.0.0.1:0"]
         metrics.bind = "127.0.0.1:0"
         telemetry.traces = "none"
+        rate_limit.requests = 0
         pipeline.max_concurrency = {max(8, max_in_flight)}
         [[backends.server]]
         name = "primary"

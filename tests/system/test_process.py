@@ -173,6 +173,38 @@ async def test_hup_applies_a_good_file_and_refuses_a_bad_one(tmp_path: Path) -> 
         assert await process.exit_code() == 0
 
 
+async def test_hup_takes_over_a_changed_tokens_file_and_refuses_a_broken_one(
+    tmp_path: Path,
+) -> None:
+    tokens = tmp_path / "tokens"
+    tokens.write_text("bot:first-token-of-bot\n")
+    async with (
+        running(tmp_path, f'auth.tokens_file = "{tokens}"') as process,
+        httpx.AsyncClient(base_url=process.url, timeout=15) as client,
+    ):
+
+        async def is_known(token: str) -> bool:
+            reply = await client.post("/event", headers={"x-api-key": token})
+            assert reply.status_code in (401, 415)
+            return reply.status_code == 415
+
+        assert await is_known("first-token-of-bot")
+        tokens.write_text("bot:second-token-of-bot\nother:short\n")
+        process.process.send_signal(signal.SIGHUP)
+        (problem,) = (await process.logged("reload_refused"))["problems"]
+        assert "auth.tokens_file: line 2 of the file: the token must have at least" in problem
+        assert await is_known("first-token-of-bot")
+        tokens.write_text("bot:second-token-of-bot\n")
+        process.process.send_signal(signal.SIGHUP)
+        (change,) = (await process.logged("reload_applied"))["changes"]
+        assert change.startswith("auth.tokens_file: ")
+        assert await is_known("second-token-of-bot")
+        assert not await is_known("first-token-of-bot")
+        process.process.send_signal(signal.SIGTERM)
+        assert await process.exit_code() == 0
+    assert "token-of-bot" not in json.dumps(process.lines)
+
+
 async def test_usr1_shows_what_every_task_does(tmp_path: Path) -> None:
     async with running(tmp_path) as process:
         process.process.send_signal(signal.SIGUSR1)

@@ -1,0 +1,171 @@
+"""Who a request comes from, and whether it may go on: tokens, scopes, and the limit of requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ai_ticket_daemon.config.tokens import Scope
+from ai_ticket_daemon.errors import ErrorCode, RequestRefused
+from ai_ticket_daemon.server.client_address import client_of
+from ai_ticket_daemon.server.headers import values_of
+from ai_ticket_daemon.server.limiter import RateLimiter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from ai_ticket_daemon.config.auth import AuthConfig
+    from ai_ticket_daemon.config.http import HttpConfig
+    from ai_ticket_daemon.config.rate_limit import RateLimitConfig
+    from ai_ticket_daemon.config.tokens import Tokens
+
+    RawHeaders = Sequence[tuple[bytes, bytes]]
+
+_REALM = 'Bearer realm="ai-ticket-daemon"'
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who makes a request. ``name`` is the token's, and "" where no tokens are asked for."""
+
+    name: str
+    scopes: frozenset[Scope]
+
+    def may_touch(self, owner: str) -> bool:
+        """Tell whether events of ``owner`` may be looked at, or cancelled."""
+        return self.name == owner or Scope.OPERATE in self.scopes
+
+
+ANYBODY = Caller("", frozenset(Scope))
+"""Whoever connects to a daemon without a tokens file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a request may go on: ``refusal`` is None if so. ``headers`` go with any answer."""
+
+    caller: Caller
+    refusal: RequestRefused | None
+    headers: Mapping[str, str]
+
+
+class Gate:
+    """Judges each request before anything else of it is read. Owns the count of requests.
+
+    Args:
+        auth: returns the ``[auth]`` settings in force now.
+        rate_limit: returns the ``[rate_limit]`` settings in force now.
+        http: returns the ``[http]`` settings in force now.
+    """
+
+    def __init__(
+        self,
+        *,
+        auth: Callable[[], AuthConfig],
+        rate_limit: Callable[[], RateLimitConfig],
+        http: Callable[[], HttpConfig],
+    ) -> None:
+        self._auth = auth
+        self._rate_limit = rate_limit
+        self._http = http
+        self._limiter = RateLimiter()
+
+    def judge(
+        self, headers: RawHeaders, peer: str | None, needed: Sequence[Scope], now: float
+    ) -> Verdict:
+        """Judge one request, and count it.
+
+        A request with a wrong token counts for its address, so that tokens cannot be guessed
+        faster than the limit allows.
+
+        Args:
+            headers: those of the request, names in lower case.
+            peer: the address at the other end of the connection; None on a Unix socket.
+            needed: the scopes of which the caller must have one.
+            now: seconds on a clock that never goes back.
+        """
+        caller, refusal = identify(headers, self._auth().tokens)
+        answered: dict[str, str] = {}
+        limit = self._rate_limit()
+        if limit.requests:
+            if caller.name:
+                client = f"name {caller.name}"
+            else:
+                client = f"address {client_of(headers, peer, self._http().trusted_proxies)}"
+            allowance = self._limiter.take(
+                client, requests=limit.requests, window_seconds=limit.window_seconds, now=now
+            )
+            answered |= allowance.headers()
+            if allowance.retry_after_seconds is not None:
+                return Verdict(
+                    caller,
+                    RequestRefused(
+                        ErrorCode.RATE_LIMITED,
+                        f"More than {limit.requests} requests within {limit.window_seconds:g} "
+                        "seconds; wait as long as Retry-After says.",
+                        details={
+                            "requests": limit.requests,
+                            "window_seconds": limit.window_seconds,
+                        },
+                        retry_after_seconds=allowance.retry_after_seconds,
+                    ),
+                    answered,
+                )
+        if refusal is None and caller.scopes.isdisjoint(needed):
+            refusal = _lacks(needed)
+        if refusal is not None:
+            answered["www-authenticate"] = _challenge(refusal)
+        return Verdict(caller, refusal, answered)
+
+
+def identify(headers: RawHeaders, tokens: Tokens | None) -> tuple[Caller, RequestRefused | None]:
+    """Return who makes a request with these ``headers``, and why it is refused if it is."""
+    if tokens is None:
+        return ANYBODY, None
+    presented = _presented(headers)
+    if presented is None:
+        return _NOBODY, RequestRefused(
+            ErrorCode.UNAUTHORISED,
+            "An access token is needed; send it as 'authorization: Bearer TOKEN' or "
+            "'x-api-key: TOKEN'.",
+            details={"reason": "missing_token"},
+        )
+    token = tokens.find(presented)
+    if token is None:
+        return _NOBODY, RequestRefused(
+            ErrorCode.UNAUTHORISED,
+            "This access token is not known; ask the operator for one that is.",
+            details={"reason": "unknown_token"},
+        )
+    return Caller(token.name, token.scopes), None
+
+
+def _presented(headers: RawHeaders) -> str | None:
+    """Return the token a request comes with; of several the first one counts."""
+    for value in values_of(headers, b"authorization"):
+        scheme, _, credentials = value.partition(" ")
+        if scheme.lower() == "bearer" and credentials.strip():
+            return credentials.strip()
+    return next(filter(None, values_of(headers, b"x-api-key")), None)
+
+
+def _lacks(needed: Sequence[Scope]) -> RequestRefused:
+    names = " or ".join(f'"{scope}"' for scope in needed)
+    return RequestRefused(
+        ErrorCode.FORBIDDEN,
+        f"This access token lacks the scope {names}; ask the operator for one that has it.",
+        details={"needed": [scope.value for scope in needed]},
+    )
+
+
+def _challenge(refusal: RequestRefused) -> str:
+    """Return ``WWW-Authenticate`` as RFC 6750 section 3 has it."""
+    details = refusal.details or {}
+    if refusal.code is ErrorCode.FORBIDDEN:
+        return f'{_REALM}, error="insufficient_scope", scope="{" ".join(details["needed"])}"'
+    if details.get("reason") == "unknown_token":
+        return f'{_REALM}, error="invalid_token"'
+    return _REALM
+
+
+_NOBODY = Caller("", frozenset())

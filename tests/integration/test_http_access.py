@@ -1,0 +1,175 @@
+"""Tokens, scopes and the limit of requests, over real sockets and under reloads."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from ai_ticket_daemon.config.addresses import TcpBind, UnixBind
+from ai_ticket_daemon.config.auth import AuthConfig
+from ai_ticket_daemon.config.http import HttpConfig
+from ai_ticket_daemon.config.rate_limit import RateLimitConfig
+from ai_ticket_daemon.config.rules import network
+from ai_ticket_daemon.config.tokens import Tokens, parse_tokens
+from ai_ticket_daemon.errors import ErrorCode
+from ai_ticket_daemon.testing.http import GUARD_SECONDS, Served, serving
+
+if TYPE_CHECKING:
+    from ai_ticket_daemon.testing.http import ScriptedPipeline
+
+BOT, OPS = "bot-token-bot-token", "ops-token-ops-token"
+OPEN_PATHS = ("/health", "/live", "/ready", "/openapi.json")
+
+
+def auth(text: str = f"bot:{BOT}\nops:{OPS} operate") -> AuthConfig:
+    return AuthConfig(Tokens(Path("/tokens"), parse_tokens(text)))
+
+
+def client_of(served: Served) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=served.url, timeout=GUARD_SECONDS)
+
+
+async def post(client: httpx.AsyncClient, **headers: str) -> httpx.Response:
+    return await client.post(
+        "/event",
+        json={"content": "a"},
+        headers={name.replace("_", "-"): value for name, value in headers.items()},
+    )
+
+
+def submitted(pipeline: ScriptedPipeline) -> int:
+    return len(pipeline.submissions)
+
+
+async def test_events_need_a_token_and_probes_do_not() -> None:
+    async with serving(auth=auth()) as served, client_of(served) as client:
+        refused = await post(client)
+        assert refused.status_code == 401
+        assert refused.headers["www-authenticate"] == 'Bearer realm="ai-ticket-daemon"'
+        assert refused.json()["error"] == "unauthorised"
+        assert refused.json()["event_id"] is None
+        wrong = await post(client, authorization="Bearer wrong-token")
+        assert wrong.status_code == 401
+        assert "wrong-token" not in wrong.text
+        assert submitted(served.pipeline) == 0
+        for path in OPEN_PATHS:
+            assert (await client.get(path)).status_code == 200
+            # A wrong token is no reason to refuse what needs none.
+            assert (
+                await client.get(path, headers={"authorization": "Bearer nonsense"})
+            ).status_code == 200
+        assert (await client.get("/nothing")).status_code == 404
+        assert (await post(client, authorization=f"Bearer {BOT}")).status_code == 200
+        assert (await post(client, x_api_key=BOT)).status_code == 200
+        assert submitted(served.pipeline) == 2
+    errors = [recorded.end.error for recorded in served.observer.requests if recorded.end]
+    assert errors[:2] == [ErrorCode.UNAUTHORISED] * 2
+
+
+async def test_a_token_without_the_scope_is_forbidden() -> None:
+    async with serving(auth=auth()) as served, client_of(served) as client:
+        reply = await post(client, authorization=f"Bearer {OPS}")
+        assert reply.status_code == 403
+        assert reply.json()["error"] == "forbidden"
+        assert reply.json()["details"] == {"needed": ["submit"]}
+        assert 'error="insufficient_scope"' in reply.headers["www-authenticate"]
+        assert submitted(served.pipeline) == 0
+
+
+async def test_the_body_of_a_refused_request_is_not_waited_for() -> None:
+    async with serving(auth=auth()) as served:
+        client = await served.connect()
+        await client.send(
+            b"POST /event HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
+            b"content-length: 1000000\r\n\r\n"
+        )
+        reply = await client.reply()
+        assert reply.status == 401
+        assert reply.headers["connection"] == "close"
+
+
+async def test_a_reload_changes_tokens_and_limits_on_open_connections() -> None:
+    async with serving(auth=auth()) as served, client_of(served) as client:
+        assert (await post(client, authorization=f"Bearer {BOT}")).status_code == 200
+        served.auth = auth("bot:another-token-entirely")
+        assert (await post(client, authorization=f"Bearer {BOT}")).status_code == 401
+        served.auth = AuthConfig()
+        assert (await post(client)).status_code == 200
+        served.rate_limit = RateLimitConfig(1, 60.0)
+        assert (await post(client)).status_code == 200
+        assert (await post(client)).status_code == 429
+        served.rate_limit = RateLimitConfig(0, 60.0)
+        assert (await post(client)).status_code == 200
+
+
+async def test_every_answer_tells_what_is_left_and_the_last_one_when_to_come_back() -> None:
+    limit = RateLimitConfig(3, 3600.0)
+    async with serving(auth=auth(), rate_limit=limit) as served, client_of(served) as client:
+        headers = {"authorization": f"Bearer {BOT}"}
+        good = await post(client, **headers)
+        bad = await client.post("/event", content=b"{", headers=headers)
+        streamed = await client.post(
+            "/event", json={"content": "a", "stream": True}, headers=headers
+        )
+        assert (good.status_code, bad.status_code, streamed.status_code) == (200, 415, 200)
+        for left, reply in ((2, good), (1, bad), (0, streamed)):
+            assert reply.headers["ratelimit-limit"] == "3"
+            assert reply.headers["ratelimit-remaining"] == str(left)
+            assert reply.headers["ratelimit-reset"] == str((3 - left) * 1200)
+            assert reply.headers["ratelimit-policy"] == "3;w=3600"
+        refused = await post(client, **headers)
+        assert refused.status_code == 429
+        assert refused.json()["error"] == "rate_limited"
+        assert refused.headers["retry-after"] == "1200"
+        assert refused.headers["ratelimit-remaining"] == "0"
+        for path in OPEN_PATHS:
+            reply = await client.get(path)
+            assert reply.status_code == 200
+            assert "ratelimit-limit" not in reply.headers
+        assert submitted(served.pipeline) == 2
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+async def test_clients_behind_a_trusted_proxy_are_told_apart(trusted: bool) -> None:
+    http = HttpConfig(bind=(TcpBind("127.0.0.1", 0),))
+    if trusted:
+        http = dataclasses.replace(http, trusted_proxies=(network.read("127.0.0.1"),))
+    async with (
+        serving(http, rate_limit=RateLimitConfig(1, 3600.0)) as served,
+        client_of(served) as client,
+    ):
+        replies = [
+            await post(client, x_forwarded_for=f"203.0.113.9, 198.51.100.{host}")
+            for host in (1, 2, 1)
+        ]
+    expected = [200, 200, 429] if trusted else [200, 429, 429]
+    assert [reply.status_code for reply in replies] == expected
+
+
+async def test_clients_over_a_unix_socket_are_told_apart_by_their_proxy(tmp_path: Path) -> None:
+    http = HttpConfig(bind=(UnixBind(tmp_path / "http"),))
+    transport = httpx.AsyncHTTPTransport(uds=str(tmp_path / "http"))
+    async with (
+        serving(http, rate_limit=RateLimitConfig(1, 3600.0)),
+        httpx.AsyncClient(transport=transport, base_url="http://a") as client,
+    ):
+        replies = [await post(client, x_forwarded_for=f"198.51.100.{host}") for host in (1, 2, 1)]
+        assert [reply.status_code for reply in replies] == [200, 200, 429]
+        assert [(await post(client)).status_code for _ in range(2)] == [200, 429]
+
+
+async def test_a_wrong_token_never_reaches_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    async with serving(auth=auth()) as served, client_of(served) as client:
+        await post(client, authorization="Bearer wrong-token-wrong")
+        await post(client, authorization=f"Bearer {BOT}")
+        await client.get("/health")
+    # httpx logs its own requests; what the daemon logged must not hold a header.
+    text = json.dumps([record.getMessage() for record in caplog.records])
+    assert "wrong-token" not in text
+    assert BOT not in text
