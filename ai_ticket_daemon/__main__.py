@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import os
 import sys
 from contextlib import AsyncExitStack
@@ -14,11 +15,13 @@ from ai_ticket_daemon import __version__
 from ai_ticket_daemon.config.check import warnings
 from ai_ticket_daemon.config.errors import ConfigError
 from ai_ticket_daemon.config.load import load_config
+from ai_ticket_daemon.systemd import from_environment, journal_reads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from ai_ticket_daemon.config.tree import Config
+    from ai_ticket_daemon.systemd import Systemd
     from ai_ticket_daemon.telemetry.logs import Logs
 
 DEFAULT_CONFIG = Path("/etc/ai-ticket/ai-ticket.conf")
@@ -32,11 +35,16 @@ EXIT_CONFIG = 78
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon and return its exit code (sysexits.h: 0, 69, 70 or 78)."""
     options = _parser().parse_args(arguments)
+    if options.reload is not None:
+        from ai_ticket_daemon import verdict  # noqa: PLC0415
+
+        return verdict.main(options.reload, os.environ)
+    systemd = from_environment(os.environ, os.getpid())
     load = partial(_load, options)
     try:
         config = load()
     except ConfigError as error:
-        print(f"ai-ticket-daemon: the configuration cannot be used:\n{error}", file=sys.stderr)
+        _refuse(error, systemd)
         return EXIT_CONFIG
     if options.check_config:
         for sentence in warnings(config):
@@ -46,16 +54,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Imported only now: --version, --help and --check-config need none of it.
     from ai_ticket_daemon.telemetry.logs import Logs  # noqa: PLC0415
 
+    # When the watchdog ends a daemon that hangs (SIGABRT), this tells where it hung.
+    faulthandler.enable()
     logs = Logs(config.log.level, config.log.format)
-    return _run(config, load, logs, demo=options.demo)
+    return _run(config, load, logs, systemd, demo=options.demo)
 
 
-def _run(config: Config, load: Callable[[], Config], logs: Logs, *, demo: bool) -> int:
+def _refuse(error: ConfigError, systemd: Systemd) -> None:
+    """Say why there is no start: to whoever sits at the terminal, or in one line of the journal."""
+    systemd.notifier.status(f"the configuration cannot be used: {error}")
+    if not journal_reads(os.environ):
+        print(f"ai-ticket-daemon: the configuration cannot be used:\n{error}", file=sys.stderr)
+        return
+    from ai_ticket_daemon.config.log import LogFormat, LogLevel  # noqa: PLC0415
+    from ai_ticket_daemon.telemetry.logs import Logs  # noqa: PLC0415
+
+    problems = [str(problem) for problem in error.problems]
+    log = Logs(LogLevel.INFO, LogFormat.JOURNALD).logger(actor="main")
+    log.critical("config_refused", problems=problems)
+
+
+def _run(
+    config: Config, load: Callable[[], Config], logs: Logs, systemd: Systemd, *, demo: bool
+) -> int:
     import trio  # noqa: PLC0415
 
     try:
         trio.run(
-            partial(_daemon, config, load, logs, demo=demo),
+            partial(_daemon, config, load, logs, systemd, demo=demo),
             restrict_keyboard_interrupt_to_checkpoints=True,
             strict_exception_groups=True,
         )
@@ -77,7 +103,9 @@ def _explain(error: Exception, logs: Logs) -> int:
     return EXIT_INTERNAL
 
 
-async def _daemon(config: Config, load: Callable[[], Config], logs: Logs, *, demo: bool) -> None:
+async def _daemon(
+    config: Config, load: Callable[[], Config], logs: Logs, systemd: Systemd, *, demo: bool
+) -> None:
     from ai_ticket_daemon.app import Daemon  # noqa: PLC0415
 
     async with AsyncExitStack() as stack:
@@ -86,7 +114,7 @@ async def _daemon(config: Config, load: Callable[[], Config], logs: Logs, *, dem
 
             config = await stack.enter_async_context(open_demo(config))
             load = partial(_same, config)
-        await Daemon(config, load=load, logs=logs).run()
+        await Daemon(config, load=load, logs=logs, systemd=systemd).run()
 
 
 def _same(config: Config) -> Config:
@@ -132,6 +160,13 @@ def _parser() -> argparse.ArgumentParser:
         "--check-config",
         action="store_true",
         help="check the configuration as a start would, list every mistake, and exit",
+    )
+    parser.add_argument(
+        "--reload",
+        metavar="PID",
+        type=int,
+        help="have the daemon of that process id reload, and wait: exit 0 if the configuration was "
+        "applied, 1 if it was refused; for ExecReload= in its unit",
     )
     parser.add_argument(
         "--demo",

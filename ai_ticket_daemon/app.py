@@ -9,27 +9,33 @@ within ``drain_seconds``; send waiting clients away; put what still runs back in
 
 from __future__ import annotations
 
+import os
 import signal
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
 from prometheus_client import CollectorRegistry
 
-from ai_ticket_daemon import __version__, signals
+from ai_ticket_daemon import __version__, signals, watchdog
 from ai_ticket_daemon.backends import prober
 from ai_ticket_daemon.backends.factory import open_client
 from ai_ticket_daemon.backends.pool import BackendPool
+from ai_ticket_daemon.config.addresses import FdBind
 from ai_ticket_daemon.config.check import warnings
 from ai_ticket_daemon.config.log import LogLevel
 from ai_ticket_daemon.health import DaemonHealth
+from ai_ticket_daemon.liveness import Liveness
 from ai_ticket_daemon.reloader import LiveConfig, Reloader
 from ai_ticket_daemon.runtime.async_pipeline import AsyncInferencePipeline
 from ai_ticket_daemon.runtime.task_tree import task_tree
 from ai_ticket_daemon.server import listeners
 from ai_ticket_daemon.server.app import create_app
+from ai_ticket_daemon.status import StatusLine
 from ai_ticket_daemon.store.memory import MemoryStore
 from ai_ticket_daemon.supervisor import Supervisor
+from ai_ticket_daemon.systemd import Systemd
 from ai_ticket_daemon.telemetry import exporter, sampler
 from ai_ticket_daemon.telemetry.http import HttpTelemetry
 from ai_ticket_daemon.telemetry.lag import LoopLag
@@ -40,14 +46,16 @@ from ai_ticket_daemon.telemetry.observers import (
     PoolTelemetry,
 )
 from ai_ticket_daemon.telemetry.tracing import open_tracing
+from ai_ticket_daemon.verdict import verdict_path
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from opentelemetry.sdk.trace import TracerProvider
 
     from ai_ticket_daemon.backends.generation import BackendClient
     from ai_ticket_daemon.config.backends import ServerConfig
+    from ai_ticket_daemon.config.http import HttpConfig
     from ai_ticket_daemon.config.tree import Config
     from ai_ticket_daemon.telemetry.logs import Logs
 
@@ -67,6 +75,7 @@ class Daemon:
         load: reads the configuration anew at a reload.
         logs: where log lines go.
         make_client: makes the client of a server; see :func:`open_client`.
+        systemd: what systemd gave this process and wants to be told.
     """
 
     def __init__(
@@ -76,12 +85,16 @@ class Daemon:
         load: Callable[[], Config],
         logs: Logs,
         make_client: Callable[..., BackendClient] = open_client,
+        systemd: Systemd | None = None,
     ) -> None:
         self._live = live = LiveConfig(config)
         self._logs = logs
         self._log = logs.logger(actor="app")
         self._make_client = make_client
+        self._systemd = systemd = systemd or Systemd()
+        self._liveness = Liveness()
         self._stop = trio.Event()
+        self._draining = False
         self._root = trio.CancelScope()
         self._metrics = metrics = Metrics(CollectorRegistry())
         self._lag = LoopLag()
@@ -115,7 +128,13 @@ class Daemon:
         )
         self.metrics_port: int | None = None
         self._reloader = Reloader(
-            live, load=load, apply=self._apply, log=self._log, metrics=metrics
+            live,
+            load=load,
+            apply=self._apply,
+            log=self._log,
+            metrics=metrics,
+            notifier=systemd.notifier,
+            verdict_path=verdict_path(os.environ) if systemd.notifier.address else None,
         )
 
     async def run(
@@ -136,6 +155,16 @@ class Daemon:
                 async with trio.open_nursery() as telemetry, trio.open_nursery() as backends:
                     start = partial(_start, supervisor)
                     await start(telemetry, "signals", signals.run, actions=self._actions())
+                    await start(
+                        telemetry,
+                        "watchdog",
+                        watchdog.run,
+                        systemd=self._systemd,
+                        liveness=self._liveness,
+                        status=self._status_line(),
+                        draining=lambda: self._draining,
+                        starved=self._starved,
+                    )
                     self.metrics_port = await start(
                         telemetry,
                         "metrics",
@@ -161,6 +190,7 @@ class Daemon:
                         prober.run,
                         pool=self._pool,
                         settings=lambda: live.current.backends,
+                        liveness=self._liveness,
                     )
                     async with trio.open_nursery() as pipeline:
                         await start(pipeline, "pipeline", self._pipeline.run)
@@ -178,6 +208,7 @@ class Daemon:
             self._log.warning("stopping_now")
             self._root.cancel()
         else:
+            self._systemd.notifier.stopping()
             self._log.info("stopping", message_id=MESSAGE_ID_STOPPING)
             self._stop.set()
 
@@ -193,7 +224,7 @@ class Daemon:
                 "http",
                 listeners.serve,
                 app=self._app,
-                http=self._live.current.http,
+                http=self._http(),
                 stop_accepting=stop_accepting,
                 logger=self._logs.library_logger("http_server", actor="http"),
             )
@@ -201,11 +232,15 @@ class Daemon:
             self._log.info(
                 "started", message_id=MESSAGE_ID_STARTED, version=__version__, addresses=addresses
             )
+            self._reloader.leave_verdict()
+            self._systemd.notifier.ready()
             task_status.started(addresses)
             await self._stop.wait()
             stop_accepting.set()
+            self._draining = True
             with trio.move_on_after(self._live.current.pipeline.drain_seconds):
                 await self._pipeline.drain()
+            self._draining = False
             self._pipeline.send_waiters_away()
             front.cancel_scope.deadline = trio.current_time() + LAST_ANSWERS_SECONDS
 
@@ -241,6 +276,34 @@ class Daemon:
             self._log.info(
                 "task_tree", in_flight=self._pipeline.in_flight, tree="\n" + task_tree(root)
             )
+
+    def _http(self) -> HttpConfig:
+        """Return the ``[http]`` section, with the sockets that systemd handed over if it did.
+
+        They stand for ``http.bind``, unless that names descriptors itself.
+        """
+        http = self._live.current.http
+        handed_over = tuple(FdBind(fd) for fd, _ in self._systemd.listen_fds)
+        if not handed_over or any(isinstance(bind, FdBind) for bind in http.bind):
+            return http
+        return replace(http, bind=handed_over)
+
+    def _status_line(self) -> StatusLine:
+        ended = self._metrics.pipeline_events
+        return StatusLine(
+            self._health.report,
+            lambda: sum(
+                sample.value
+                for family in ended.collect()
+                for sample in family.samples
+                if sample.name.endswith("_total")
+            ),
+            lambda: next(iter(self._reloader.problems), ""),
+        )
+
+    def _starved(self, hung: Sequence[str]) -> None:
+        self._log.critical("watchdog_starved", hung=list(hung))
+        self._show_tasks()
 
     def _toggle_debug(self) -> None:
         configured = self._live.current.log.level

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from ai_ticket_daemon.config.diff import diff
 from ai_ticket_daemon.config.errors import ConfigError
+from ai_ticket_daemon.verdict import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from structlog.typing import FilteringBoundLogger
 
     from ai_ticket_daemon.config.tree import Config
+    from ai_ticket_daemon.systemd import Notifier
     from ai_ticket_daemon.telemetry.metrics import Metrics
 
 MESSAGE_ID_APPLIED = "0c6f8a53a7b14c8a9d3c7e7f4b1d0a91"
@@ -35,6 +39,8 @@ class Reloader:
         apply: told the new configuration, once it is in force.
         log: told of the outcome.
         metrics: told of the outcome.
+        notifier: told when a reload begins and ends.
+        verdict_path: where the verdict is left for whoever asked for the reload; None: nowhere.
     """
 
     def __init__(
@@ -45,27 +51,53 @@ class Reloader:
         apply: Callable[[Config], None],
         log: FilteringBoundLogger,
         metrics: Metrics,
+        notifier: Notifier,
+        verdict_path: Path | None,
     ) -> None:
         self._live = live
         self._load = load
         self._apply = apply
         self._log = log
         self._metrics = metrics
+        self._notifier = notifier
+        self._verdict_path = verdict_path
+        self._reloads = 0
+        self.problems: tuple[str, ...] = ()
+        """Why the last reload was refused; empty if it was applied, or there was none."""
         self._succeeded()
 
     def reload(self) -> None:
         """Read, check and apply; on any mistake keep everything as it is and say so."""
+        self._notifier.reloading()
+        try:
+            self.problems = self._try()
+        finally:
+            # Whatever came of it, it is over, and whoever waits for it goes on.
+            self._notifier.ready()
+        self._reloads += 1
+        self.leave_verdict()
+
+    def leave_verdict(self) -> None:
+        """Write down what became of the last reload; before the first one, that there was none."""
+        if self._verdict_path is None:
+            return
+        try:
+            Verdict(os.getpid(), self._reloads, self.problems).write(self._verdict_path)
+        except OSError as error:
+            self._log.error("verdict_not_written", detail=str(error))
+
+    def _try(self) -> tuple[str, ...]:
+        """Reload; return why that was refused, nothing if it was applied."""
         try:
             new = self._load()
         except ConfigError as error:
+            problems = tuple(str(problem) for problem in error.problems)
             self._metrics.config_reloads.labels("refused").inc()
             self._metrics.config_last_reload_successful.set(0)
             self._log.error(
-                "reload_refused",
-                message_id=MESSAGE_ID_REFUSED,
-                problems=[str(problem) for problem in error.problems],
+                "reload_refused", message_id=MESSAGE_ID_REFUSED, problems=list(problems)
             )
-            return
+            return problems
         changes = diff(self._live.current, new)
         self._live.current = new
         self._apply(new)
@@ -77,6 +109,7 @@ class Reloader:
             changes=[str(change) for change in changes if change.live],
             needs_restart=[change.path for change in changes if not change.live],
         )
+        return ()
 
     def _succeeded(self) -> None:
         self._metrics.config_last_reload_successful.set(1)

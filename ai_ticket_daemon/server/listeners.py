@@ -122,7 +122,7 @@ async def _accept(
     while True:
         await places.acquire()
         try:
-            stream = await listener.listener.accept()
+            stream = await listener.accept()
         except OSError as error:
             # Out of file descriptors, or a client that left while it waited: neither is a reason
             # to stop, and only the first one needs time to get better.

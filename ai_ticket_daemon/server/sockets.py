@@ -8,7 +8,7 @@ import socket as stdlib_socket
 import ssl
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -31,17 +31,45 @@ class ListenerUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class BoundListener:
-    """A socket that listens. ``address`` is what it is called in logs and messages."""
+    """A socket that listens.
+
+    Args:
+        listener: the socket.
+        address: what it is called in logs and messages.
+        unix_path: the path of a Unix socket that is ours to remove.
+        unix_inode: tells whether what is at that path is still ours.
+        shared: the socket once more, if other processes may accept from it, too.
+    """
 
     listener: trio.SocketListener
     address: str
     unix_path: Path | None = None
     unix_inode: int | None = None
+    shared: stdlib_socket.socket | None = None
 
     @property
     def is_unix(self) -> bool:
         """Whether only this host can connect, over a path."""
         return self.listener.socket.family == stdlib_socket.AF_UNIX
+
+    async def accept(self) -> trio.SocketStream:
+        """Wait for a client.
+
+        Raises:
+            OSError: this client cannot be had; another one may.
+        """
+        if self.shared is None:
+            return await self.listener.accept()
+        while True:
+            await trio.lowlevel.wait_readable(self.shared)
+            # Whether a socket blocks is a property it has in all processes at once, and starting
+            # one of them may set it; blocking here would stop the event loop.
+            self.shared.setblocking(False)
+            try:
+                client, _ = self.shared.accept()
+            except BlockingIOError:
+                continue  # another process was faster
+            return trio.SocketStream(trio.socket.from_stdlib_socket(client))
 
     def close(self) -> None:
         """Stop to listen, and remove the path of a Unix socket unless another took its place."""
@@ -198,7 +226,8 @@ def _open_fd(bind: FdBind) -> BoundListener:
     if not listens:
         socket.close()
         raise OSError(errno.EINVAL, "it is no listening stream socket")
-    return _bound(trio.socket.from_stdlib_socket(socket), str(bind))
+    bound = _bound(trio.socket.from_stdlib_socket(socket), str(bind))
+    return replace(bound, shared=socket)
 
 
 def _bound(socket: trio.socket.SocketType, name: str | None = None) -> BoundListener:

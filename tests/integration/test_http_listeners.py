@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 import trio
+import trio.testing
 import trustme
 
 from ai_ticket_daemon.config.addresses import FdBind, TcpBind, UnixBind
@@ -112,6 +113,23 @@ async def test_a_taken_port_is_named_with_its_cause_and_nothing_stays_open(tmp_p
         "stop what listens there, or change http.bind"
     )
     assert not path.exists()
+
+
+async def test_processes_that_share_a_socket_never_hold_each_other_up() -> None:
+    """systemd hands one socket to several instances, and starting one may make it block for all.
+
+    Two listeners wait for the one client there is: the second finds that it has gone, and must
+    neither stop the loop nor miss the next one.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as handed_over:
+        bind = FdBind(handed_over.fileno())
+        async with serving(HttpConfig(bind=(bind,))) as one, serving(HttpConfig(bind=(bind,))):
+            port = handed_over.getsockname()[1]
+            for _ in range(5):
+                await trio.testing.wait_all_tasks_blocked()
+                handed_over.setblocking(True)  # what another process does to all of them
+                stream = await trio.open_tcp_stream("127.0.0.1", port)
+                assert await is_served(one.client(stream))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,11 @@ from pathlib import Path
 import pytest
 
 from ai_ticket_daemon.__main__ import DEFAULT_CONFIG, EXIT_CONFIG
-from ai_ticket_daemon.config.pipeline import PipelineConfig
+from ai_ticket_daemon.watchdog import (
+    FEEDS_PER_LIMIT,
+    LONGEST_INTERVAL_SECONDS,
+    STOP_EXTENSION_SECONDS,
+)
 
 pytestmark = pytest.mark.system
 
@@ -75,10 +79,19 @@ def test_the_sandbox_leaves_little_exposed(analyze: str, installed: Path) -> Non
 
 
 def test_systemd_waits_longer_than_the_daemon_needs_to_stop() -> None:
+    """The drain itself does not count: while it lasts, the daemon asks for more time."""
     [timeout] = values("TimeoutStopSec")
 
     # Last answers 2 s, aborts and writes 10 s each at most, traces 2 s, and a little more.
-    assert int(timeout) >= PipelineConfig().drain_seconds + 30
+    assert int(timeout) >= 30
+    assert int(timeout) <= STOP_EXTENSION_SECONDS
+
+
+def test_the_watchdog_is_slower_than_the_daemon_needs_to_feed_it() -> None:
+    [limit] = values("WatchdogSec")
+
+    assert int(limit) >= FEEDS_PER_LIMIT * LONGEST_INTERVAL_SECONDS
+    assert values("Type") == ["notify"]
 
 
 def test_a_configuration_that_cannot_be_used_is_not_tried_again() -> None:
@@ -86,10 +99,9 @@ def test_a_configuration_that_cannot_be_used_is_not_tried_again() -> None:
     assert values("RestartPreventExitStatus") == [str(EXIT_CONFIG)]
 
 
-def test_the_service_uses_the_default_file_and_a_reload_is_the_signal() -> None:
+def test_the_service_uses_the_default_file_and_a_reload_waits_for_the_verdict() -> None:
     [start] = values("ExecStart")
 
     assert shlex.split(start)[1:] == ["--config", str(DEFAULT_CONFIG)]
-    # No --check-config before it: systemd hands no credentials to the commands of a reload, so the
-    # check would miss the password files that the daemon itself can read.
-    assert values("ExecReload") == ["/bin/kill -HUP $MAINPID"]
+    [reload] = values("ExecReload")
+    assert shlex.split(reload) == [shlex.split(start)[0], "--reload", "$MAINPID"]
