@@ -56,8 +56,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     # When the watchdog ends a daemon that hangs (SIGABRT), this tells where it hung.
     faulthandler.enable()
-    logs = Logs(config.log.level, config.log.format)
-    return _run(config, load, logs, systemd, demo=options.demo)
+    try:
+        logs = Logs(config.log.level, config.log.format)
+    except OSError as error:
+        print(f"ai-ticket-daemon: log.format: no journald here: {error}", file=sys.stderr)
+        return EXIT_UNAVAILABLE
+    try:
+        return _run(config, load, logs, systemd, demo=options.demo)
+    finally:
+        logs.close()
 
 
 def _refuse(error: ConfigError, systemd: Systemd) -> None:
@@ -70,8 +77,10 @@ def _refuse(error: ConfigError, systemd: Systemd) -> None:
     from ai_ticket_daemon.telemetry.logs import Logs  # noqa: PLC0415
 
     problems = [str(problem) for problem in error.problems]
-    log = Logs(LogLevel.INFO, LogFormat.JOURNALD).logger(actor="main")
+    logs = Logs(LogLevel.INFO, LogFormat.JOURNALD)
+    log = logs.logger(actor="main")
     log.critical("config_refused", problems=problems)
+    logs.close()
 
 
 def _run(

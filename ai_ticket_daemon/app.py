@@ -62,10 +62,6 @@ if TYPE_CHECKING:
 LAST_ANSWERS_SECONDS = 2.0
 """How long clients that are sent away have to read their answer."""
 
-MESSAGE_ID_STARTED = "39f53479d3a045ac8e11786248231fbf"
-MESSAGE_ID_STOPPING = "be02cf6855d2428ba40df7e9d022f03d"
-MESSAGE_ID_ACTOR_RESTARTED = "a596d6fe7bfa4994828e72309e95d61e"
-
 
 class Daemon:
     """The whole daemon, for one process or one test.
@@ -182,6 +178,7 @@ class Daemon:
                         pool=self._pool,
                         pipeline=self._pipeline,
                         health=self._health,
+                        logs=self._logs,
                         settings=lambda: live.current.pipeline,
                     )
                     await start(
@@ -209,7 +206,7 @@ class Daemon:
             self._root.cancel()
         else:
             self._systemd.notifier.stopping()
-            self._log.info("stopping", message_id=MESSAGE_ID_STOPPING)
+            self._log.info("stopping")
             self._stop.set()
 
     async def _serve(
@@ -229,9 +226,7 @@ class Daemon:
                 logger=self._logs.library_logger("http_server", actor="http"),
             )
             self._health.started = True
-            self._log.info(
-                "started", message_id=MESSAGE_ID_STARTED, version=__version__, addresses=addresses
-            )
+            self._log.info("started", version=__version__, addresses=addresses)
             self._reloader.leave_verdict()
             self._systemd.notifier.ready()
             task_status.started(addresses)
@@ -313,9 +308,7 @@ class Daemon:
 
     def _actor_crashed(self, name: str, error: Exception) -> None:
         self._metrics.actor_restarts.labels(name).inc()
-        self._log.error(
-            "actor_restarted", message_id=MESSAGE_ID_ACTOR_RESTARTED, crashed=name, exc_info=error
-        )
+        self._log.error("actor_restarted", crashed=name, exc_info=error)
 
 
 async def _start(

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.systemd import Notifier
     from ai_ticket_daemon.telemetry.metrics import Metrics
 
-MESSAGE_ID_APPLIED = "0c6f8a53a7b14c8a9d3c7e7f4b1d0a91"
-MESSAGE_ID_REFUSED = "7d1f2f6e5c3b4f0e8a9b6c5d4e3f2a10"
-
 
 class LiveConfig:
     """The configuration in force. Everybody reads it when needed; only a reload replaces it."""
@@ -94,9 +91,7 @@ class Reloader:
             problems = tuple(str(problem) for problem in error.problems)
             self._metrics.config_reloads.labels("refused").inc()
             self._metrics.config_last_reload_successful.set(0)
-            self._log.error(
-                "reload_refused", message_id=MESSAGE_ID_REFUSED, problems=list(problems)
-            )
+            self._log.error("reload_refused", problems=list(problems))
             return problems
         changes = diff(self._live.current, new)
         self._live.current = new
@@ -105,7 +100,6 @@ class Reloader:
         self._succeeded()
         self._log.info(
             "reload_applied",
-            message_id=MESSAGE_ID_APPLIED,
             changes=[str(change) for change in changes if change.live],
             needs_restart=[change.path for change in changes if not change.live],
         )

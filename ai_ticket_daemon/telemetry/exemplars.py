@@ -29,7 +29,17 @@ def of_current_span() -> Exemplar:
 
 def of_event(event: Event) -> Exemplar:
     """Return the exemplar that leads to the trace ``event`` belongs to, if that is sampled."""
-    _, _, rest = event.trace_context.get("traceparent", "").partition("-")
-    trace_id, _, rest = rest.partition("-")
-    sampled = rest != "" and int(rest[-1], 16) % 2 == 1
+    trace_id, flags = _traceparent(event)
+    sampled = flags != "" and int(flags, 16) % 2 == 1
     return {"trace_id": trace_id} if sampled else None
+
+
+def trace_id_of(event: Event) -> str | None:
+    """Return the id of the trace ``event`` belongs to."""
+    return _traceparent(event)[0] or None
+
+
+def _traceparent(event: Event) -> tuple[str, str]:
+    """Return the id and the flags of the event's trace; empty if it has none."""
+    parts = event.trace_context.get("traceparent", "").split("-")
+    return (parts[1], parts[3]) if len(parts) == 4 else ("", "")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
+import trio
 from opentelemetry.propagate import extract
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
+from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.server.trace import TraceContext
 from ai_ticket_daemon.telemetry import exemplars
 
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.telemetry.metrics import Metrics
 
 _SERVER_FAULT = 500
+_QUEUE_FULL_SECONDS = 60.0
+"""Between two lines that say the queue is full, however many requests are refused."""
 
 
 class HttpTelemetry:
@@ -27,43 +32,34 @@ class HttpTelemetry:
         self._log = log
         self._metrics = metrics
         self._tracer = tracer
+        self._queue_full_said_at = -math.inf
 
     def started(self, request: RequestStarted) -> _Observed:
         """See :meth:`RequestObserver.started`."""
         self._metrics.server_requests_in_flight.inc()
         if self._tracer is None or request.route != "/event":
-            return _Observed(self._log, self._metrics, request.trace, None)
+            return _Observed(self, request.trace, None)
         span = self._tracer.start_span(
             "server.handle_event",
             context=extract(request.trace.headers()) if request.trace.remote else None,
             kind=SpanKind.SERVER,
             attributes={"http.route": request.route, "http.request.method": request.method},
         )
-        return _Observed(self._log, self._metrics, _trace_of(span, request.trace.state), span)
+        return _Observed(self, _trace_of(span, request.trace.state), span)
 
-
-class _Observed:
-    def __init__(
-        self, log: FilteringBoundLogger, metrics: Metrics, trace: TraceContext, span: Span | None
-    ) -> None:
-        self.trace = trace
-        self._log = log
-        self._metrics = metrics
-        self._span = span
-
-    def ended(self, request: RequestEnded) -> None:
-        """See :meth:`ObservedRequest.ended`."""
+    def ended(self, request: RequestEnded, trace: TraceContext, span: Span | None) -> None:
+        """Count and log the end of a request, and end its span."""
         labels = (request.route, request.method, str(request.status))
         metrics = self._metrics
         metrics.server_requests_in_flight.dec()
         metrics.server_requests.labels(*labels).inc()
-        exemplar = exemplars.of_span(self._span)
+        exemplar = exemplars.of_span(span)
         metrics.server_request_duration.labels(*labels).observe(request.duration_seconds, exemplar)
         error = None if request.error is None else request.error.value
         if error is not None:
             metrics.server_request_failures.labels(*labels, error).inc(exemplar=exemplar)
-        if self._span is not None:
-            self._end_span(self._span, request, error)
+        if span is not None:
+            _end_span(span, request, error)
         self._log.debug(
             "request",
             route=request.route,
@@ -71,19 +67,39 @@ class _Observed:
             status=request.status,
             error=error,
             event_id=request.event_id,
-            trace_id=self.trace.trace_id,
+            trace_id=trace.trace_id,
             duration_seconds=round(request.duration_seconds, 4),
         )
+        if request.error is ErrorCode.QUEUE_FULL:
+            self._say_queue_full()
 
-    def _end_span(self, span: Span, request: RequestEnded, error: str | None) -> None:
-        span.set_attribute("http.response.status_code", request.status)
-        if request.event_id is not None:
-            span.set_attribute("ai_ticket.event_id", request.event_id)
-        if error is not None:
-            span.set_attribute("error.type", error)
-        if request.status >= _SERVER_FAULT:
-            span.set_status(Status(StatusCode.ERROR))
-        span.end()
+    def _say_queue_full(self) -> None:
+        now = trio.current_time()
+        if now - self._queue_full_said_at >= _QUEUE_FULL_SECONDS:
+            self._queue_full_said_at = now
+            self._log.warning("queue_full")
+
+
+class _Observed:
+    def __init__(self, telemetry: HttpTelemetry, trace: TraceContext, span: Span | None) -> None:
+        self._telemetry = telemetry
+        self.trace = trace
+        self._span = span
+
+    def ended(self, request: RequestEnded) -> None:
+        """See :meth:`ObservedRequest.ended`."""
+        self._telemetry.ended(request, self.trace, self._span)
+
+
+def _end_span(span: Span, request: RequestEnded, error: str | None) -> None:
+    span.set_attribute("http.response.status_code", request.status)
+    if request.event_id is not None:
+        span.set_attribute("ai_ticket.event_id", request.event_id)
+    if error is not None:
+        span.set_attribute("error.type", error)
+    if request.status >= _SERVER_FAULT:
+        span.set_status(Status(StatusCode.ERROR))
+    span.end()
 
 
 def _trace_of(span: Span, state: str | None) -> TraceContext:

@@ -1,20 +1,38 @@
-"""journald's native protocol: one datagram per line, each value with its length.
+"""journald's native protocol, sent by a thread so that a journald that stalls holds nobody up.
 
-See systemd's "Native Journal Protocol" (https://systemd.io/JOURNAL_NATIVE_PROTOCOL/).
+One datagram per line, each value with its length; a line too big for a datagram goes as a sealed
+file in memory. See systemd's "Native Journal Protocol"
+(https://systemd.io/JOURNAL_NATIVE_PROTOCOL/).
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import socket
 import struct
-import sys
+import threading
+import time
+from array import array
+from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 SOCKET_PATH = "/run/systemd/journal/socket"
-SEND_TIMEOUT_SECONDS = 1.0
+QUEUE_BYTES = 4 * 2**20
+"""What may wait for journald: some 10,000 lines. What comes on top is dropped and counted."""
+SEND_SECONDS = 0.5
+"""How long one send may block before the thread looks whether it is to end."""
+RETRY_SECONDS = 0.1
+"""Before the next try when nobody listens, as while journald is restarted."""
+CLOSE_SECONDS = 2.0
+"""How long the last lines may take."""
+
+_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+_TOO_BIG = frozenset({errno.EMSGSIZE, errno.ENOBUFS})
 
 
 def encode(fields: Mapping[str, str]) -> bytes:
@@ -29,31 +47,125 @@ def encode(fields: Mapping[str, str]) -> bytes:
     return b"".join(parts)
 
 
-class JournalSocket:
-    """Sends log lines to journald; what journald does not take goes to standard error."""
+class JournalWriter:
+    """Hands lines to a thread of its own, which sends them one by one, in order.
 
-    def __init__(self, connected: socket.socket) -> None:
-        self._socket = connected
-
-    def write(self, fields: Mapping[str, str]) -> None:
-        """Send one line."""
-        try:
-            self._socket.send(encode(fields))
-        except OSError:
-            print(f"<{fields['PRIORITY']}>{fields['MESSAGE']}", file=sys.stderr, flush=True)  # noqa: T201
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._socket.close()
-
-
-def open_journal(path: str = SOCKET_PATH) -> JournalSocket:
-    """Connect to journald.
+    Args:
+        path: where journald listens.
+        dropped: told how many lines were dropped because the queue was full; called from
+            whichever thread notices.
+        queue_bytes: how much may wait.
 
     Raises:
         OSError: nobody listens at ``path``.
     """
+
+    def __init__(
+        self,
+        path: str = SOCKET_PATH,
+        *,
+        dropped: Callable[[int], None],
+        queue_bytes: int = QUEUE_BYTES,
+    ) -> None:
+        self._path = path
+        self._dropped = dropped
+        self._queue_bytes = queue_bytes
+        self._socket = _open(path)
+        self._lines: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._more = threading.Condition()
+        self._give_up_at: float | None = None
+        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether journald has taken everything so far."""
+        return not self._lines
+
+    def write(self, fields: Mapping[str, str]) -> None:
+        """Send one line soon; never blocks, drops the line if too much waits already."""
+        line = encode(fields)
+        with self._more:
+            # A line as long as the whole queue may pass while nothing else waits.
+            fits = not self._lines or self._waiting_bytes + len(line) <= self._queue_bytes
+            if fits and self._give_up_at is None:
+                self._lines.append(line)
+                self._waiting_bytes += len(line)
+                self._more.notify()
+                return
+        self._dropped(1)
+
+    def close(self, timeout_seconds: float = CLOSE_SECONDS) -> None:
+        """Send what waits, for ``timeout_seconds`` at the most; takes no more lines."""
+        with self._more:
+            self._give_up_at = time.monotonic() + timeout_seconds
+            self._more.notify()
+        self._thread.join(timeout_seconds + 2 * SEND_SECONDS)
+
+    def _run(self) -> None:
+        while (line := self._next()) is not None:
+            while not (sent := self._send(line)) and not self._is_late():
+                pass
+            if not sent:
+                self._dropped(1)
+            with self._more:
+                self._lines.popleft()
+                self._waiting_bytes -= len(line)
+        self._socket.close()
+
+    def _next(self) -> bytes | None:
+        """Wait for a line and return it, still in the queue; None once it is time to end."""
+        with self._more:
+            while not self._lines and self._give_up_at is None:
+                self._more.wait()
+            if self._is_late():
+                self._dropped(len(self._lines))
+                self._lines.clear()
+            return self._lines[0] if self._lines else None
+
+    def _is_late(self) -> bool:
+        return self._give_up_at is not None and time.monotonic() >= self._give_up_at
+
+    def _send(self, line: bytes) -> bool:
+        """Send one line; False if journald did not take it now."""
+        try:
+            self._socket.sendto(line, self._path)
+        except BlockingIOError:  # SEND_SECONDS are over
+            return False
+        except OSError as error:
+            if error.errno in _TOO_BIG:
+                return self._send_as_file(line)
+            time.sleep(RETRY_SECONDS)
+            return False
+        return True
+
+    def _send_as_file(self, line: bytes) -> bool:
+        descriptor = os.memfd_create("ai-ticket-log-line", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            with os.fdopen(descriptor, "wb", closefd=False) as file:
+                file.write(line)
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [descriptor]))]
+            self._socket.sendmsg([], rights, 0, self._path)
+        except OSError:
+            time.sleep(RETRY_SECONDS)
+            return False
+        finally:
+            os.close(descriptor)
+        return True
+
+
+def _open(path: str) -> socket.socket:
     journal = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    journal.settimeout(SEND_TIMEOUT_SECONDS)
-    journal.connect(path)
-    return JournalSocket(journal)
+    # The kernel's own timeout: with Python's, a full journald would make the thread spin.
+    whole, fraction = divmod(SEND_SECONDS, 1)
+    timeout = struct.pack("@ll", int(whole), int(fraction * 1_000_000))
+    journal.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeout)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as trial:
+            trial.connect(path)
+    except OSError:
+        journal.close()
+        raise
+    return journal

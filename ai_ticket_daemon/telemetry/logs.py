@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import structlog
 
 from ai_ticket_daemon.config.log import LogFormat, LogLevel
-from ai_ticket_daemon.telemetry.journald import JournalSocket, open_journal
+from ai_ticket_daemon.systemd import journal_reads
+from ai_ticket_daemon.telemetry.journald import SOCKET_PATH, JournalWriter
+from ai_ticket_daemon.telemetry.messages import MESSAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping
+    from collections.abc import Callable, Mapping, MutableMapping
 
     from structlog.typing import FilteringBoundLogger, Processor
 
@@ -28,7 +31,11 @@ class Logs:
         level: the least serious lines to write.
         log_format: how they look; ``AUTO`` decides from where they go.
         stream: where text and JSON go.
-        environ: tells whether journald reads (``JOURNAL_STREAM``, systemd.exec(5)).
+        environ: tells whether journald reads ``stream`` (``JOURNAL_STREAM``, systemd.exec(5)).
+        journal_path: where journald listens.
+
+    Raises:
+        OSError: ``JOURNALD`` was asked for and journald is not there.
     """
 
     def __init__(
@@ -38,13 +45,22 @@ class Logs:
         *,
         stream: TextIO = sys.stderr,
         environ: Mapping[str, str] = os.environ,
+        journal_path: str = SOCKET_PATH,
     ) -> None:
         self.level = level
         self._stream = stream
-        self.format = _choose(log_format, stream, environ)
-        self._journal: JournalSocket | None = None
+        self._lost = Tally()
+        self._unsaid = 0
+        self._journal: JournalWriter | None = None
+        self.format = log_format
+        if log_format is LogFormat.AUTO:
+            under_journald = _is_read_by_journald(stream, environ)
+            self.format = LogFormat.TEXT if stream.isatty() else LogFormat.JSON
+            if under_journald and os.path.exists(journal_path):  # noqa: PTH110 - may be a socket
+                self.format = LogFormat.JOURNALD
         if self.format is LogFormat.JOURNALD:
-            self._journal = open_journal()
+            self._journal = JournalWriter(journal_path, dropped=self._lost.add)
+        self._log = self.logger(actor="logs")
 
     def logger(self, **fields: object) -> FilteringBoundLogger:
         """Return a logger whose lines all carry ``fields``."""
@@ -52,12 +68,13 @@ class Logs:
             self._drop_quiet,
             structlog.processors.add_log_level,
             structlog.processors.format_exc_info,
+            _add_message_id,
         ]
         if self._journal is not None:
             write: Any = self._journal.write
             processors.append(_for_journal)
         else:
-            write = _StreamWriter(self._stream)
+            write = _StreamWriter(self._stream, self._lost.add)
             stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
             processors += [stamp, _renderer(self.format, self._stream)]
         return cast(
@@ -69,6 +86,23 @@ class Logs:
                 cache_logger_on_first_use=False,
             ).bind(**fields),
         )
+
+    def take_losses(self) -> int:
+        """Return how many lines were lost since the last call.
+
+        Their number is logged, too, as soon as lines get through again.
+        """
+        lost = self._lost.take()
+        self._unsaid += lost
+        if self._unsaid and (self._journal is None or self._journal.is_idle):
+            unsaid, self._unsaid = self._unsaid, 0
+            self._log.warning("log_lines_dropped", dropped=unsaid)
+        return lost
+
+    def close(self) -> None:
+        """Let the last lines out; bounded."""
+        if self._journal is not None:
+            self._journal.close()
 
     def library_logger(self, event: str, **fields: object) -> logging.Logger:
         """Return a logger of :mod:`logging`, known to nobody else, for a library that wants one."""
@@ -96,7 +130,37 @@ class LogHandler(logging.Handler):
         """Pass one record on."""
         level = record.levelname.lower()
         say = getattr(self._log, level if level in _SEVERITY else "info")
-        say(self._event, detail=record.getMessage(), exc_info=record.exc_info or None)
+        fields = {
+            key: value for name, key in _FROM_RECORD.items() if (value := vars(record).get(name))
+        }
+        say(self._event, detail=record.getMessage(), exc_info=record.exc_info or None, **fields)
+
+
+_FROM_RECORD = {
+    "AI_TICKET_ERROR": "error",
+    "AI_TICKET_EVENT_ID": "event_id",
+    "TRACE_ID": "trace_id",
+}
+"""What ``extra`` of a library's logger may bring along."""
+
+
+class Tally:
+    """A number that any thread may add to."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._lock = threading.Lock()
+
+    def add(self, number: int) -> None:
+        """Add to it."""
+        with self._lock:
+            self._number += number
+
+    def take(self) -> int:
+        """Return it, and start from 0 again."""
+        with self._lock:
+            number, self._number = self._number, 0
+        return number
 
 
 class _Sink:
@@ -107,20 +171,32 @@ class _Sink:
 
 
 class _StreamWriter:
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, lost: Callable[[int], None]) -> None:
         self._stream = stream
+        self._lost = lost
 
     def __call__(self, line: str) -> None:
-        self._stream.write(line + "\n")
-        self._stream.flush()
+        try:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):  # whoever read it has gone, or closed it
+            self._lost(1)
 
 
-def _choose(log_format: LogFormat, stream: TextIO, environ: Mapping[str, str]) -> LogFormat:
-    if log_format is not LogFormat.AUTO:
-        return log_format
-    if "JOURNAL_STREAM" in environ:
-        return LogFormat.JOURNALD
-    return LogFormat.TEXT if stream.isatty() else LogFormat.JSON
+def _is_read_by_journald(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    try:
+        return journal_reads(environ, stream.fileno())
+    except (OSError, ValueError):  # a stream that is no file
+        return False
+
+
+def _add_message_id(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    message = MESSAGES.get(event["event"])
+    if message is not None:
+        event["message_id"] = message.message_id
+    return event
 
 
 def _renderer(log_format: LogFormat, stream: TextIO) -> Processor:
@@ -133,6 +209,8 @@ def _renderer(log_format: LogFormat, stream: TextIO) -> Processor:
 
 _PRIORITY = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
 _OWN_NAMES = {"trace_id": "TRACE_ID", "message_id": "MESSAGE_ID"}
+_UNSPOKEN = frozenset({*_OWN_NAMES, "actor"})
+"""Fields that are not in the text of a line, only beside it."""
 
 
 def _for_journal(
@@ -141,10 +219,12 @@ def _for_journal(
     name = str(event.pop("event"))
     level = event.pop("level", "info")
     trace = event.pop("exception", None)
-    words = [name, *(f"{key}={value}" for key, value in event.items() if key not in _OWN_NAMES)]
+    words = [name, *(f"{key}={value}" for key, value in event.items() if key not in _UNSPOKEN)]
     message = " ".join(words) if trace is None else " ".join(words) + "\n" + str(trace)
     fields = {"MESSAGE": message, "PRIORITY": str(_PRIORITY.get(level, 6))}
+    fields["SYSLOG_IDENTIFIER"] = "ai-ticket-daemon"
     fields["AI_TICKET_LOG"] = name
     for key, value in event.items():
-        fields[_OWN_NAMES.get(key, f"AI_TICKET_{key.upper()}")] = str(value)
+        if value is not None:
+            fields[_OWN_NAMES.get(key, f"AI_TICKET_{key.upper()}")] = str(value)
     return (fields,), {}

@@ -38,9 +38,6 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.events.state import EventState
     from ai_ticket_daemon.telemetry.metrics import Metrics
 
-MESSAGE_ID_FAILOVER = "5b7a2c1e9d7e4f0bb6c1a63c0f8d2e11"
-MESSAGE_ID_FAILBACK = "c0d5c2b8a1f64a07a7a4de5f0c9b7e22"
-
 
 class PipelineTelemetry(PipelineObserver):
     """Counts, logs and traces what happens to events. Prompts and completions never pass here."""
@@ -73,7 +70,7 @@ class PipelineTelemetry(PipelineObserver):
         if attempt.error is not None:
             self._log.info(
                 "attempt_failed",
-                event_id=event.event_id,
+                **_named(event),
                 backend=attempt.backend,
                 error=attempt.error.value,
                 reason=attempt.message,
@@ -85,14 +82,14 @@ class PipelineTelemetry(PipelineObserver):
         self._metrics.pipeline_retries.labels(error).inc()
         self._log.info(
             "retry_scheduled",
-            event_id=event.event_id,
+            **_named(event),
             backend=attempt.backend,
             error=error,
             delay_seconds=round(delay_seconds, 3),
         )
 
     def ended(self, event: Event, state: EventState, outcome: Outcome) -> None:
-        """Count and log the end of an event."""
+        """Count and log the end of an event: one line for each, so that its id leads to it."""
         if isinstance(outcome, Failed):
             duration = max((a.ended_at for a in outcome.attempts), default=event.submitted_at)
             duration -= event.submitted_at
@@ -104,9 +101,9 @@ class PipelineTelemetry(PipelineObserver):
         self._metrics.pipeline_handler_duration.labels(state.value).observe(
             duration, self._exemplar(event)
         )
-        self._log.debug(
+        self._log.info(
             "event_ended",
-            event_id=event.event_id,
+            **_named(event),
             state=state.value,
             error=error,
             attempts=len(outcome.attempts),
@@ -114,14 +111,19 @@ class PipelineTelemetry(PipelineObserver):
 
     def worker_crashed(self, event: Event, error: Exception) -> None:
         """Log a fault of this program with its traceback."""
-        self._log.error("worker_crashed", event_id=event.event_id, exc_info=error)
+        self._log.error("worker_crashed", **_named(event), exc_info=error)
 
     def outcome_refused(self, event: Event) -> None:
         """Log that a lease was lost."""
-        self._log.warning("outcome_refused", event_id=event.event_id)
+        self._log.warning("outcome_refused", **_named(event))
 
     def _exemplar(self, event: Event) -> exemplars.Exemplar:
         return None if self._tracer is None else exemplars.of_event(event)
+
+
+def _named(event: Event) -> dict[str, str | None]:
+    """Return the fields by which a line is found again."""
+    return {"event_id": event.event_id, "trace_id": exemplars.trace_id_of(event)}
 
 
 class PoolTelemetry:
@@ -165,7 +167,6 @@ class PoolTelemetry:
         failover = after.role is BackendRole.STANDBY
         self._log.warning(
             "failover" if failover else "failback",
-            message_id=MESSAGE_ID_FAILOVER if failover else MESSAGE_ID_FAILBACK,
             role=after.role.value,
             reason=after.reason,
         )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.health import DaemonHealth
     from ai_ticket_daemon.runtime.async_pipeline import AsyncInferencePipeline
     from ai_ticket_daemon.store.port import EventStore
+    from ai_ticket_daemon.telemetry.logs import Logs
     from ai_ticket_daemon.telemetry.metrics import Metrics
 
 INTERVAL_SECONDS = 1.0
@@ -30,11 +31,12 @@ async def run(
     pool: BackendPool,
     pipeline: AsyncInferencePipeline,
     health: DaemonHealth,
+    logs: Logs,
     settings: Callable[[], PipelineConfig],
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Set the gauges once a second; runs until cancelled. Started with the first look taken."""
-    look = partial(_look, metrics, store, pool, pipeline, health, settings)
+    look = partial(_look, metrics, store, pool, pipeline, health, logs, settings)
     await look()
     task_status.started()
     while True:
@@ -48,8 +50,10 @@ async def _look(
     pool: BackendPool,
     pipeline: AsyncInferencePipeline,
     health: DaemonHealth,
+    logs: Logs,
     settings: Callable[[], PipelineConfig],
 ) -> None:
+    metrics.telemetry_log_lines_dropped.inc(logs.take_losses())
     metrics.pipeline_in_flight.set(pipeline.in_flight)
     metrics.pipeline_max_concurrency.set(settings().max_concurrency)
     counts = await store.counts()

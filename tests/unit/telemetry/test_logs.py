@@ -2,18 +2,18 @@ from __future__ import annotations
 
 import io
 import json
-import socket
-import struct
+import os
 from typing import TYPE_CHECKING
 
+import pytest
+
 from ai_ticket_daemon.config.log import LogFormat, LogLevel
-from ai_ticket_daemon.telemetry import journald
 from ai_ticket_daemon.telemetry.logs import Logs
+from ai_ticket_daemon.telemetry.messages import MESSAGES
+from ai_ticket_daemon.testing.journal import decode, journal
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 
 def written(stream: io.StringIO) -> list[dict[str, object]]:
@@ -31,6 +31,7 @@ def test_json_lines_carry_the_event_its_level_and_the_bound_fields() -> None:
         "level": "warning",
         "actor": "pool",
         "backend": "standby",
+        "message_id": MESSAGES["failover"].message_id,
     }
 
 
@@ -63,11 +64,31 @@ def test_text_is_one_readable_line_without_colours_off_a_terminal() -> None:
     assert stream.getvalue().count("\n") == 1
 
 
-def test_auto_is_journald_under_systemd_and_json_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ai_ticket_daemon.telemetry.logs.open_journal", lambda: None)
+def test_auto_is_journald_only_on_the_very_stream_that_journald_reads(tmp_path: Path) -> None:
     assert Logs(stream=io.StringIO(), environ={}).format is LogFormat.JSON
-    under_systemd = Logs(stream=io.StringIO(), environ={"JOURNAL_STREAM": "1:2"})
-    assert under_systemd.format is LogFormat.JOURNALD
+    with journal(tmp_path) as (path, _), (tmp_path / "stderr").open("w") as stream:
+        status = os.fstat(stream.fileno())
+        ours = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"}
+        logs = Logs(stream=stream, environ=ours, journal_path=path)
+        assert logs.format is LogFormat.JOURNALD
+        logs.close()
+        elsewhere = {"JOURNAL_STREAM": "1:2"}  # inherited, with standard error led elsewhere
+        assert Logs(stream=stream, environ=elsewhere, journal_path=path).format is LogFormat.JSON
+        gone = str(tmp_path / "gone")
+        assert Logs(stream=stream, environ=ours, journal_path=gone).format is LogFormat.JSON
+
+
+def test_journald_that_was_asked_for_and_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Logs(log_format=LogFormat.JOURNALD, journal_path=str(tmp_path / "gone"))
+
+
+def test_lines_that_nobody_reads_any_more_are_lost_and_counted_not_raised() -> None:
+    stream = io.StringIO()
+    logs = Logs(log_format=LogFormat.JSON, stream=stream)
+    stream.close()
+    logs.logger().error("unheard")
+    assert logs.take_losses() == 1
 
 
 def test_what_a_library_logs_becomes_a_line_of_ours() -> None:
@@ -82,48 +103,75 @@ def test_what_a_library_logs_becomes_a_line_of_ours() -> None:
     )
 
 
-def decode(datagram: bytes) -> dict[str, str]:
-    fields = {}
-    while datagram:
-        name, _, rest = datagram.partition(b"\n")
-        (length,) = struct.unpack("<Q", rest[:8])
-        fields[name.decode()] = rest[8 : 8 + length].decode()
-        assert rest[8 + length : 9 + length] == b"\n"
-        datagram = rest[9 + length :]
-    return fields
+def test_a_library_may_name_the_event_and_the_trace() -> None:
+    stream = io.StringIO()
+    library = Logs(log_format=LogFormat.JSON, stream=stream).library_logger("handler_crashed")
+    extra = {"AI_TICKET_EVENT_ID": "id-1", "TRACE_ID": "t", "AI_TICKET_ERROR": "internal_error"}
+    library.error("request_crashed", extra=extra)
+    (line,) = written(stream)
+    assert (line["event_id"], line["trace_id"], line["error"]) == ("id-1", "t", "internal_error")
 
 
-def test_the_journal_gets_native_fields_that_no_text_can_forge(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("log_format", [LogFormat.JSON, LogFormat.JOURNALD])
+def test_a_line_of_the_catalog_carries_its_message_id(
+    log_format: LogFormat, tmp_path: Path
 ) -> None:
-    path = str(tmp_path / "journal")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
-        server.bind(path)
-        server.settimeout(5)
-        journal = journald.open_journal(path)
-        monkeypatch.setattr("ai_ticket_daemon.telemetry.logs.open_journal", lambda: journal)
-        logs = Logs(log_format=LogFormat.JOURNALD)
+    stream = io.StringIO()
+    with journal(tmp_path) as (path, server):
+        logs = Logs(log_format=log_format, stream=stream, journal_path=path)
+        logs.logger().warning("failover")
+        logs.close()
+        if log_format is LogFormat.JSON:
+            found = written(stream)[0]["message_id"]
+        else:
+            found = decode(server.recv(65536))["MESSAGE_ID"]
+    assert found == MESSAGES["failover"].message_id
+
+
+def test_the_journal_gets_native_fields_that_no_text_can_forge(tmp_path: Path) -> None:
+    with journal(tmp_path) as (path, server):
+        logs = Logs(log_format=LogFormat.JOURNALD, journal_path=path)
         logs.logger(actor="pool").warning(
-            "failover", backend="a\nPRIORITY=0", message_id="f" * 32, trace_id="t" * 32
+            "failover", backend="a\nPRIORITY=0", trace_id="t" * 32, error=None
         )
         fields = decode(server.recv(65536))
-    journal.close()
+        logs.close()
     assert fields["PRIORITY"] == "4"
-    assert fields["MESSAGE"].startswith("failover actor=pool backend=a")
+    assert fields["MESSAGE"].startswith("failover backend=a")
+    assert fields["SYSLOG_IDENTIFIER"] == "ai-ticket-daemon"
     assert fields["AI_TICKET_ACTOR"] == "pool"
     assert fields["AI_TICKET_BACKEND"] == "a\nPRIORITY=0"
-    assert fields["MESSAGE_ID"] == "f" * 32
     assert fields["TRACE_ID"] == "t" * 32
+    assert "AI_TICKET_ERROR" not in fields
 
 
-def test_a_line_that_journald_does_not_take_goes_to_standard_error(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = str(tmp_path / "journal")
-    server = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    server.bind(path)
-    journal = journald.open_journal(path)
-    server.close()
-    journal.write({"MESSAGE": "lost?", "PRIORITY": "3"})
-    journal.close()
-    assert capsys.readouterr().err == "<3>lost?\n"
+@pytest.mark.parametrize(
+    ("level", "priority"),
+    [("debug", "7"), ("info", "6"), ("warning", "4"), ("error", "3"), ("critical", "2")],
+)
+def test_levels_become_the_priorities_of_syslog(level: str, priority: str, tmp_path: Path) -> None:
+    with journal(tmp_path) as (path, server):
+        logs = Logs(LogLevel.DEBUG, LogFormat.JOURNALD, journal_path=path)
+        getattr(logs.logger(), level)("said")
+        assert decode(server.recv(65536))["PRIORITY"] == priority
+        logs.close()
+
+
+def test_losses_are_said_once_lines_get_through_again(tmp_path: Path) -> None:
+    with journal(tmp_path) as (path, server):
+        logs = Logs(log_format=LogFormat.JOURNALD, journal_path=path)
+        log = logs.logger()
+        lost = 0
+        while lost < 3:
+            log.info("flood", detail="x" * 10_000)
+            lost += logs.take_losses()
+        datagrams = iter(lambda: decode(server.recv(65536)), None)
+        names = []
+        for fields in datagrams:
+            names.append(fields["AI_TICKET_LOG"])
+            assert logs.take_losses() == 0
+            if names[-1] == "log_lines_dropped":
+                assert int(fields["AI_TICKET_DROPPED"]) == lost
+                break
+        logs.close()
+    assert set(names[:-1]) == {"flood"}

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ai_ticket_daemon.telemetry.messages import MESSAGES, catalog
+
+ROOT = Path(__file__).parents[3]
+REQUIRED = {
+    "started", "stopping", "reload_applied", "reload_refused", "failover", "failback",
+    "actor_restarted", "queue_full",
+}  # fmt: skip
+
+
+def test_the_catalog_that_ships_is_the_one_in_the_code() -> None:
+    assert (ROOT / "systemd/ai-ticket.catalog").read_text() == catalog()
+
+
+def test_every_line_that_was_promised_an_id_has_one_of_its_own() -> None:
+    assert set(MESSAGES) >= REQUIRED
+    ids = [message.message_id for message in MESSAGES.values()]
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch("[0-9a-f]{32}", message_id) for message_id in ids)
+
+
+def test_every_line_with_an_id_is_in_the_documents() -> None:
+    page = (ROOT / "docs/logs.md").read_text()
+    for event, message in MESSAGES.items():
+        assert f"| `{event}` | `{message.message_id}` |" in page
+        row = rf"^\| `{event}` \| (debug|info|warning|error|critical) \|"
+        assert re.search(row, page, re.MULTILINE), event
+
+
+def test_systemd_accepts_the_catalog_and_shows_cause_and_remedy(tmp_path: Path) -> None:
+    if shutil.which("journalctl") is None:
+        if os.environ.get("CI"):
+            pytest.fail("journalctl is not installed")
+        pytest.skip("needs journalctl")
+    folder = tmp_path / "usr/lib/systemd/catalog"
+    folder.mkdir(parents=True)
+    shutil.copy(ROOT / "systemd/ai-ticket.catalog", folder)
+    journalctl = ["journalctl", f"--root={tmp_path}"]
+    made = subprocess.run(
+        [*journalctl, "--update-catalog"], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (made.returncode, made.stderr) == (0, "")
+    for message in MESSAGES.values():
+        shown = subprocess.run(
+            [*journalctl, "--dump-catalog", message.message_id],
+            capture_output=True, text=True, timeout=30, check=True,
+        ).stdout  # fmt: skip
+        assert f"Subject: {message.subject}" in shown
+        words = " ".join(shown.split())
+        assert " ".join(message.cause.split()) in words
+        assert " ".join(message.remedy.split()) in words
