@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from ai_ticket_daemon import __version__, signals, watchdog
 from ai_ticket_daemon.backends import prober
+from ai_ticket_daemon.backends.abort import AbortReason
 from ai_ticket_daemon.backends.factory import open_client
 from ai_ticket_daemon.backends.pool import BackendPool
 from ai_ticket_daemon.config.addresses import FdBind
@@ -248,9 +249,17 @@ class Daemon:
 
     def _open_client(self, server: ServerConfig) -> BackendClient:
         client = self._make_client(
-            server, on_abort=partial(self._pool_telemetry.aborted, server.name)
+            server,
+            stall_seconds=lambda: self._live.current.backends.stall_timeout_seconds,
+            on_abort=partial(self._aborted, server.name),
         )
         return InstrumentedClient(client, server, self._metrics, self._tracer)
+
+    def _aborted(self, name: str, reason: AbortReason, freed: bool) -> None:
+        self._pool_telemetry.aborted(name, reason, freed)
+        # Of any other reason the pool learns by the error of the attempt.
+        if reason is AbortReason.CANCELLED and not freed:
+            self._pool.abort_ignored(name)
 
     def _actions(self) -> dict[signal.Signals, Callable[[], None]]:
         return {

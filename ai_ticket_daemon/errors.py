@@ -157,6 +157,21 @@ class Disposition(StrEnum):
     """No retry can help."""
 
 
+class Symptom(StrEnum):
+    """What a failed attempt says of the health of the backend."""
+
+    LOST = "lost"
+    """It cannot be reached, died, or accepts connections without answering."""
+    STALLED = "stalled"
+    """It generates without making progress, or does not stop generating when told to."""
+    CREDENTIAL = "credential"
+    """It does not accept the configured credential."""
+    NO_MODEL = "no_model"
+    """It has no model loaded."""
+    FAILED = "failed"
+    """It answered, but not with a completion."""
+
+
 class BackendError(TicketError):
     """A backend failed to give a completion.
 
@@ -168,6 +183,7 @@ class BackendError(TicketError):
             was at fault or the backend merely busy.
         details: as for :class:`TicketError`.
         retry_after_seconds: the backend's own wish, if it named one.
+        symptom: what it says of the backend; of a fault without one, no more than that.
     """
 
     def __init__(
@@ -179,7 +195,9 @@ class BackendError(TicketError):
         backend_fault: bool,
         details: Mapping[str, Any] | None = None,
         retry_after_seconds: float | None = None,
+        symptom: Symptom | None = None,
     ) -> None:
         super().__init__(code, message, details=details, retry_after_seconds=retry_after_seconds)
         self.disposition = disposition
         self.backend_fault = backend_fault
+        self.symptom = symptom or (Symptom.FAILED if backend_fault else None)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ai_ticket_daemon import __version__
+from ai_ticket_daemon.backends.backend import GuestReason
+from ai_ticket_daemon.backends.dispatch import serving
 from ai_ticket_daemon.config.backends import BackendRole
 from ai_ticket_daemon.server.ports import BackendReport, HealthReport, HealthStatus
 
@@ -34,6 +36,7 @@ class DaemonHealth:
     def report(self) -> HealthReport:
         """Return how things stand now."""
         usable = self.pool.usable
+        active = serving(self.pool, self.pool.active)
         draining = self.pipeline.draining
         if not usable:
             status = HealthStatus.UNHEALTHY
@@ -53,7 +56,7 @@ class DaemonHealth:
                     backend.name,
                     backend.config.role.value,
                     backend.health.state.value,
-                    active=backend.config.role is self.pool.active.role,
+                    active=backend in active,
                     in_flight=backend.in_flight,
                 )
                 for backend in self.pool
@@ -66,8 +69,19 @@ class DaemonHealth:
             yield "starting"
         if self.pipeline.draining:
             yield "draining: the daemon is stopping"
-        if self.pool.active.role is BackendRole.STANDBY:
-            yield f"on the standby: {self.pool.active.reason}"
+        if self.pool.active.pinned is not None:
+            yield self.pool.active.detail
+        elif self.pool.active.role is BackendRole.STANDBY:
+            yield f"on the standby: {self.pool.active.detail}"
+        for backend in self.pool:
+            for reason, count in (+backend.guests).items():
+                yield f"backend {backend.name} helps out with {count} events: {_GUESTS[reason]}"
         for backend in self.pool:
             if not backend.health.usable:
                 yield f"backend {backend.name} is {backend.health.state}: {backend.health.reason}"
+
+
+_GUESTS = {
+    GuestReason.SPILL: "the primaries are busy with requests of others",
+    GuestReason.RETRY: "they failed on the servers that serve",
+}

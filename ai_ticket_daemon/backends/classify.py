@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ai_ticket_daemon.backends.observation import Aftermath, Observation, Seen
-from ai_ticket_daemon.errors import BackendError, Disposition, ErrorCode
+from ai_ticket_daemon.errors import BackendError, Disposition, ErrorCode, Symptom
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,149 +23,156 @@ _BUSY_STATUSES = frozenset({429, 503})
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a kind of failure means. ``sentence`` follows the name of the backend."""
+    """What a kind of failure means. ``sentence`` follows the name of the backend.
+
+    ``symptom`` is what it says of the health of the backend; None if the request was at fault, or
+    nobody.
+    """
 
     code: ErrorCode
     disposition: Disposition
-    backend_fault: bool
+    symptom: Symptom | None
     sentence: str
 
 
 _CONNECTION = ErrorCode.API_CONNECTION_ERROR
 _CLIENT = ErrorCode.API_CLIENT_ERROR
 _SERVER = ErrorCode.API_SERVER_ERROR
+_LOST, _FAILED = Symptom.LOST, Symptom.FAILED
 
 DIED = Verdict(
     _CONNECTION,
     Disposition.OVER_ONCE,
-    True,
+    _LOST,
     "died while it worked on this request; one other backend may try it",
 )
 FROZEN = Verdict(
     _CONNECTION,
     Disposition.OVER,
-    True,
+    _LOST,
     "broke off and accepts connections without answering; it hangs or has no thread left",
 )
 UNREADABLE_REQUEST = Verdict(
     _CLIENT,
     Disposition.FINAL,
-    False,
+    None,
     "closed the connection without an answer and goes on working: it cannot read this request",
 )
-RESET = Verdict(_CONNECTION, Disposition.OVER, True, "reset the connection but goes on working")
+RESET = Verdict(_CONNECTION, Disposition.OVER, _FAILED, "reset the connection but goes on working")
 STALE = Verdict(
     _CONNECTION,
     Disposition.SAME,
-    False,
+    None,
     "closed the connection without an answer but is up: try again on a new connection",
 )
-BROKE_OFF = Verdict(_CONNECTION, Disposition.OVER, True, "broke the connection off")
-CUT_SHORT = Verdict(_CONNECTION, Disposition.OVER, True, "ended its answer before it was complete")
-BUSY = Verdict(
-    ErrorCode.API_RATE_LIMITED, Disposition.BUSY, False, "is busy with other requests; wait a while"
+BROKE_OFF = Verdict(_CONNECTION, Disposition.OVER, _LOST, "broke the connection off")
+CUT_SHORT = Verdict(
+    _CONNECTION, Disposition.OVER, _FAILED, "ended its answer before it was complete"
 )
-BAD_INPUT = Verdict(_CLIENT, Disposition.FINAL, False, "refuses this request as malformed")
+BUSY = Verdict(
+    ErrorCode.API_RATE_LIMITED, Disposition.BUSY, None, "is busy with other requests; wait a while"
+)
+BAD_INPUT = Verdict(_CLIENT, Disposition.FINAL, None, "refuses this request as malformed")
 OVERFLOW = Verdict(
     ErrorCode.CONTEXT_OVERFLOW,
     Disposition.FINAL,
-    False,
+    None,
     "has too small a context for the prompt and max_tokens; shorten the prompt or ask for less",
 )
 CREDENTIAL = Verdict(
     ErrorCode.API_AUTHENTICATION_ERROR,
     Disposition.OVER,
-    True,
+    Symptom.CREDENTIAL,
     "does not accept the configured credential; the operator has to correct `password_file`",
 )
 NOT_THERE = Verdict(
     _CLIENT,
     Disposition.OVER,
-    True,
+    _FAILED,
     "does not know this path; the operator has to check `url`, `kind` and `dialect`",
 )
 REDIRECTED = Verdict(
     _CLIENT,
     Disposition.OVER,
-    True,
+    _FAILED,
     "redirects elsewhere, which is never followed; the operator has to correct `url`",
 )
-SERVER_FAILED = Verdict(_SERVER, Disposition.OVER, True, "failed by itself")
+SERVER_FAILED = Verdict(_SERVER, Disposition.OVER, _FAILED, "failed by itself")
 
 BY_SEEN: Mapping[Seen, Verdict] = MappingProxyType(
     {
         Seen.UNREACHABLE: Verdict(
             _CONNECTION,
             Disposition.OVER,
-            True,
+            _LOST,
             "cannot be reached: it is down, still loading its model, or at another address",
         ),
         Seen.CONNECT_TIMEOUT: Verdict(
             _CONNECTION,
             Disposition.OVER,
-            True,
+            _LOST,
             "did not accept a connection within `connect_timeout_seconds`",
         ),
         Seen.NOT_HTTP: Verdict(
             ErrorCode.API_RESPONSE_FORMAT_ERROR,
             Disposition.OVER,
-            True,
+            _FAILED,
             "answered something that is not HTTP; check that `url` leads to the right server",
         ),
         Seen.TOO_LARGE: Verdict(
             ErrorCode.API_RESPONSE_FORMAT_ERROR,
             Disposition.OVER,
-            True,
+            _FAILED,
             "answered more than any completion can hold",
         ),
         Seen.NULL_BODY: Verdict(
             _CLIENT,
             Disposition.FINAL,
-            False,
+            None,
             "cannot work with a parameter of this request and answered null",
         ),
         Seen.NOT_JSON: Verdict(
             ErrorCode.API_RESPONSE_FORMAT_ERROR,
             Disposition.OVER,
-            True,
+            _FAILED,
             "answered something that is not JSON",
         ),
         Seen.WRONG_SHAPE: Verdict(
             ErrorCode.API_RESPONSE_STRUCTURE_ERROR,
             Disposition.OVER,
-            True,
+            _FAILED,
             "answered JSON without a completion in it; check `kind` and `dialect`",
         ),
-        Seen.NO_MODEL: Verdict(_SERVER, Disposition.OVER, True, "has no model loaded"),
+        Seen.NO_MODEL: Verdict(_SERVER, Disposition.OVER, Symptom.NO_MODEL, "has no model loaded"),
         Seen.OVERFLOW: OVERFLOW,
         Seen.LOST: Verdict(
             _CONNECTION,
             Disposition.SAME,
-            False,
+            None,
             "has lost the request: it neither generates nor holds anyone in its queue",
         ),
         Seen.SILENT_STREAM: Verdict(
             _CLIENT,
             Disposition.FINAL,
-            False,
+            None,
             "opened a stream and gave up on it: it cannot work with a parameter of this request",
         ),
         Seen.NO_REPLY: Verdict(
             ErrorCode.API_TIMEOUT,
             Disposition.OVER,
-            True,
+            _LOST,
             "accepts connections without answering; it hangs or has no thread left",
         ),
         Seen.FIRST_TOKEN_TIMEOUT: Verdict(
             ErrorCode.API_TIMEOUT,
             Disposition.OVER,
-            True,
+            _FAILED,
             "gave no token within `first_token_timeout_seconds`",
         ),
         Seen.IDLE_TIMEOUT: Verdict(
             ErrorCode.API_STALLED,
             Disposition.OVER,
-            True,
+            Symptom.STALLED,
             "stopped generating: no further token within `idle_timeout_seconds`",
         ),
         # Another backend would need as long: the request is too big for the limit, and sending it
@@ -173,7 +180,7 @@ BY_SEEN: Mapping[Seen, Verdict] = MappingProxyType(
         Seen.TOTAL_TIMEOUT: Verdict(
             ErrorCode.API_TIMEOUT,
             Disposition.FINAL,
-            False,
+            None,
             "was still generating after `total_timeout_seconds`; ask for fewer tokens",
         ),
     }
@@ -185,6 +192,8 @@ def classify(backend: str, observation: Observation) -> BackendError:
     verdict = _verdict(observation)
     disposition = verdict.disposition
     sentence = verdict.sentence
+    # Whatever the failure was: a server that does not stop generating is of no use to anyone.
+    symptom = verdict.symptom if observation.slot_freed else Symptom.STALLED
     if observation.passed_on and disposition is not Disposition.FINAL:
         disposition = Disposition.FINAL
         sentence += "; a part of the text was already delivered"
@@ -192,9 +201,10 @@ def classify(backend: str, observation: Observation) -> BackendError:
         verdict.code,
         f"backend {backend} {sentence}",
         disposition=disposition,
-        backend_fault=verdict.backend_fault,
+        backend_fault=symptom is not None,
         details=_details(backend, observation),
         retry_after_seconds=observation.retry_after_seconds if verdict is BUSY else None,
+        symptom=symptom,
     )
 
 

@@ -35,11 +35,11 @@ class Limits:
     total_seconds: float
 
     @classmethod
-    def of(cls, config: ServerConfig) -> Limits:
-        """Return the limits set for a server."""
+    def of(cls, config: ServerConfig, stall_seconds: float) -> Limits:
+        """Return the limits set for a server, and for all in ``stall_timeout_seconds``."""
         return cls(
             config.first_token_timeout_seconds,
-            config.idle_timeout_seconds,
+            min(config.idle_timeout_seconds, stall_seconds),
             config.total_timeout_seconds,
         )
 
@@ -96,7 +96,9 @@ class Exchange:
         self.answering = False
         self.passed_on = False
         self.finished = trio.Event()
+        self.in_doubt = False
         self.looking: trio.CancelScope | None = None
+        self._waiting: trio.CancelScope | None = None
         self.completion: Completion | None = None
         self.error: Exception | None = None
 
@@ -117,6 +119,18 @@ class Exchange:
         self.finished.set()
         if self.looking is not None:
             self.looking.cancel()
+
+    def doubt(self) -> None:
+        """Have the server looked at now: others found it silent."""
+        self.in_doubt = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+    async def wait_until(self, deadline: float) -> None:
+        """Wait for the end, for a doubt, or for a time on trio's clock, whichever comes first."""
+        with trio.CancelScope(deadline=deadline) as self._waiting:
+            await self.finished.wait()
+        self._waiting = None
 
     def discard(self) -> None:
         """Pass nothing more on: what comes after an abort may be somebody else's text."""
@@ -187,10 +201,11 @@ class Guard(Protocol):
     """What a kind of server offers for watching and stopping a generation."""
 
     async def look(self, exchange: Exchange) -> Seen | float:
-        """Find out what the server does about a generation that is silent.
+        """Find out what the server does about a generation that is silent, or in doubt.
 
-        Notes progress in ``exchange.progress_at``. Returns why the generation is not worth waiting
-        for any longer; if it is, the seconds until the next look.
+        Notes progress in ``exchange.progress_at``, and settles ``exchange.in_doubt``. Returns why
+        the generation is not worth waiting for any longer; if it is, the seconds until the next
+        look.
         """
 
     async def stop(self, exchange: Exchange, reason: Seen | None) -> bool:
@@ -244,21 +259,23 @@ async def carry_out(exchange: Exchange, limits: Limits, guard: Guard) -> Complet
 async def _watch(exchange: Exchange, limits: Limits, guard: Guard) -> Seen | None:
     """Wait for the end of the exchange; return why it has to be stopped before, or None."""
     look_at = exchange.started_at + limits.look_seconds
-    while True:
+    while not exchange.finished.is_set():
         limit_at, _ = next_limit(exchange, limits)
-        with trio.move_on_at(min(limit_at, look_at)):
-            await exchange.finished.wait()
-            return None
+        if not exchange.in_doubt:
+            await exchange.wait_until(min(limit_at, look_at))
+        if exchange.finished.is_set():
+            break
         # The limit is computed anew, since tokens may have come and moved it.
         now = trio.current_time()
         limit_at, seen = next_limit(exchange, limits)
         if now >= limit_at:
             return seen
-        if now >= look_at:
+        if exchange.in_doubt or now >= look_at:
             found = await _look(exchange, limit_at, guard)
             if isinstance(found, Seen):
                 return found
             look_at = trio.current_time() + found
+    return None
 
 
 async def _look(exchange: Exchange, limit_at: float, guard: Guard) -> Seen | float:

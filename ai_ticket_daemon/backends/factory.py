@@ -9,24 +9,25 @@ from ai_ticket_daemon.backends.openai_client import OpenAIClient
 from ai_ticket_daemon.config.backends import BackendKind
 
 if TYPE_CHECKING:
-    from ai_ticket_daemon.backends.abort import AbortObserver, AbortReason
+    from collections.abc import Callable
+
+    from ai_ticket_daemon.backends.abort import AbortObserver
     from ai_ticket_daemon.backends.generation import BackendClient
     from ai_ticket_daemon.config.backends import ServerConfig
 
 
-def open_client(config: ServerConfig, *, on_abort: AbortObserver | None = None) -> BackendClient:
+def open_client(
+    config: ServerConfig, *, stall_seconds: Callable[[], float], on_abort: AbortObserver
+) -> BackendClient:
     """Return the client of a server; nothing is connected yet.
 
     Args:
         config: the server.
+        stall_seconds: the ``stall_timeout_seconds`` in force now.
         on_abort: is told of each generation that was aborted there; only KoboldCPP needs aborts.
     """
     match config.kind:
         case BackendKind.KOBOLDCPP:
-            return KoboldClient(config, on_abort=on_abort or _ignore)
+            return KoboldClient(config, stall_seconds=stall_seconds, on_abort=on_abort)
         case BackendKind.OPENAI:
-            return OpenAIClient(config)
-
-
-def _ignore(_reason: AbortReason, _freed: bool, /) -> None:
-    """Observe nothing."""
+            return OpenAIClient(config, stall_seconds=stall_seconds)

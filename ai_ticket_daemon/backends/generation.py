@@ -54,15 +54,24 @@ class BackendClient(Protocol):
             BackendError: the attempt failed; the error says how to treat it.
         """
 
-    async def probe(self) -> ProbeResult:
+    async def probe(self, *, identify: bool = False) -> ProbeResult:
         """Look at the server's health without taking a generation slot.
+
+        Args:
+            identify: read the model anew, even if it can hardly have changed.
 
         Raises:
             BackendError: it could not be reached or did not make sense.
         """
 
+    def doubt(self) -> None:
+        """The server has fallen silent: have a look at what runs there, and give up what is lost.
+
+        A generation that gets on, or whose server answers after all, is left alone.
+        """
+
     async def aclose(self) -> None:
-        """Close idle connections, if any."""
+        """Close idle connections, if any; generations that run go on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +79,8 @@ class ProbeResult:
     """What a server said of itself. ``None``: this kind of server does not tell.
 
     ``busy``: a generation runs there. ``waiting``: requests in the server's own queue.
-    ``uptime_seconds``: smaller than before means it restarted. ``credential_accepted`` False: the
-    configured credential is wrong.
+    ``uptime_seconds``, ``generations`` (how many it has made): smaller than before means it
+    restarted. ``credential_accepted`` False: the configured credential is wrong.
     """
 
     model: str | None
@@ -79,4 +88,5 @@ class ProbeResult:
     busy: bool | None = None
     waiting: int | None = None
     uptime_seconds: float | None = None
+    generations: int | None = None
     credential_accepted: bool = True

@@ -6,12 +6,23 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from ai_ticket_daemon.backends.expect import NOTHING_KNOWN, Identity, problem_of
+from ai_ticket_daemon.backends.signs import (
+    ConnectionLost,
+    CredentialRefused,
+    GenerationFailed,
+    GenerationStalled,
+    GenerationSucceeded,
+    ModelMissing,
+    ProbeAnswered,
+    ProbeFailed,
+    ProbeSilent,
+)
+
 if TYPE_CHECKING:
     from ai_ticket_daemon.backends.generation import ProbeResult
+    from ai_ticket_daemon.backends.signs import Sign
     from ai_ticket_daemon.config.backends import BackendsConfig
-
-INACTIVE_MODEL = "inactive"
-"""What KoboldCPP calls its model when it has none; the same in every spelling of its answers."""
 
 
 class HealthState(StrEnum):
@@ -23,10 +34,12 @@ class HealthState(StrEnum):
     """Answers, with the right model."""
     BUSY = "busy"
     """Answers, and generates; busy is not down."""
+    STUCK = "stuck"
+    """Answers, but a generation there makes no progress."""
     WRONG_MODEL = "wrong_model"
-    """Answers, but without a model, or with another one than configured."""
+    """Answers, but without a model, or with another one than it should have."""
     DOWN = "down"
-    """Refuses, stays silent or makes no sense."""
+    """Refuses, stays silent, makes no sense, or fails at whatever it is given."""
 
 
 _USABLE = frozenset({HealthState.READY, HealthState.BUSY})
@@ -37,7 +50,11 @@ class Health:
     """A server's state, why it is in it and since when (seconds, monotonic clock).
 
     ``successes`` and ``failures`` count probes in a row; only one of them is not 0.
-    ``usable_since`` is None unless generations may be sent there.
+    ``usable_since`` is None unless generations may be sent there. ``failed_events`` are those that
+    failed there since the last completion. ``held_until``: not to be used before, because it
+    answers probes and still does no work; ``setbacks`` counts such findings since the last
+    completion. ``identity`` is what it was when it was last as it should be. ``generations`` is
+    what the server counts itself; ``restarts`` what was noticed.
     """
 
     state: HealthState = HealthState.UNKNOWN
@@ -47,7 +64,13 @@ class Health:
     successes: int = 0
     failures: int = 0
     credential_accepted: bool = True
+    identity: Identity = NOTHING_KNOWN
     uptime_seconds: float | None = None
+    generations: int | None = None
+    restarts: int = 0
+    failed_events: frozenset[str] = frozenset()
+    setbacks: int = 0
+    held_until: float | None = None
 
     @property
     def usable(self) -> bool:
@@ -60,58 +83,138 @@ class Health:
         return not self.usable or self.failures > 0
 
 
-def after_probe(
-    health: Health,
-    result: ProbeResult,
-    *,
-    expected_model: str | None,
-    rules: BackendsConfig,
-    now: float,
-) -> Health:
-    """Return the health after a probe that was answered.
+def after(health: Health, sign: Sign, *, rules: BackendsConfig, now: float) -> Health:
+    """Return the health after ``sign`` was seen at ``now`` (seconds, monotonic).
 
-    A server that was never seen before is believed at once; one that was down has to answer
-    ``rise`` times in a row.
+    A server that was never seen before is believed at once, for better or worse.
     """
+    match sign:
+        case ProbeAnswered():
+            return _after_answer(health, sign, rules, now)
+        case ProbeFailed(reason):
+            missed = replace(health, failures=health.failures + 1, successes=0)
+            if health.state is not HealthState.UNKNOWN and missed.failures < rules.fall:
+                return missed
+            return _enter(missed, HealthState.DOWN, reason, now)
+        case ProbeSilent(reason) | ConnectionLost(reason):
+            lost = replace(health, failures=health.failures + 1, successes=0)
+            return _enter(lost, HealthState.DOWN, reason, now)
+        case CredentialRefused(reason):
+            refused = replace(health, credential_accepted=False)
+            return _enter(refused, HealthState.WRONG_MODEL, reason, now)
+        case ModelMissing(reason):
+            return _enter(health, HealthState.WRONG_MODEL, reason, now)
+        case GenerationStalled(reason):
+            return _set_back(health, HealthState.STUCK, reason, rules, now)
+        case GenerationFailed(event_id, reason):
+            # One event that fails again and again may be to blame itself: it counts once.
+            failed = replace(health, failed_events=health.failed_events | {event_id})
+            if len(failed.failed_events) < rules.fall:
+                return failed
+            reason = f"failed at {len(failed.failed_events)} events in a row; the last: {reason}"
+            return _set_back(failed, HealthState.DOWN, reason, rules, now)
+        case GenerationSucceeded():
+            well = replace(health, failed_events=frozenset(), setbacks=0, held_until=None)
+            if health.state is HealthState.STUCK:
+                return _enter(well, HealthState.READY, "a generation has ended", now)
+            return well
+
+
+def hold_seconds(setbacks: int, rules: BackendsConfig) -> float:
+    """Return how long a server that answers probes and does no work is left alone."""
+    longest = max(rules.failback_after_seconds, rules.probe_interval_seconds)
+    return float(min(longest, rules.probe_interval_seconds * 2.0 ** min(setbacks - 1, 32)))
+
+
+def _after_answer(
+    health: Health, answer: ProbeAnswered, rules: BackendsConfig, now: float
+) -> Health:
+    result = answer.result
+    restarted = _restarted(health, result)
+    worked = _worked_since(health, result)
     health = replace(
         health,
         successes=health.successes + 1,
         failures=0,
         credential_accepted=result.credential_accepted,
         uptime_seconds=result.uptime_seconds,
+        generations=result.generations,
     )
-    problem = _model_problem(result, expected_model)
+    if restarted:
+        # Another process: what the last one did wrong does not count, nor how long it was well.
+        health = replace(
+            health,
+            restarts=health.restarts + 1,
+            usable_since=None,
+            failed_events=frozenset(),
+            setbacks=0,
+            held_until=None,
+        )
+    problem = problem_of(result, answer.expected)
     if problem is not None:
         return _enter(health, HealthState.WRONG_MODEL, problem, now)
-    if health.state is HealthState.DOWN and health.successes < rules.rise:
-        return replace(health, reason=f"answers again, {health.successes} of {rules.rise} probes")
+    health = replace(health, identity=_identity(health, result))
+    held = health.held_until is not None and now < health.held_until
+    if health.state is HealthState.STUCK and not restarted and (held or not worked):
+        return health
+    if health.state is HealthState.DOWN:
+        if health.successes < rules.rise:
+            reason = f"answers again, {health.successes} of {rules.rise} probes"
+            return replace(health, reason=reason)
+        if held:
+            return health
     if result.busy:
         return _enter(health, HealthState.BUSY, "a generation runs", now)
     return _enter(health, HealthState.READY, "answers", now)
 
 
-def after_failed_probe(health: Health, reason: str, *, rules: BackendsConfig, now: float) -> Health:
-    """Return the health after a probe that failed; ``fall`` of them in a row mean down."""
-    health = replace(health, failures=health.failures + 1, successes=0)
-    if health.state is not HealthState.UNKNOWN and health.failures < rules.fall:
-        return health
-    return _enter(health, HealthState.DOWN, reason, now)
+def _restarted(health: Health, result: ProbeResult) -> bool:
+    uptime_back = (
+        health.uptime_seconds is not None
+        and result.uptime_seconds is not None
+        and result.uptime_seconds < health.uptime_seconds
+    )
+    count_back = (
+        health.generations is not None
+        and result.generations is not None
+        and result.generations < health.generations
+    )
+    return uptime_back or count_back
 
 
-def after_lost_connection(health: Health, reason: str, *, now: float) -> Health:
-    """Return the health after traffic was refused or cut: down at once, no counting."""
-    health = replace(health, failures=health.failures + 1, successes=0)
-    return _enter(health, HealthState.DOWN, reason, now)
+def _worked_since(health: Health, result: ProbeResult) -> bool:
+    """Whether a stuck server has got on: nothing runs there any more, or it counts one more.
+
+    Of a server that does not tell, only trying it can tell.
+    """
+    if not result.busy:
+        return True
+    return (
+        health.generations is not None
+        and result.generations is not None
+        and result.generations > health.generations
+    )
 
 
-def _model_problem(result: ProbeResult, expected_model: str | None) -> str | None:
-    if result.model is not None and result.model.rpartition("/")[2] == INACTIVE_MODEL:
-        return "has no model loaded"
-    if not result.credential_accepted:
-        return "does not accept the configured password, so its model cannot be checked"
-    if expected_model is not None and result.model != expected_model:
-        return f"serves the model {result.model!r}, not {expected_model!r}"
-    return None
+def _identity(health: Health, result: ProbeResult) -> Identity:
+    """What is not told now is as it was."""
+    return Identity(
+        health.identity.model if result.model is None else result.model,
+        health.identity.context_tokens if result.context_tokens is None else result.context_tokens,
+    )
+
+
+def _set_back(
+    health: Health, state: HealthState, reason: str, rules: BackendsConfig, now: float
+) -> Health:
+    setbacks = health.setbacks + 1
+    held = replace(
+        health,
+        setbacks=setbacks,
+        successes=0,
+        held_until=now + hold_seconds(setbacks, rules),
+    )
+    return _enter(held, state, reason, now)
 
 
 def _enter(health: Health, state: HealthState, reason: str, now: float) -> Health:

@@ -38,14 +38,18 @@ class KoboldClient:
 
     Args:
         config: the server.
+        stall_seconds: the ``stall_timeout_seconds`` in force now.
         on_abort: is told of each abort.
     """
 
-    def __init__(self, config: ServerConfig, *, on_abort: AbortObserver) -> None:
+    def __init__(
+        self, config: ServerConfig, *, stall_seconds: Callable[[], float], on_abort: AbortObserver
+    ) -> None:
         self._config = config
         self._on_abort = on_abort
         self._dialect = wire_dialect(config.dialect)
-        self._limits = Limits.of(config)
+        self._stall_seconds = stall_seconds
+        self._exchanges: set[Exchange] = set()
         self._wire = Wire(
             config.url,
             password=config.password,
@@ -69,12 +73,17 @@ class KoboldClient:
         except AttemptFailed as failure:
             raise classify(self.name, failure.observation) from failure
 
-    async def probe(self) -> ProbeResult:
+    async def probe(self, *, identify: bool = False) -> ProbeResult:
         """Look at the server's health; see :meth:`BackendClient.probe`."""
         try:
-            return await self._probe.probe()
+            return await self._probe.probe(identify=identify)
         except AttemptFailed as failure:
             raise classify(self.name, failure.observation) from failure
+
+    def doubt(self) -> None:
+        """Look at what runs there; see :meth:`BackendClient.doubt`."""
+        for exchange in self._exchanges:
+            exchange.doubt()
 
     async def aclose(self) -> None:
         """Do nothing but what the port asks: no connection is ever idle."""
@@ -95,18 +104,19 @@ class KoboldClient:
             stops=self._dialect.stops(request),
             on_delta=on_delta,
         )
+        limits = Limits.of(self._config, self._stall_seconds())
         guard = KoboldGuard(
-            self._wire,
-            genkey,
-            look_seconds=self._limits.look_seconds,
-            on_abort=self._on_abort,
+            self._wire, genkey, look_seconds=limits.look_seconds, on_abort=self._on_abort
         )
+        self._exchanges.add(exchange)
         try:
-            completion = await carry_out(exchange, self._limits, guard)
+            completion = await carry_out(exchange, limits, guard)
         except AttemptFailed as failure:
             raise AttemptFailed(
                 await self._examine(failure.observation, exchange, genkey)
             ) from failure
+        finally:
+            self._exchanges.discard(exchange)
         may_lack_model = completion.was_empty and completion.finish_reason == "length"
         if may_lack_model and not await self._probe.has_model():
             raise AttemptFailed.seen(Seen.NO_MODEL)

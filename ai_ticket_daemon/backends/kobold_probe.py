@@ -38,8 +38,8 @@ class KoboldProbe:
         self._credential_accepted = True
         self._context_tokens: int | None = None
 
-    async def probe(self) -> ProbeResult:
-        """Look at the server.
+    async def probe(self, *, identify: bool) -> ProbeResult:
+        """Look at the server, and read its model if it may have changed or ``identify`` says so.
 
         Raises:
             AttemptFailed: it did not answer sensibly.
@@ -48,7 +48,7 @@ class KoboldProbe:
         if self._perf is None or perf.restarted_since(self._perf):
             self.forget()
         self._perf = perf
-        if self._probes_to_identify == 0:
+        if identify or self._probes_to_identify == 0:
             await self._identify()
             self._probes_to_identify = IDENTIFY_EVERY
         self._probes_to_identify -= 1
@@ -58,6 +58,7 @@ class KoboldProbe:
             busy=not perf.idle,
             waiting=perf.queue,
             uptime_seconds=perf.uptime_seconds,
+            generations=perf.total_gens,
             credential_accepted=self._credential_accepted,
         )
 

@@ -29,14 +29,28 @@ if TYPE_CHECKING:
 
 MODELS_PATH = "/v1/models"
 _BROKEN_OFF = frozenset({Seen.NO_BYTE, Seen.BROKEN, Seen.CUT})
+_LOOK_TIMEOUT_SECONDS = 2.0
 _CONTEXT_KEYS = ("n_ctx", "max_model_len", "n_ctx_train")
 
 
 class SocketGuard:
     """Guards a generation that ends when its connection is closed, and tells nothing of itself."""
 
-    async def look(self, exchange: Exchange) -> Seen | float:  # noqa: ARG002
-        """There is nothing to be seen."""
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    async def look(self, exchange: Exchange) -> Seen | float:
+        """See :class:`Guard`: all there is to be seen is whether the server answers at all."""
+        if not exchange.in_doubt:
+            return math.inf
+        exchange.in_doubt = False
+        progress_at = exchange.progress_at
+        try:
+            await self._wire.call("GET", MODELS_PATH, timeout_seconds=_LOOK_TIMEOUT_SECONDS)
+        except AttemptFailed as failure:
+            silent = failure.observation.seen in (Seen.NO_REPLY, Seen.CONNECT_TIMEOUT)
+            if silent and exchange.progress_at == progress_at:
+                return Seen.NO_REPLY
         return math.inf
 
     async def stop(self, exchange: Exchange, reason: Seen | None) -> bool:  # noqa: ARG002
@@ -45,12 +59,18 @@ class SocketGuard:
 
 
 class OpenAIClient:
-    """Talks to one OpenAI-compatible server; see :class:`BackendClient` for the methods."""
+    """Talks to one OpenAI-compatible server; see :class:`BackendClient` for the methods.
 
-    def __init__(self, config: ServerConfig) -> None:
+    Args:
+        config: the server.
+        stall_seconds: the ``stall_timeout_seconds`` in force now.
+    """
+
+    def __init__(self, config: ServerConfig, *, stall_seconds: Callable[[], float]) -> None:
         self._config = config
         self._dialect = wire_dialect(config.dialect)
-        self._limits = Limits.of(config)
+        self._stall_seconds = stall_seconds
+        self._exchanges: set[Exchange] = set()
         self._model = config.model
         self._wire = Wire(
             # Such servers are often named with the path that their clients expect.
@@ -78,13 +98,17 @@ class OpenAIClient:
             stops=self._dialect.stops(request),
             on_delta=on_delta,
         )
+        limits = Limits.of(self._config, self._stall_seconds())
+        self._exchanges.add(exchange)
         try:
-            completion = await carry_out(exchange, self._limits, SocketGuard())
+            completion = await carry_out(exchange, limits, SocketGuard(self._wire))
         except AttemptFailed as failure:
             observation = replace(failure.observation, passed_on=exchange.passed_on)
             if observation.seen in _BROKEN_OFF:
                 observation = replace(observation, aftermath=await self._find_aftermath())
             raise classify(self.name, observation) from failure
+        finally:
+            self._exchanges.discard(exchange)
         usage = completion.usage
         if usage is None:
             usage = Usage(
@@ -95,7 +119,7 @@ class OpenAIClient:
         finish_reason = "stop" if completion.stopped else completion.finish_reason
         return GenerationResult(completion.text, finish_reason, usage)
 
-    async def probe(self) -> ProbeResult:
+    async def probe(self, *, identify: bool = False) -> ProbeResult:  # noqa: ARG002
         """Look at the server's health; see :meth:`BackendClient.probe`."""
         try:
             models = await self._wire.call("GET", MODELS_PATH)
@@ -106,6 +130,11 @@ class OpenAIClient:
             raise classify(self.name, failure.observation) from failure
         self._model = result.model
         return result
+
+    def doubt(self) -> None:
+        """Look at what runs there; see :meth:`BackendClient.doubt`."""
+        for exchange in self._exchanges:
+            exchange.doubt()
 
     async def aclose(self) -> None:
         """Close idle connections."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from ai_ticket_daemon.backends.observation import Aftermath, AttemptFailed, Seen
+from ai_ticket_daemon.backends.wire import CALL_TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.backends.wire import Wire
@@ -35,13 +36,13 @@ class Perf:
         return self.uptime_seconds < before.uptime_seconds or self.total_gens < before.total_gens
 
 
-async def read_perf(wire: Wire) -> Perf:
+async def read_perf(wire: Wire, *, timeout_seconds: float = CALL_TIMEOUT_SECONDS) -> Perf:
     """Ask the server.
 
     Raises:
         AttemptFailed: no sensible answer.
     """
-    return parse_perf(await wire.call("GET", PERF_PATH))
+    return parse_perf(await wire.call("GET", PERF_PATH, timeout_seconds=timeout_seconds))
 
 
 def parse_perf(value: dict[str, Any]) -> Perf:

@@ -5,90 +5,54 @@ All changes happen in synchronous methods, so no two tasks ever see half of one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+import random
+from typing import TYPE_CHECKING
 
 import trio
 
-from ai_ticket_daemon.backends.health import (
-    Health,
-    HealthState,
-    after_failed_probe,
-    after_lost_connection,
-    after_probe,
+from ai_ticket_daemon.backends.backend import Backend, PoolObserver, Slot
+from ai_ticket_daemon.backends.dispatch import choose, choose_other, has_other, serving
+from ai_ticket_daemon.backends.expect import expected_of
+from ai_ticket_daemon.backends.health import Health, HealthState, after
+from ai_ticket_daemon.backends.pause import pause_seconds
+from ai_ticket_daemon.backends.signs import (
+    ConnectionLost,
+    GenerationStalled,
+    GenerationSucceeded,
+    ProbeAnswered,
+    ProbeSilent,
+    sign_of,
 )
-from ai_ticket_daemon.backends.switch import ActiveRole, choose_role
+from ai_ticket_daemon.backends.switch import ActiveRole, Roles, choose_role, fail_back, pin, unpin
 from ai_ticket_daemon.config.backends import BackendRole
-from ai_ticket_daemon.errors import Disposition, ErrorCode
+from ai_ticket_daemon.errors import Disposition
 from ai_ticket_daemon.runtime.signal import Signal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+    from ai_ticket_daemon.backends.dispatch import Choice
     from ai_ticket_daemon.backends.generation import BackendClient, ProbeResult
+    from ai_ticket_daemon.backends.signs import Sign
     from ai_ticket_daemon.config.backends import BackendsConfig, ServerConfig
     from ai_ticket_daemon.errors import BackendError
 
-
-class PoolObserver(Protocol):
-    """Is told of what changes in the pool; logs it and counts it."""
-
-    def health_changed(self, backend: Backend, before: Health) -> None:
-        """``backend.health`` is another state than ``before``."""
-
-    def role_changed(self, before: ActiveRole, after: ActiveRole) -> None:
-        """Another role serves now: a failover or a failback."""
-
-
-@dataclass(slots=True, eq=False)
-class Backend:
-    """One server: what the conf file says of it and how it is doing. Compared by identity."""
-
-    config: ServerConfig
-    client: BackendClient
-    health: Health
-    in_flight: int = 0
-    removed: bool = False
-
-    @property
-    def name(self) -> str:
-        """The server's name in the conf file."""
-        return self.config.name
-
-    @property
-    def has_free_slot(self) -> bool:
-        """Whether one more generation may be sent there."""
-        return self.health.usable and self.in_flight < self.config.max_in_flight
-
-
-class Slot:
-    """The right to run one generation on one backend, until released."""
-
-    def __init__(self, backend: Backend, on_release: Callable[[], None]) -> None:
-        self.backend = backend
-        self._on_release: Callable[[], None] | None = on_release
-
-    def release(self) -> None:
-        """Give the slot back; a second call does nothing."""
-        if self._on_release is not None:
-            on_release = self._on_release
-            self.give_back()
-            on_release()
-
-    def give_back(self) -> None:
-        """Give the slot back unused: as if it had never been taken, so nobody is woken."""
-        self._on_release = None
-        self.backend.in_flight -= 1
+__all__ = ["Backend", "BackendPool", "PoolObserver", "Slot"]
 
 
 class BackendPool:
     """Hands out slots on the servers of the role that serves.
+
+    ``changed`` tells that an event might get a slot now, ``servers_changed`` that the list of
+    servers is another one or a client is idle for good, ``memory_changed`` that what should
+    outlive the process has changed.
 
     Args:
         settings: the ``[backends]`` section in force now.
         open_client: makes the client of a server.
         observer: is told of every change.
         clock: seconds, monotonic.
+        jitter: a random number from 0 to 1.
     """
 
     def __init__(
@@ -98,47 +62,69 @@ class BackendPool:
         open_client: Callable[[ServerConfig], BackendClient],
         observer: PoolObserver,
         clock: Callable[[], float] = trio.current_time,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         self._settings = settings
         self._open_client = open_client
         self._observer = observer
         self._clock = clock
+        self._jitter = jitter
         self._backends: dict[str, Backend] = {}
+        self._retired: list[tuple[Backend, BackendClient]] = []
         self.active = ActiveRole()
         self.changed = Signal()
         self.servers_changed = Signal()
+        self.memory_changed = Signal()
         self.apply(settings().servers)
 
     def __iter__(self) -> Iterator[Backend]:
         return iter(tuple(self._backends.values()))
 
-    def apply(self, servers: Sequence[ServerConfig]) -> list[Backend]:
-        """Make the pool hold just ``servers``, keeping what is known of unchanged ones.
+    def __getitem__(self, name: str) -> Backend:
+        """Return the server called ``name``; KeyError if there is none."""
+        return self._backends[name]
 
-        Generations that run on a removed server go on. Returns the removed backends, whose
-        clients are for the caller to close once nothing runs there.
+    # The list of servers.
+
+    def apply(self, servers: Sequence[ServerConfig]) -> None:
+        """Make the pool hold just ``servers``, keeping what is known of those at the same address.
+
+        Generations that run go on, also on a removed server, with the settings they began with.
         """
-        kept: dict[str, Backend] = {}
-        removed = []
+        before, self._backends = self._backends, {}
         for config in servers:
-            old = self._backends.pop(config.name, None)
-            if old is not None and old.config == config:
-                kept[config.name] = old
-                continue
-            if old is not None:
-                removed.append(old)
-            kept[config.name] = Backend(config, self._open_client(config), Health())
-        removed.extend(self._backends.values())
-        for backend in removed:
+            old = before.get(config.name)
+            if old is None or (old.config.url, old.config.kind) != (config.url, config.kind):
+                backend = Backend(config, self._open_client(config), Health())
+            else:
+                del before[config.name]
+                backend = old
+                if old.config != config:
+                    self._retired.append((old, old.client))
+                    old.config, old.client = config, self._open_client(config)
+            self._backends[config.name] = backend
+        for backend in before.values():
             backend.removed = True
-        self._backends = kept
+            self._retired.append((backend, backend.client))
+        if self.active.pinned is not None and self.active.pinned not in self._backends:
+            self.unpin()
         self.servers_changed.notify()
+        self.changed.notify()
         self._reconsider()
-        return removed
+
+    def take_idle_clients(self) -> list[BackendClient]:
+        """Return the clients of earlier settings that nothing runs on any more, for closing."""
+        idle = [client for backend, client in self._retired if not backend.slots[client]]
+        self._retired = [(b, client) for b, client in self._retired if b.slots[client]]
+        return idle
+
+    # Slots.
 
     @property
     def usable(self) -> bool:
-        """Whether any backend of any role may be used now."""
+        """Whether any server that may be used is usable now."""
+        if self.active.pinned is not None:
+            return any(b.health.usable for b in serving(self, self.active))
         return any(backend.health.usable for backend in self)
 
     @property
@@ -148,60 +134,183 @@ class BackendPool:
         return max(1.0, rules.rise * rules.probe_fast_interval_seconds)
 
     def acquire(self) -> Slot | None:
-        """Take a slot on the least loaded server of the active role; None if none is free."""
-        free = [b for b in self if b.config.role is self.active.role and b.has_free_slot]
-        if not free:
+        """Take a slot for the next event, whichever that is; None if none is free."""
+        return self._take(choose(tuple(self), self.active, spill=self._settings().spill_to_standby))
+
+    def exchange(self, slot: Slot, avoid: Collection[str]) -> Slot:
+        """Return a slot on another server than those in ``avoid``, or ``slot`` if there is none.
+
+        For an event that has failed there; call it before anything was sent.
+        """
+        if slot.backend.name not in avoid:
+            return slot
+        other = self._take(choose_other(tuple(self), self.active, avoid=avoid))
+        if other is None:
+            return slot
+        slot.give_back()
+        return other
+
+    def has_other(self, avoid: Collection[str]) -> bool:
+        """Whether an event that failed on ``avoid`` can be tried elsewhere."""
+        return has_other(tuple(self), self.active, avoid=avoid)
+
+    def _take(self, choice: Choice | None) -> Slot | None:
+        if choice is None:
             return None
-        backend = min(free, key=lambda b: b.in_flight / b.config.max_in_flight)
-        backend.in_flight += 1
-        return Slot(backend, self.changed.notify)
+        backend, guest = choice
+        if guest is not None:
+            self._observer.guest_sent(backend, guest)
+        return Slot(backend, guest, self._released)
+
+    def _released(self, slot: Slot) -> None:
+        if slot.client is not slot.backend.client or slot.backend.removed:
+            self.servers_changed.notify()
+        self.changed.notify()
+
+    # What is seen of the servers.
 
     def probed(self, backend: Backend, result: ProbeResult) -> None:
         """Take in what a probe found."""
-        health = after_probe(
-            backend.health,
-            result,
-            expected_model=backend.config.model,
-            rules=self._settings(),
-            now=self._clock(),
-        )
-        self._set(backend, health)
+        primaries = [
+            (b.name, b.health.identity) for b in self if b.config.role is BackendRole.PRIMARY
+        ]
+        match_primary = self._settings().match_primary
+        expected = expected_of(backend.config, primaries, match_primary=match_primary)
+        self.saw(backend, ProbeAnswered(result, expected))
 
-    def probe_failed(self, backend: Backend, reason: str) -> None:
-        """Take in that a probe was not answered, or not sensibly."""
-        self._set(
-            backend,
-            after_failed_probe(backend.health, reason, rules=self._settings(), now=self._clock()),
-        )
-
-    def attempt_failed(self, backend: Backend, error: BackendError) -> None:
-        """Take in how an attempt failed: only a lost connection says something of the server."""
-        if error.code is ErrorCode.API_CONNECTION_ERROR and error.disposition is not (
-            Disposition.SAME
-        ):
-            self._set(
-                backend, after_lost_connection(backend.health, error.message, now=self._clock())
-            )
-
-    def _set(self, backend: Backend, health: Health) -> None:
-        before, backend.health = backend.health, health
-        if before.state is not health.state:
+    def saw(self, backend: Backend, sign: Sign) -> None:
+        """Take in a sign of a server's health."""
+        rules, now = self._settings(), self._clock()
+        before = backend.health
+        backend.health = health = after(before, sign, rules=rules, now=now)
+        if health.restarts > before.restarts:
+            self._observer.restarted(backend)
+        if health.state is not before.state:
             self._observer.health_changed(backend, before)
+        if health.in_transition and not before.in_transition:
+            backend.doubted.notify()
+        if (health.state, health.setbacks) != (before.state, before.setbacks):
+            self.changed.notify()
+            self.memory_changed.notify()
+        if isinstance(sign, ProbeSilent | ConnectionLost):
+            for client in tuple(backend.slots):
+                client.doubt()
         self._reconsider()
 
+    def attempt_succeeded(self, slot: Slot) -> None:
+        """Take in that a server gave a completion."""
+        backend = slot.backend
+        backend.refusals, backend.paused_until = 0, None
+        health = backend.health
+        if health.setbacks or health.failed_events or health.state is HealthState.STUCK:
+            self.saw(backend, GenerationSucceeded())
+
+    def attempt_failed(self, slot: Slot, event_id: str, error: BackendError) -> None:
+        """Take in how an attempt failed: what it says of the server, or how long to leave it."""
+        backend = slot.backend
+        if error.disposition is Disposition.BUSY:
+            backend.refusals += 1
+            wait = pause_seconds(
+                backend.refusals, error.retry_after_seconds, self._jitter(), self._settings()
+            )
+            backend.paused_until = self._clock() + wait
+            self.changed.notify()
+            return
+        sign = sign_of(event_id, error)
+        if sign is not None:
+            self.saw(backend, sign)
+
+    def abort_ignored(self, name: str) -> None:
+        """Take in that a server goes on generating what nobody wants any more."""
+        backend = self._backends.get(name)
+        if backend is not None:
+            self.saw(backend, GenerationStalled("does not stop generating when told to"))
+
+    @property
+    def next_pause_ends_at(self) -> float | None:
+        """When the first pause of a busy server ends (seconds, monotonic); None without pauses."""
+        return min((b.paused_until for b in self if b.paused_until is not None), default=None)
+
+    def pause_left_seconds(self, backend: Backend) -> float:
+        """How long a busy server will be left alone from now; 0 for any other."""
+        return 0.0 if backend.paused_until is None else backend.paused_until - self._clock()
+
+    def end_pauses(self) -> None:
+        """End the pauses that are over, so that busy servers are tried again."""
+        now = self._clock()
+        for backend in self:
+            if backend.paused_until is not None and backend.paused_until <= now:
+                backend.paused_until = None
+                self.changed.notify()
+
+    # Who serves.
+
+    def pin(self, name: str) -> None:
+        """Let only the server ``name`` serve, usable or not, until :meth:`unpin`.
+
+        Raises:
+            KeyError: there is no such server.
+        """
+        role = self._backends[name].config.role
+        self._activate(pin(self.active, name, role, now=self._clock()))
+
+    def unpin(self) -> None:
+        """Let the rules decide again."""
+        if self.active.pinned is not None:
+            self._activate(unpin(self.active))
+            self._reconsider()
+
+    def failback(self) -> bool:
+        """Let the primaries serve again now; False if none is usable, or a server is pinned."""
+        if self.active.pinned is not None:
+            return False
+        if self.active.role is BackendRole.STANDBY:
+            if self._roles().primary_usable_since is None:
+                return False
+            self._activate(fail_back(self.active, now=self._clock()))
+        return True
+
+    def restore(self, active: ActiveRole, healths: Mapping[str, Health]) -> None:
+        """Take over what an earlier process knew; to be called before the first probe."""
+        for name, health in healths.items():
+            self._backends[name].health = health
+        if active.pinned is not None and active.pinned not in self._backends:
+            active = unpin(active)
+        self._activate(active)
+
     def _reconsider(self) -> None:
-        primaries = [b.health for b in self if b.config.role is BackendRole.PRIMARY]
-        standbys = [b.health for b in self if b.config.role is BackendRole.STANDBY]
-        since = [h.usable_since for h in primaries if h.usable_since is not None]
-        active = choose_role(
-            self.active,
-            primary_usable_since=min(since, default=None),
-            primary_unknown=any(h.state is HealthState.UNKNOWN for h in primaries),
-            standby_usable=any(h.usable for h in standbys),
-            rules=self._settings(),
-            now=self._clock(),
+        self._activate(
+            choose_role(self.active, self._roles(), rules=self._settings(), now=self._clock())
         )
-        if active is not self.active:
-            before, self.active = self.active, active
-            self._observer.role_changed(before, active)
-        self.changed.notify()
+
+    def _activate(self, after: ActiveRole) -> None:
+        before, self.active = self.active, after
+        if (after.role, after.pinned) != (before.role, before.pinned):
+            self._observer.role_changed(
+                before,
+                after,
+                from_backend=self._first_of(before),
+                to_backend=self._first_of(after),
+            )
+            self.changed.notify()
+        if after != before:
+            self.memory_changed.notify()
+
+    def _first_of(self, active: ActiveRole) -> str:
+        servers = serving(self, active)
+        usable = [b.name for b in servers if b.health.usable]
+        return next(iter(usable or [b.name for b in servers]), "none")
+
+    def _roles(self) -> Roles:
+        primaries = [b for b in self if b.config.role is BackendRole.PRIMARY]
+        standbys = [b for b in self if b.config.role is BackendRole.STANDBY]
+        since = [b.health.usable_since for b in primaries if b.health.usable_since is not None]
+        return Roles(
+            primary_usable_since=min(since, default=None),
+            primary_unknown=any(b.health.state is HealthState.UNKNOWN for b in primaries),
+            standby_usable=any(b.health.usable for b in standbys),
+            standby_exists=bool(standbys),
+            primary_trouble="; ".join(
+                f"{b.name} is {b.health.state}, {b.health.reason}" for b in primaries
+            ),
+        )

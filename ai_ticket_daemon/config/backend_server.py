@@ -140,6 +140,14 @@ class ServerConfig:
             live=True,
         ),
     )
+    context_tokens: int = field(
+        default=0,
+        metadata=setting(
+            integer(0, 100_000_000, "tokens"),
+            "Least context the server must have; with less it is not used. `0`: any will do.",
+            live=True,
+        ),
+    )
     connect_timeout_seconds: float = field(
         default=5.0,
         metadata=setting(seconds(0.01, 3600), "Longest time to connect.", live=True),

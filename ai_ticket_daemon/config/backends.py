@@ -12,7 +12,7 @@ from ai_ticket_daemon.config.backend_server import (
     Dialect,
     ServerConfig,
 )
-from ai_ticket_daemon.config.rules import choice, integer, list_of, seconds
+from ai_ticket_daemon.config.rules import boolean, choice, integer, list_of, seconds
 from ai_ticket_daemon.config.schema import Mistake, setting, table
 
 if TYPE_CHECKING:
@@ -80,6 +80,23 @@ class BackendsConfig:
         metadata=setting(
             seconds(0, 86_400),
             "How long a primary must have been healthy before `auto` returns to it.",
+            live=True,
+        ),
+    )
+    match_primary: bool = field(
+        default=True,
+        metadata=setting(
+            boolean,
+            "Use a standby without a `model` of its own only if it serves the primary's model, "
+            "with at least its context.",
+            live=True,
+        ),
+    )
+    spill_to_standby: bool = field(
+        default=False,
+        metadata=setting(
+            boolean,
+            "Let standbys help out while the primaries are busy with requests of others.",
             live=True,
         ),
     )

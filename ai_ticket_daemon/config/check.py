@@ -8,7 +8,6 @@ WITHOUT_EFFECT = (
     ("events", "max_batch"),
     ("store", "retention_seconds"),
     ("store", "lease_seconds"),
-    ("backends", "stall_timeout_seconds"),
 )
 """Keys that are checked, and whose feature a later version brings; harmless if ignored."""
 

@@ -50,6 +50,15 @@ def seconds(minimum: float, maximum: float) -> Rule[float]:
     return number(minimum, maximum, "seconds")
 
 
+def _read_boolean(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise not_a("true or false", value)
+    return value
+
+
+boolean = Rule("true or false", _read_boolean)
+
+
 def choice(choices: type[Choice]) -> Rule[Choice]:
     """Return the rule for one member of an enumeration, written as its value."""
     kind = "one of " + ", ".join(f'"{member}"' for member in choices)

@@ -25,7 +25,8 @@ class Attempt:
     """One try at a backend, with its times in seconds since the Unix epoch.
 
     ``error`` and ``message`` are None if it gave the completion. ``counted`` tells whether it used
-    up one of the event's attempts; ``backend_died`` whether the backend was lost under it.
+    up one of the event's attempts; ``backend_died`` whether the backend was lost under it;
+    ``elsewhere`` whether the next attempt is better made on another backend.
     """
 
     backend: str
@@ -35,6 +36,7 @@ class Attempt:
     message: str | None = None
     counted: bool = True
     backend_died: bool = False
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True)

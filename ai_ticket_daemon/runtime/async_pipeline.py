@@ -16,6 +16,7 @@ from ai_ticket_daemon.events.outcome import Failed, Outcome
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.runtime.board import Board
 from ai_ticket_daemon.runtime.observer import PipelineObserver
+from ai_ticket_daemon.runtime.retry import to_avoid
 from ai_ticket_daemon.runtime.signal import Signal
 from ai_ticket_daemon.runtime.worker import Run, Worker, abandoned_outcome
 
@@ -223,6 +224,7 @@ class AsyncInferencePipeline:
                     slot.give_back()
             if lease is None:
                 return
+            slot = self._pool.exchange(slot, to_avoid(lease.attempts))
             run = Run(lease)
             event_id = lease.event.event_id
             self._running[event_id] = run

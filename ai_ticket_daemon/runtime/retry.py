@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ai_ticket_daemon.errors import Disposition
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from ai_ticket_daemon.config.pipeline import PipelineConfig
     from ai_ticket_daemon.errors import BackendError
     from ai_ticket_daemon.events.outcome import Attempt
 
+_GOES_OVER = frozenset({Disposition.OVER, Disposition.OVER_ONCE})
 MAX_DEATHS = 2
 """Under so many lost backends an event counts as poison and is set aside."""
 
@@ -41,6 +42,8 @@ def decide(
     jitter: float,
     seconds_left: float,
     delta_passed_on: bool,
+    pause_seconds: float = 0.0,
+    elsewhere: bool = False,
 ) -> Retry | GiveUp:
     """Decide what follows a failed attempt.
 
@@ -54,6 +57,8 @@ def decide(
         jitter: a random number from 0 to 1.
         seconds_left: until the event's deadline.
         delta_passed_on: True if the client has already received a part of the completion.
+        pause_seconds: how long the backend, if it was busy, gets nothing from anybody.
+        elsewhere: True if another backend can take the event: then there is nothing to wait for.
     """
     if delta_passed_on:
         return GiveUp("a part of the completion was already delivered")
@@ -64,11 +69,39 @@ def decide(
     counted = sum(attempt.counted for attempt in attempts)
     if counted >= settings.max_attempts:
         return GiveUp(f"all {settings.max_attempts} attempts are used up")
-    backoff = min(settings.backoff_max_seconds, settings.backoff_seconds * 2 ** (len(attempts) - 1))
-    delay = max(jitter * backoff, error.retry_after_seconds or 0.0)
+    doubled = settings.backoff_seconds * 2 ** max(0, counted - 1)
+    backoff = min(settings.backoff_max_seconds, doubled)
+    if error.disposition is Disposition.BUSY:
+        delay = pause_seconds
+    elif elsewhere and goes_over(error):
+        delay = 0.0
+    else:
+        delay = max(jitter * backoff, error.retry_after_seconds or 0.0)
     if delay >= seconds_left:
         return GiveUp("the deadline leaves no time for another attempt")
     return Retry(delay)
+
+
+def with_attempt(attempts: tuple[Attempt, ...], attempt: Attempt) -> tuple[Attempt, ...]:
+    """Return ``attempts`` and one more; busy answers of one backend in a row are kept as one.
+
+    An event may meet hundreds of them, and they differ in their time only.
+    """
+    if attempts and not attempt.counted:
+        last = attempts[-1]
+        if not last.counted and (last.backend, last.error) == (attempt.backend, attempt.error):
+            return (*attempts[:-1], replace(attempt, started_at=last.started_at))
+    return (*attempts, attempt)
+
+
+def to_avoid(attempts: Iterable[Attempt]) -> frozenset[str]:
+    """Return the backends on which the event has shown that it had better go elsewhere."""
+    return frozenset(attempt.backend for attempt in attempts if attempt.elsewhere)
+
+
+def goes_over(error: BackendError) -> bool:
+    """Whether the next attempt is better made on another backend."""
+    return error.disposition in _GOES_OVER
 
 
 class RetryBudget:

@@ -9,10 +9,18 @@ from typing import TYPE_CHECKING
 import trio
 
 from ai_ticket_daemon.backends.generation import GenerationRequest
-from ai_ticket_daemon.errors import BackendError, Disposition, ErrorCode
+from ai_ticket_daemon.errors import BackendError, Disposition, ErrorCode, Symptom
 from ai_ticket_daemon.events.outcome import Attempt, Failed, Succeeded
 from ai_ticket_daemon.events.state import EventState
-from ai_ticket_daemon.runtime.retry import GiveUp, Retry, RetryBudget, decide
+from ai_ticket_daemon.runtime.retry import (
+    GiveUp,
+    Retry,
+    RetryBudget,
+    decide,
+    goes_over,
+    to_avoid,
+    with_attempt,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +90,7 @@ class Worker:
                 slot.release()
             attempt = _describe(result, slot, started_at, self.now())
             with trio.CancelScope(shield=True), trio.fail_after(WRITE_SECONDS):
-                await self._settle(run, result, attempt)
+                await self._settle(run, slot, result, attempt)
 
     async def _attempt(self, run: Run, slot: Slot) -> GenerationResult | BackendError | _Stopped:
         if run.abandoned:
@@ -97,11 +105,9 @@ class Worker:
         run.scope.deadline = trio.current_time() + (event.deadline_at - self.now())
         with run.scope:
             try:
-                return await slot.backend.client.generate(
-                    request, pass_on if event.stream else None
-                )
+                result = await slot.client.generate(request, pass_on if event.stream else None)
             except BackendError as error:
-                self.pool.attempt_failed(slot.backend, error)
+                self.pool.attempt_failed(slot, event.event_id, error)
                 return error
             except Exception as error:  # noqa: BLE001 - the edge of one event: others go on
                 self.observer.worker_crashed(event, error)
@@ -111,13 +117,19 @@ class Worker:
                     disposition=Disposition.FINAL,
                     backend_fault=False,
                 )
+            self.pool.attempt_succeeded(slot)
+            return result
         return _Stopped(abandoned=run.abandoned)
 
     async def _settle(
-        self, run: Run, result: GenerationResult | BackendError | _Stopped, attempt: Attempt
+        self,
+        run: Run,
+        slot: Slot,
+        result: GenerationResult | BackendError | _Stopped,
+        attempt: Attempt,
     ) -> None:
         event = run.lease.event
-        attempts = (*run.lease.attempts, attempt)
+        attempts = with_attempt(run.lease.attempts, attempt)
         self.observer.attempt_ended(event, attempt)
         if isinstance(result, _Stopped):
             if result.abandoned:
@@ -125,10 +137,13 @@ class Worker:
             else:
                 await self._end(run, EventState.EXPIRED, _out_of_time(run, attempts))
         elif isinstance(result, BackendError):
-            decision = self._decide(run, result, attempts)
+            decision = self._decide(run, slot, result, attempts)
             if isinstance(decision, Retry):
                 self.observer.retry_scheduled(event, attempt, decision.delay_seconds)
-                await self._put_back(run, self.now() + decision.delay_seconds, attempts)
+                # The pool lets a busy backend rest; another one may take the event meanwhile.
+                busy = result.disposition is Disposition.BUSY
+                delay_seconds = 0.0 if busy else decision.delay_seconds
+                await self._put_back(run, self.now() + delay_seconds, attempts)
             else:
                 await self._end(run, EventState.FAILED, _failed(result, attempts, decision))
         else:
@@ -146,9 +161,10 @@ class Worker:
             )
 
     def _decide(
-        self, run: Run, error: BackendError, attempts: tuple[Attempt, ...]
+        self, run: Run, slot: Slot, error: BackendError, attempts: tuple[Attempt, ...]
     ) -> Retry | GiveUp:
         settings = self.settings()
+        elsewhere = self.pool.has_other(to_avoid(attempts))
         decision = decide(
             error,
             attempts,
@@ -156,8 +172,12 @@ class Worker:
             jitter=self.jitter(),
             seconds_left=run.lease.event.deadline_at - self.now(),
             delta_passed_on=run.delta_passed_on,
+            pause_seconds=self.pool.pause_left_seconds(slot.backend),
+            elsewhere=elsewhere,
         )
-        costs_budget = attempts[-1].counted
+        # The budget protects a sick backend from more load; one that is lost gets none anyway.
+        spared = error.symptom is Symptom.LOST or (elsewhere and goes_over(error))
+        costs_budget = attempts[-1].counted and not spared
         if (
             isinstance(decision, Retry)
             and costs_budget
@@ -210,6 +230,7 @@ def _describe(
             message=result.message,
             counted=result.disposition is not Disposition.BUSY,
             backend_died=result.disposition is Disposition.OVER_ONCE,
+            elsewhere=goes_over(result),
         )
     if isinstance(result, _Stopped):
         code = ErrorCode.CANCELLED if result.abandoned else ErrorCode.DEADLINE_EXCEEDED

@@ -98,6 +98,14 @@ class Metrics:
         self.kobold_aborts = self._counter(
             "kobold_aborts", "Generations that were made to stop.", "backend", "reason"
         )
+        self.kobold_guests = self._counter(
+            "kobold_guests",
+            "Events sent to a backend whose role does not serve.",
+            "backend", "reason",
+        )  # fmt: skip
+        self.kobold_backend_restarts = self._counter(
+            "kobold_backend_restarts", "Restarts of a backend that were noticed.", "backend"
+        )
         self.config_reloads = self._counter(
             "config_reloads", "Reloads asked for, applied or refused.", "result"
         )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ai_ticket_daemon.backends.backend import Backend, GuestReason
     from ai_ticket_daemon.backends.health import Health
-    from ai_ticket_daemon.backends.pool import Backend
     from ai_ticket_daemon.backends.switch import ActiveRole
 
 
@@ -16,5 +16,13 @@ class SilentPoolObserver:
     def health_changed(self, backend: Backend, before: Health) -> None:
         """Ignore it."""
 
-    def role_changed(self, before: ActiveRole, after: ActiveRole) -> None:
+    def restarted(self, backend: Backend) -> None:
+        """Ignore it."""
+
+    def role_changed(
+        self, before: ActiveRole, after: ActiveRole, *, from_backend: str, to_backend: str
+    ) -> None:
+        """Ignore it."""
+
+    def guest_sent(self, backend: Backend, reason: GuestReason) -> None:
         """Ignore it."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from ai_ticket_daemon.backends.abort import AbortReason
+    from ai_ticket_daemon.backends.backend import Backend, GuestReason
     from ai_ticket_daemon.backends.generation import (
         BackendClient,
         GenerationRequest,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
         ProbeResult,
     )
     from ai_ticket_daemon.backends.health import Health
-    from ai_ticket_daemon.backends.pool import Backend
     from ai_ticket_daemon.backends.switch import ActiveRole
     from ai_ticket_daemon.config.backends import ServerConfig
     from ai_ticket_daemon.events.event import Event
@@ -159,17 +159,35 @@ class PoolTelemetry:
         if not freed:
             self._log.warning("abort_without_effect", backend=backend, reason=reason.value)
 
-    def role_changed(self, before: ActiveRole, after: ActiveRole) -> None:
-        """Log and count a failover or a failback."""
-        self._metrics.kobold_failovers.labels(
-            before.role.value, after.role.value, after.reason
-        ).inc()
+    def restarted(self, backend: Backend) -> None:
+        """Log and count a restart of a server."""
+        self._metrics.kobold_backend_restarts.labels(backend.name).inc()
+        self._log.warning("backend_restarted", backend=backend.name)
+
+    def role_changed(
+        self, before: ActiveRole, after: ActiveRole, *, from_backend: str, to_backend: str
+    ) -> None:
+        """Log a pin; log and count a failover or a failback."""
+        if before.pinned != after.pinned:
+            self._log.warning("pin_changed", pinned=after.pinned, reason=after.detail)
+        if before.role is after.role:
+            return
+        self._metrics.kobold_failovers.labels(from_backend, to_backend, after.reason.value).inc()
         failover = after.role is BackendRole.STANDBY
         self._log.warning(
             "failover" if failover else "failback",
             role=after.role.value,
-            reason=after.reason,
+            from_backend=from_backend,
+            to_backend=to_backend,
+            cause=after.reason.value,
+            reason=after.detail,
+            relapses=after.relapses,
         )
+
+    def guest_sent(self, backend: Backend, reason: GuestReason) -> None:
+        """Log and count an event sent to a server whose role does not serve."""
+        self._metrics.kobold_guests.labels(backend.name, reason.value).inc()
+        self._log.info("guest_sent", backend=backend.name, cause=reason.value)
 
 
 class InstrumentedClient:
@@ -242,12 +260,12 @@ class InstrumentedClient:
             )
             metrics.kobold_requests.labels(self.name, dialect, outcome).inc()
 
-    async def probe(self) -> ProbeResult:
+    async def probe(self, *, identify: bool = False) -> ProbeResult:
         """See :meth:`BackendClient.probe`."""
         started_at = trio.current_time()
         result = "timeout"
         try:
-            found = await self._client.probe()
+            found = await self._client.probe(identify=identify)
         except BackendError:
             result = "failed"
             raise
@@ -258,6 +276,10 @@ class InstrumentedClient:
             self._metrics.kobold_probe_duration.labels(self.name, result).observe(
                 trio.current_time() - started_at
             )
+
+    def doubt(self) -> None:
+        """See :meth:`BackendClient.doubt`."""
+        self._client.doubt()
 
     async def aclose(self) -> None:
         """See :meth:`BackendClient.aclose`."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ai_ticket_daemon.backends.dispatch import serving
 from ai_ticket_daemon.events.state import EventState
 
 if TYPE_CHECKING:
@@ -62,6 +63,6 @@ async def _look(
         metrics.pipeline_queue_depth.labels(state.value).set(counts[state])
     oldest = await store.oldest_queued_at()
     metrics.pipeline_oldest_queued.set(0 if oldest is None else time.time() - oldest)
+    active = serving(pool, pool.active)
     for backend in pool:
-        active = backend.config.role is pool.active.role
-        metrics.kobold_backend_active.labels(backend.name).set(active)
+        metrics.kobold_backend_active.labels(backend.name).set(backend in active)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.config.backends import ServerConfig
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class FakeClient:
     """A backend client that answers after ``seconds`` with the last message, upper case.
 
@@ -34,6 +34,7 @@ class FakeClient:
     running: int = 0
     most_running: int = 0
     aborted: int = 0
+    doubts: int = 0
 
     @property
     def name(self) -> str:
@@ -64,7 +65,11 @@ class FakeClient:
             self.running -= 1
         return GenerationResult(" ".join(words), "stop", Usage(len(words), len(words)))
 
-    async def probe(self) -> ProbeResult:
+    def doubt(self) -> None:
+        """Count it."""
+        self.doubts += 1
+
+    async def probe(self, *, identify: bool = False) -> ProbeResult:  # noqa: ARG002
         """Answer, or raise ``probe_error``."""
         await trio.lowlevel.checkpoint()
         if self.probe_error is not None:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ai_ticket_daemon.backends.factory import open_client
-from ai_ticket_daemon.backends.generation import GenerationRequest
+from ai_ticket_daemon.backends import factory
+from ai_ticket_daemon.backends.generation import BackendClient, GenerationRequest
 from ai_ticket_daemon.config.backends import Dialect, ServerConfig
 from ai_ticket_daemon.config.secret import Secret
 from ai_ticket_daemon.errors import BackendError, Disposition, ErrorCode
@@ -21,6 +21,12 @@ QUICK = KoboldSettings().scaled(0.1)
 def asks(text: str = "hello", *, stream: bool = False, max_tokens: int = 8) -> GenerationRequest:
     return GenerationRequest(
         (Message(Role.USER, text),), Sampling(max_tokens=max_tokens), stream=stream
+    )
+
+
+def open_client(config: ServerConfig) -> BackendClient:
+    return factory.open_client(
+        config, stall_seconds=lambda: 60.0, on_abort=lambda _reason, _freed: None
     )
 
 

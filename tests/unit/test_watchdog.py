@@ -157,7 +157,7 @@ class _HangsAfter(FakeClient):
         super().__init__(PRIMARY)
         self.left = probes
 
-    async def probe(self) -> ProbeResult:
+    async def probe(self, *, identify: bool = False) -> ProbeResult:
         self.left -= 1
         if self.left < 0:
             with trio.CancelScope(shield=True):

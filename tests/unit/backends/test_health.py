@@ -1,102 +1,214 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from ai_ticket_daemon.backends.expect import Expected, Identity, expected_of, problem_of
 from ai_ticket_daemon.backends.generation import ProbeResult
-from ai_ticket_daemon.backends.health import (
-    Health,
-    HealthState,
-    after_failed_probe,
-    after_lost_connection,
-    after_probe,
+from ai_ticket_daemon.backends.health import Health, HealthState, after
+from ai_ticket_daemon.backends.signs import (
+    ConnectionLost,
+    CredentialRefused,
+    GenerationFailed,
+    GenerationStalled,
+    GenerationSucceeded,
+    ModelMissing,
+    ProbeAnswered,
+    ProbeFailed,
+    ProbeSilent,
+    Sign,
 )
-from ai_ticket_daemon.config.backends import BackendsConfig, ServerConfig
+from ai_ticket_daemon.config.backends import BackendRole, BackendsConfig, ServerConfig
 
-RULES = BackendsConfig(servers=(ServerConfig(name="p", url="http://127.0.0.1:1"),), rise=2, fall=3)
-WELL = ProbeResult(model="koboldcpp/m", busy=False)
-
-
-def probed(health: Health, result: ProbeResult = WELL, now: float = 0, model: str = "") -> Health:
-    return after_probe(health, result, expected_model=model or None, rules=RULES, now=now)
-
-
-def missed(health: Health, now: float = 0) -> Health:
-    return after_failed_probe(health, "silent", rules=RULES, now=now)
-
-
-def test_a_server_never_seen_is_believed_at_its_first_answer() -> None:
-    assert probed(Health()).state is HealthState.READY
+RULES = BackendsConfig(
+    servers=(ServerConfig(name="p", url="http://127.0.0.1:1"),),
+    rise=2,
+    fall=3,
+    probe_interval_seconds=2,
+    failback_after_seconds=30,
+)
+WELL = ProbeResult(model="koboldcpp/m", busy=False, uptime_seconds=100, generations=5)
+BUSY = replace(WELL, busy=True)
+S = HealthState
 
 
-def test_a_server_never_seen_is_down_at_its_first_silence() -> None:
-    assert missed(Health()).state is HealthState.DOWN
+def seen(health: Health, *signs: Sign, now: float = 0) -> Health:
+    for sign in signs:
+        health = after(health, sign, rules=RULES, now=now)
+    return health
 
 
-def test_a_server_that_was_well_is_down_after_as_many_misses_as_fall_says() -> None:
-    health = probed(Health())
-    states = []
-    for _ in range(3):
-        health = missed(health)
-        states.append(health.state)
-    assert states == [HealthState.READY, HealthState.READY, HealthState.DOWN]
-    assert health.reason == "silent"
+def answered(result: ProbeResult = WELL, model: str | None = None) -> ProbeAnswered:
+    return ProbeAnswered(result, Expected(model))
 
 
-def test_one_answer_between_misses_starts_the_count_anew() -> None:
-    health = missed(missed(probed(Health())))
-    assert missed(missed(probed(health))).usable
+MISSED, SILENT, LOST = ProbeFailed("refused"), ProbeSilent("silent"), ConnectionLost("reset")
+OK, WORKS = answered(), answered(BUSY)
+STALLED, DONE = GenerationStalled("no token"), GenerationSucceeded()
 
 
-def test_a_server_that_was_down_is_used_after_as_many_answers_as_rise_says() -> None:
-    health = probed(missed(Health()))
-    assert health.state is HealthState.DOWN
-    assert health.reason == "answers again, 1 of 2 probes"
-    assert probed(health).state is HealthState.READY
-
-
-def test_a_lost_connection_counts_at_once() -> None:
-    health = after_lost_connection(probed(Health()), "refused", now=5)
-    assert (health.state, health.reason, health.since) == (HealthState.DOWN, "refused", 5)
-
-
-def test_busy_is_usable_and_does_not_end_the_time_of_being_usable() -> None:
-    health = probed(Health(), now=1)
-    health = probed(health, ProbeResult(model="koboldcpp/m", busy=True), now=7)
-    assert health.state is HealthState.BUSY
-    assert health.since == 7
-    assert health.usable_since == 1
+def failed(event: str) -> GenerationFailed:
+    return GenerationFailed(event, "answered 500")
 
 
 @pytest.mark.parametrize(
-    ("result", "expected", "reason"),
+    ("signs", "state"),
     [
-        (ProbeResult(model="inactive"), "", "has no model loaded"),
-        (ProbeResult(model="koboldcpp/inactive"), "", "has no model loaded"),
-        (ProbeResult(model="b"), "a", "serves the model 'b', not 'a'"),
-        (
-            ProbeResult(model="koboldcpp/koboldcpp", credential_accepted=False),
-            "",
-            "does not accept the configured password, so its model cannot be checked",
+        pytest.param([OK], S.READY, id="the first answer is believed"),
+        pytest.param([MISSED], S.DOWN, id="the first refusal is believed"),
+        pytest.param([OK, MISSED, MISSED], S.READY, id="misses below fall"),
+        pytest.param([OK, MISSED, MISSED, MISSED], S.DOWN, id="fall misses"),
+        pytest.param([OK, MISSED, MISSED, OK, MISSED, MISSED], S.READY, id="the count starts anew"),
+        pytest.param([OK, SILENT], S.DOWN, id="silence counts at once"),
+        pytest.param([OK, LOST], S.DOWN, id="a lost connection counts at once"),
+        pytest.param([OK, LOST, OK], S.DOWN, id="answers below rise"),
+        pytest.param([OK, LOST, OK, OK], S.READY, id="rise answers"),
+        pytest.param([OK, LOST, OK, MISSED, OK], S.DOWN, id="rise has to be in a row"),
+        pytest.param([OK, WORKS], S.BUSY, id="busy is not down"),
+        pytest.param([WORKS, OK], S.READY, id="and ends"),
+        pytest.param([OK, CredentialRefused("401")], S.WRONG_MODEL, id="credential refused"),
+        pytest.param([OK, ModelMissing("empty")], S.WRONG_MODEL, id="empty text"),
+        pytest.param([OK, ModelMissing("empty"), OK], S.READY, id="model back: at once"),
+        pytest.param([OK, failed("a"), failed("b")], S.READY, id="failures below fall"),
+        pytest.param([OK, failed("a"), failed("b"), failed("c")], S.DOWN, id="fall failures"),
+        pytest.param([OK, *[failed("a")] * 9], S.READY, id="one event counts once"),
+        pytest.param(
+            [OK, failed("a"), failed("b"), DONE, failed("c")], S.READY, id="a completion clears"
         ),
+        pytest.param([OK, STALLED], S.STUCK, id="a stall counts at once"),
+        pytest.param([OK, STALLED, WORKS, WORKS], S.STUCK, id="stuck, and still generates"),
+        pytest.param([OK, STALLED, DONE], S.READY, id="stuck, and then a completion"),
+        pytest.param([OK, STALLED, LOST], S.DOWN, id="stuck, and then dead"),
     ],
 )
-def test_a_server_with_the_wrong_model_is_not_used(
-    result: ProbeResult, expected: str, reason: str
-) -> None:
-    health = probed(probed(Health()), result, model=expected)
-    assert health.state is HealthState.WRONG_MODEL
-    assert health.reason == reason
-    assert not health.usable
-    assert health.usable_since is None
+def test_the_state_after_a_row_of_signs(signs: list[Sign], state: HealthState) -> None:
+    assert seen(Health(), *signs).state is state
 
 
-def test_the_expected_model_is_ready() -> None:
-    assert probed(Health(), ProbeResult(model="a"), model="a").usable
+def test_a_stuck_server_is_used_again_once_it_shows_progress_and_its_hold_is_over() -> None:
+    stuck = seen(Health(), OK, STALLED, now=10)
+    assert stuck.held_until == 12
+    assert seen(stuck, OK, now=11).state is S.STUCK
+    assert seen(stuck, OK, now=12).state is S.READY
+    one_more = answered(replace(BUSY, generations=6))
+    assert seen(stuck, WORKS, now=60).state is S.STUCK
+    assert seen(stuck, one_more, now=60).state is S.BUSY
+
+
+def test_the_hold_grows_with_each_setback_until_a_completion() -> None:
+    health, holds = seen(Health(), OK), []
+    for now in (100, 200, 300, 400, 500, 600):
+        health = seen(health, STALLED, now=now)
+        assert health.held_until is not None
+        holds.append(health.held_until - now)
+        health = seen(health, OK, now=now + 99)
+        assert health.usable
+    assert holds == [2, 4, 8, 16, 30, 30]
+    assert seen(health, DONE, STALLED, now=700).held_until == 702
+
+
+def test_a_server_that_fails_at_every_event_is_tried_again_after_its_hold() -> None:
+    health = seen(Health(), OK, failed("a"), failed("b"), failed("c"), now=10)
+    assert health.reason == "failed at 3 events in a row; the last: answered 500"
+    assert seen(health, OK, OK, OK, now=11).state is S.DOWN
+    again = seen(health, OK, OK, now=12)
+    assert again.usable
+    assert seen(again, failed("d"), now=12).held_until == 16
+    assert seen(again, DONE).failed_events == frozenset()
+
+
+@pytest.mark.parametrize(
+    "result", [replace(WELL, uptime_seconds=1), replace(WELL, uptime_seconds=None, generations=0)]
+)
+def test_a_restart_is_noticed_and_clears_what_the_old_process_did(result: ProbeResult) -> None:
+    health = seen(Health(), OK, now=1)
+    assert health.usable_since == 1
+    health = seen(health, STALLED, answered(result), now=9)
+    assert (health.state, health.restarts, health.setbacks) == (S.READY, 1, 0)
+    assert health.usable_since == 9
+
+
+def test_a_restart_between_two_probes_starts_the_time_of_being_usable_anew() -> None:
+    health = seen(seen(Health(), OK, now=1), answered(replace(WELL, uptime_seconds=0.1)), now=9)
+    assert (health.state, health.usable_since, health.restarts) == (S.READY, 9, 1)
+
+
+def test_busy_does_not_end_the_time_of_being_usable() -> None:
+    health = seen(seen(Health(), OK, now=1), WORKS, now=7)
+    assert (health.state, health.since, health.usable_since) == (S.BUSY, 7, 1)
 
 
 def test_probes_come_faster_while_the_state_is_in_doubt() -> None:
     assert Health().in_transition
-    well = probed(Health())
+    well = seen(Health(), OK)
     assert not well.in_transition
-    assert missed(well).in_transition
-    assert missed(Health()).in_transition
+    assert seen(well, MISSED).in_transition
+    assert seen(well, STALLED).in_transition
+
+
+@pytest.mark.parametrize(
+    ("result", "expected", "problem"),
+    [
+        (ProbeResult("inactive"), Expected(), "has no model loaded"),
+        (ProbeResult("koboldcpp/inactive"), Expected(), "has no model loaded"),
+        (ProbeResult("b"), Expected("a"), "serves the model 'b', not 'a'"),
+        (ProbeResult("a"), Expected("a"), None),
+        (
+            ProbeResult(None, credential_accepted=False),
+            Expected(),
+            "does not accept the configured password, so its model cannot be checked",
+        ),
+        (
+            ProbeResult("koboldcpp/b"),
+            Expected(like="koboldcpp/a", of="p"),
+            (
+                "serves the model 'koboldcpp/b', but the primary p 'koboldcpp/a'; "
+                "if that is wanted, set this server's `model`"
+            ),
+        ),
+        (ProbeResult("/models/A.gguf"), Expected(like="koboldcpp/a", of="p"), None),
+        (
+            ProbeResult("a", 2048),
+            Expected(like="a", least_context_tokens=4096, of="p"),
+            "has a context of 2048 tokens, less than the 4096 of the primary p",
+        ),
+        (
+            ProbeResult("a", 2048),
+            Expected(least_context_tokens=4096),
+            "has a context of 2048 tokens, less than the 4096 of `context_tokens`",
+        ),
+        (ProbeResult("a", 8192), Expected(like="a", least_context_tokens=4096, of="p"), None),
+        (ProbeResult("a", None), Expected(least_context_tokens=4096), None),
+    ],
+)
+def test_what_a_server_is_decides_whether_it_is_used(
+    result: ProbeResult, expected: Expected, problem: str | None
+) -> None:
+    assert problem_of(result, expected) == problem
+    health = after(seen(Health(), OK), ProbeAnswered(result, expected), rules=RULES, now=1)
+    assert health.usable is (problem is None)
+    if problem is not None:
+        assert (health.state, health.reason, health.usable_since) == (S.WRONG_MODEL, problem, None)
+        assert health.identity == Identity("koboldcpp/m")
+
+
+@pytest.mark.parametrize(
+    ("role", "model", "context", "match", "expected"),
+    [
+        (BackendRole.STANDBY, None, 0, True, Expected(None, "m", 2048, "p")),
+        (BackendRole.STANDBY, None, 512, True, Expected(None, "m", 512, "p")),
+        (BackendRole.STANDBY, "other", 0, True, Expected("other")),
+        (BackendRole.STANDBY, None, 0, False, Expected()),
+        (BackendRole.PRIMARY, None, 0, True, Expected()),
+        (BackendRole.PRIMARY, "own", 99, True, Expected("own", None, 99)),
+    ],
+)
+def test_a_standby_has_to_be_like_the_primary_unless_the_conf_file_says_otherwise(
+    role: BackendRole, model: str | None, context: int, match: bool, expected: Expected
+) -> None:
+    server = ServerConfig(
+        name="s", url="http://127.0.0.1:2", role=role, model=model, context_tokens=context
+    )
+    primaries = [("not seen yet", Identity()), ("p", Identity("m", 2048))]
+    assert expected_of(server, primaries, match_primary=match) == expected

@@ -14,7 +14,7 @@ from ai_ticket_daemon.backends import prober
 from ai_ticket_daemon.backends.pool import BackendPool
 from ai_ticket_daemon.config.backends import BackendRole, BackendsConfig, ServerConfig
 from ai_ticket_daemon.config.pipeline import PipelineConfig
-from ai_ticket_daemon.errors import BackendError, Disposition, ErrorCode, RequestRefused
+from ai_ticket_daemon.errors import BackendError, Disposition, ErrorCode, RequestRefused, Symptom
 from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
 from ai_ticket_daemon.events.outcome import Failed, Outcome, Succeeded
 from ai_ticket_daemon.events.state import EventState
@@ -58,6 +58,7 @@ def failure(
         disposition=disposition,
         backend_fault=True,
         retry_after_seconds=retry_after_seconds,
+        symptom=Symptom.LOST if code is ErrorCode.API_CONNECTION_ERROR else None,
     )
 
 

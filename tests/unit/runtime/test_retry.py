@@ -1,11 +1,20 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ai_ticket_daemon.config.pipeline import PipelineConfig
 from ai_ticket_daemon.errors import BackendError, Disposition, ErrorCode
 from ai_ticket_daemon.events.outcome import Attempt
-from ai_ticket_daemon.runtime.retry import GiveUp, Retry, RetryBudget, decide
+from ai_ticket_daemon.runtime.retry import (
+    GiveUp,
+    Retry,
+    RetryBudget,
+    decide,
+    to_avoid,
+    with_attempt,
+)
 
 SETTINGS = PipelineConfig(max_attempts=3, backoff_seconds=1, backoff_max_seconds=8)
 
@@ -36,21 +45,54 @@ def after(
     jitter: float = 1.0,
     seconds_left: float = 100,
     delta_passed_on: bool = False,
+    pause_seconds: float = 0.0,
+    elsewhere: bool = False,
+    settings: PipelineConfig = SETTINGS,
 ) -> Retry | GiveUp:
     return decide(
         failed,
         history,
-        settings=SETTINGS,
+        settings=settings,
         jitter=jitter,
         seconds_left=seconds_left,
         delta_passed_on=delta_passed_on,
+        pause_seconds=pause_seconds,
+        elsewhere=elsewhere,
     )
 
 
 def test_the_backoff_doubles_up_to_its_limit() -> None:
-    busy = error(Disposition.BUSY)
-    delays = [after(busy, attempts(n, counted=False)) for n in range(1, 7)]
+    many = replace(SETTINGS, max_attempts=99)
+    delays = [after(error(), attempts(n), settings=many) for n in range(1, 7)]
     assert delays == [Retry(1), Retry(2), Retry(4), Retry(8), Retry(8), Retry(8)]
+
+
+def test_waiting_for_a_busy_backend_does_not_lengthen_the_backoff() -> None:
+    assert after(error(), attempts(40, counted=False) + attempts(1)) == Retry(1)
+
+
+def test_a_busy_backend_is_waited_for_as_long_as_it_is_left_alone() -> None:
+    assert after(error(Disposition.BUSY), attempts(50, counted=False), pause_seconds=3) == Retry(3)
+
+
+def test_another_backend_is_tried_at_once() -> None:
+    assert after(error(), attempts(2), elsewhere=True) == Retry(0)
+    assert after(error(Disposition.OVER_ONCE), attempts(1, died=1), elsewhere=True) == Retry(0)
+    assert after(error(Disposition.SAME), attempts(1), elsewhere=True) == Retry(1)
+
+
+def test_an_event_avoids_the_backends_that_failed_it() -> None:
+    history = [Attempt("a", 0, 1, elsewhere=True), Attempt("b", 0, 1), Attempt("a", 0, 1)]
+    assert to_avoid(history) == {"a"}
+
+
+def test_busy_answers_in_a_row_are_kept_as_one() -> None:
+    busy = Attempt("a", 1, 2, error=ErrorCode.API_RATE_LIMITED, counted=False)
+    failed = Attempt("a", 5, 6, error=ErrorCode.API_SERVER_ERROR)
+    history: tuple[Attempt, ...] = ()
+    for attempt in (busy, replace(busy, started_at=3, ended_at=4), failed, busy):
+        history = with_attempt(history, attempt)
+    assert history == (replace(busy, ended_at=4), failed, busy)
 
 
 def test_the_delay_is_a_random_share_of_the_backoff() -> None:

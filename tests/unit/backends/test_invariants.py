@@ -1,0 +1,146 @@
+"""What holds of health and switching together, whatever the servers do and whenever."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ai_ticket_daemon.backends.generation import ProbeResult
+from ai_ticket_daemon.backends.health import Health, HealthState
+from ai_ticket_daemon.backends.pool import BackendPool
+from ai_ticket_daemon.backends.signs import (
+    ConnectionLost,
+    CredentialRefused,
+    GenerationFailed,
+    GenerationStalled,
+    GenerationSucceeded,
+    ModelMissing,
+    ProbeFailed,
+    ProbeSilent,
+    Sign,
+)
+from ai_ticket_daemon.backends.switch import (
+    MAX_SWITCHES,
+    WINDOW_SECONDS,
+    ActiveRole,
+    hold_down_seconds,
+)
+from ai_ticket_daemon.config.backends import BackendRole, BackendsConfig, Failback, ServerConfig
+from ai_ticket_daemon.testing.fakes import FakeClient
+
+if TYPE_CHECKING:
+    from ai_ticket_daemon.backends.backend import Backend, GuestReason
+
+P, S = BackendRole.PRIMARY, BackendRole.STANDBY
+SERVERS = (
+    ServerConfig(name="p1", url="http://127.0.0.1:1"),
+    ServerConfig(name="p2", url="http://127.0.0.1:2"),
+    ServerConfig(name="s1", url="http://127.0.0.1:3", role=S),
+)
+PROBES = [
+    ProbeResult("m", 2048, busy=busy, uptime_seconds=uptime, generations=generations)
+    for busy in (False, True)
+    for uptime, generations in ((5.0, 3), (1.0, 0))
+] + [ProbeResult("other", 2048), ProbeResult("inactive", None), ProbeResult(None, 9, None)]
+SIGNS: list[Sign] = [
+    ProbeFailed("refused"),
+    ProbeSilent("silent"),
+    ConnectionLost("lost"),
+    CredentialRefused("401"),
+    ModelMissing("empty"),
+    GenerationStalled("stalled"),
+    GenerationFailed("a", "500"),
+    GenerationFailed("b", "500"),
+    GenerationFailed("c", "500"),
+    GenerationSucceeded(),
+]
+steps = st.lists(
+    st.tuples(
+        st.sampled_from([0.0, 0.05, 0.5, 2.0, 29.0, 31.0, 700.0]),
+        st.sampled_from([server.name for server in SERVERS]),
+        st.sampled_from([*PROBES, *SIGNS]) | st.sampled_from(PROBES[:1]),
+    ),
+    max_size=120,
+)
+rules = st.builds(
+    BackendsConfig,
+    servers=st.just(SERVERS),
+    failback=st.sampled_from(Failback),
+    failback_after_seconds=st.sampled_from([0.0, 1.0, 30.0]),
+    rise=st.integers(1, 3),
+    fall=st.integers(1, 3),
+)
+
+
+@dataclass
+class Witness:
+    """Writes down each switch, and looks at the pool after each step."""
+
+    now: float = 0.0
+    switches: list[float] = field(default_factory=list)
+
+    def health_changed(self, backend: Backend, before: Health) -> None:
+        assert backend.health.reason
+        assert backend.health.since == self.now
+
+    def restarted(self, backend: Backend) -> None:
+        assert backend.health.setbacks == 0
+
+    def role_changed(
+        self, before: ActiveRole, after: ActiveRole, *, from_backend: str, to_backend: str
+    ) -> None:
+        assert after.detail
+        assert from_backend != to_backend
+        self.switches.append(self.now)
+
+    def guest_sent(self, backend: Backend, reason: GuestReason) -> None:
+        raise AssertionError("nothing failed or spilled here")
+
+
+def look(pool: BackendPool, witness: Witness, chosen: BackendsConfig) -> None:
+    window = [at for at in witness.switches if at > witness.now - WINDOW_SECONDS]
+    assert len(window) <= MAX_SWITCHES
+    primaries = [b.health for b in pool if b.config.role is P]
+    standby_usable = any(b.health.usable for b in pool if b.config.role is S)
+    since = [h.usable_since for h in primaries if h.usable_since is not None]
+    for backend in pool:
+        usable = backend.health.state in {HealthState.READY, HealthState.BUSY}
+        assert backend.health.usable is usable is (backend.health.usable_since is not None)
+    free = len(window) < MAX_SWITCHES
+    unknown = any(h.state is HealthState.UNKNOWN for h in primaries)
+    if pool.active.role is P and free and standby_usable and not unknown:
+        assert since, "the primaries serve although only a standby can"
+    if pool.active.role is S and since and free:
+        assert standby_usable, "the standby serves although only a primary can"
+        steady = witness.now - min(since) >= hold_down_seconds(pool.active, chosen)
+        if chosen.failback is Failback.AUTO and len(window) < MAX_SWITCHES - 1:
+            assert not steady, "a usable primary was left for longer than the rules say"
+    slot = pool.acquire()
+    if slot is not None:
+        assert slot.backend.config.role is pool.active.role
+        assert slot.backend.health.usable
+        slot.give_back()
+    elif free:
+        serving = [b for b in pool if b.config.role is pool.active.role]
+        assert not any(b.health.usable for b in serving)
+
+
+@settings(deadline=None, max_examples=200)
+@given(steps, rules)
+def test_whatever_is_seen_the_rules_hold(
+    history: list[tuple[float, str, ProbeResult | Sign]], chosen: BackendsConfig
+) -> None:
+    witness = Witness()
+    pool = BackendPool(
+        lambda: chosen, open_client=FakeClient, observer=witness, clock=lambda: witness.now
+    )
+    for seconds, name, what in history:
+        witness.now += seconds
+        if isinstance(what, ProbeResult):
+            pool.probed(pool[name], what)
+        else:
+            pool.saw(pool[name], what)
+        look(pool, witness, chosen)
