@@ -38,6 +38,7 @@ from ai_ticket_daemon.store.memory import MemoryStore
 from ai_ticket_daemon.supervisor import Supervisor
 from ai_ticket_daemon.systemd import Systemd
 from ai_ticket_daemon.telemetry import exporter, sampler
+from ai_ticket_daemon.telemetry.capture import Capture
 from ai_ticket_daemon.telemetry.http import HttpTelemetry
 from ai_ticket_daemon.telemetry.lag import LoopLag
 from ai_ticket_daemon.telemetry.metrics import Metrics
@@ -106,11 +107,14 @@ class Daemon:
             open_client=self._open_client,
             observer=self._pool_telemetry,
         )
+        self._capture = Capture(lambda: live.current.log, logs.logger(actor="capture"))
         self._pipeline = AsyncInferencePipeline(
             store=self._store,
             pool=self._pool,
             settings=lambda: live.current.pipeline,
-            observer=PipelineTelemetry(logs.logger(actor="pipeline"), metrics, self._tracer),
+            observer=PipelineTelemetry(
+                logs.logger(actor="pipeline"), metrics, self._tracer, self._capture
+            ),
         )
         self._health = DaemonHealth(self._pool, self._pipeline)
         self._app = create_app(
@@ -170,6 +174,7 @@ class Daemon:
                         bind=config.metrics.bind,
                     )
                     await start(telemetry, "lag", self._lag.run)
+                    await start(telemetry, "capture", self._capture.run)
                     await start(
                         telemetry,
                         "sampler",

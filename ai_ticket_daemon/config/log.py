@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 
-from ai_ticket_daemon.config.rules import choice, integer
+from ai_ticket_daemon.config.rules import absolute_path, choice, integer
 from ai_ticket_daemon.config.schema import setting
 
 
@@ -47,7 +48,14 @@ class LogConfig:
         default=0,
         metadata=setting(
             integer(0, 10_000, "payloads"),
-            "How many failing payloads to keep, redacted; 0 keeps none.",
+            "How many payloads of failed and expired events to keep, the newest ones, redacted and "
+            "readable by the daemon's user only; 0 keeps no more than there are already.",
             live=True,
+        ),
+    )
+    capture_directory: Path = field(
+        default=Path("/var/lib/ai-ticket/captures"),
+        metadata=setting(
+            absolute_path, "Folder of the kept payloads; made when it is needed.", live=True
         ),
     )

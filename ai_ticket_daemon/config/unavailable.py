@@ -18,7 +18,6 @@ UNAVAILABLE: Mapping[tuple[str, str], tuple[str, object]] = MappingProxyType(
     {
         # section, key: what is not available, the one value that may stand in the file
         ("store", "url"): ("a store other than `memory:`", "memory:"),
-        ("log", "capture_payloads"): ("keeping failing payloads", 0),
         ("control", "socket"): ("a control socket", ""),
     }
 )

@@ -146,6 +146,13 @@ MESSAGES: Mapping[str, Message] = MappingProxyType(
             "journald did not take lines for so long that @AI_TICKET_DROPPED@ had to be dropped.",
             "Look at `systemctl status systemd-journald` and at the disk the journal is on.",
         ),
+        "capture_failed": Message(
+            "6f3d080282454d2c8d4d27a4c4718372",
+            "A failing payload could not be kept",
+            "log.capture_payloads is set, but the folder cannot be written: @AI_TICKET_REASON@.",
+            "Correct log.capture_directory, its owner (the service's user) or the room on its "
+            "disk.",
+        ),
     }
 )
 """By the name of the event."""

@@ -36,16 +36,24 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Attempt, Outcome
     from ai_ticket_daemon.events.state import EventState
+    from ai_ticket_daemon.telemetry.capture import Capture
     from ai_ticket_daemon.telemetry.metrics import Metrics
 
 
 class PipelineTelemetry(PipelineObserver):
-    """Counts, logs and traces what happens to events. Prompts and completions never pass here."""
+    """Counts, logs and traces what happens to events. Prompts go to the capture only."""
 
-    def __init__(self, log: FilteringBoundLogger, metrics: Metrics, tracer: Tracer | None) -> None:
+    def __init__(
+        self,
+        log: FilteringBoundLogger,
+        metrics: Metrics,
+        tracer: Tracer | None,
+        capture: Capture | None = None,
+    ) -> None:
         self._log = log
         self._metrics = metrics
         self._tracer = tracer
+        self._capture = capture
 
     @contextmanager
     def handling(self, event: Event, waited_seconds: float) -> Iterator[None]:
@@ -108,6 +116,8 @@ class PipelineTelemetry(PipelineObserver):
             error=error,
             attempts=len(outcome.attempts),
         )
+        if self._capture is not None:
+            self._capture.ended(event, state, outcome)
 
     def worker_crashed(self, event: Event, error: Exception) -> None:
         """Log a fault of this program with its traceback."""

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import io
+import json
+import stat
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import trio
+
+from ai_ticket_daemon.config.log import LogConfig, LogFormat
+from ai_ticket_daemon.errors import ErrorCode
+from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
+from ai_ticket_daemon.events.outcome import Attempt, Failed, Succeeded, Usage
+from ai_ticket_daemon.events.state import EventState
+from ai_ticket_daemon.telemetry.capture import MAILBOX_EVENTS, Capture
+from ai_ticket_daemon.telemetry.logs import Logs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+FAILED = Failed(
+    ErrorCode.API_SERVER_ERROR,
+    "primary answered 500",
+    {"backend": "primary"},
+    attempts=(Attempt("primary", 1.0, 2.0, ErrorCode.API_SERVER_ERROR, "answered 500"),),
+)
+SUCCEEDED = Succeeded("text", "primary", "stop", Usage(1, 1), 1.0)
+
+
+def event(number: int = 0, content: str = "My password: hunter2, the printer burns.") -> Event:
+    return Event(
+        f"event-{number}",
+        (Message(Role.USER, content),),
+        Sampling(),
+        submitted_at=0.0,
+        deadline_at=300.0,
+        metadata={"customer_token": "t0ps3cret", "ticket": 7},
+        trace_context={"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"},
+    )
+
+
+class Captures:
+    def __init__(self, folder: Path, newest: int = 10) -> None:
+        self.settings = LogConfig(capture_payloads=newest, capture_directory=folder / "captures")
+        self.stream = io.StringIO()
+        logs = Logs(log_format=LogFormat.JSON, stream=self.stream)
+        self.capture = Capture(lambda: self.settings, logs.logger())
+
+    @property
+    def files(self) -> list[Path]:
+        return sorted(self.settings.capture_directory.glob("*"))
+
+    async def ended(self, event: Event, state: EventState, outcome: Failed | Succeeded) -> None:
+        """Tell of an event, and run the actor until it waits again."""
+        self.capture.ended(event, state, outcome)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.capture.run)
+            with trio.fail_after(5):
+                while self.capture._receive.statistics().tasks_waiting_receive == 0:  # noqa: ASYNC110
+                    await trio.sleep(0.001)  # it writes, in a thread
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_failing_payload_is_kept_redacted_and_for_its_owner_only(tmp_path: Path) -> None:
+    captures = Captures(tmp_path)
+    await captures.ended(event(), EventState.FAILED, FAILED)
+    (file,) = captures.files
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    assert file.name.endswith("-event-0.json")
+    text = file.read_text()
+    kept = json.loads(text)
+    assert (kept["event_id"], kept["trace_id"]) == ("event-0", TRACE)
+    assert (kept["state"], kept["error"]) == ("failed", "api_server_error")
+    assert kept["attempts"][0]["backend"] == "primary"
+    assert kept["messages"][0]["content"].endswith("the printer burns.")
+    assert kept["metadata"] == {"customer_token": "[redacted secret]", "ticket": 7}
+    assert "hunter2" not in text
+    assert "t0ps3cret" not in text
+
+
+async def test_only_the_newest_are_kept(tmp_path: Path) -> None:
+    captures = Captures(tmp_path, newest=3)
+    for number in range(5):
+        await captures.ended(event(number), EventState.EXPIRED, FAILED)
+    assert [file.stem.rpartition("-")[2] for file in captures.files] == ["2", "3", "4"]
+
+
+async def test_what_did_not_fail_is_not_kept_and_off_means_off(tmp_path: Path) -> None:
+    captures = Captures(tmp_path)
+    await captures.ended(event(), EventState.SUCCEEDED, SUCCEEDED)
+    await captures.ended(event(), EventState.CANCELLED, FAILED)
+    captures.settings = replace(captures.settings, capture_payloads=0)
+    await captures.ended(event(), EventState.FAILED, FAILED)
+    assert captures.files == []
+
+
+async def test_a_folder_that_cannot_be_written_is_said_once(tmp_path: Path) -> None:
+    captures = Captures(tmp_path)
+    captures.settings.capture_directory.write_text("a file stands in the way")
+    for _ in range(3):
+        await captures.ended(event(), EventState.FAILED, FAILED)
+    assert captures.stream.getvalue().count("capture_failed") == 1
+    captures.settings.capture_directory.unlink()
+    await captures.ended(event(), EventState.FAILED, FAILED)
+    assert len(captures.files) == 1
+
+
+async def test_a_burst_of_failures_is_a_sample_and_holds_nobody_up(tmp_path: Path) -> None:
+    captures = Captures(tmp_path, newest=1000)
+    for number in range(500):
+        captures.capture.ended(event(number), EventState.FAILED, FAILED)
+    await captures.ended(event(500), EventState.FAILED, FAILED)
+    assert len(captures.files) == MAILBOX_EVENTS
