@@ -105,6 +105,8 @@ def after(health: Health, sign: Sign, *, rules: BackendsConfig, now: float) -> H
         case ModelMissing(reason):
             return _enter(health, HealthState.WRONG_MODEL, reason, now)
         case GenerationStalled(reason):
+            if health.state is HealthState.DOWN:  # That says more, and the probes have to end it.
+                return _set_back(health, HealthState.DOWN, health.reason, rules, now)
             return _set_back(health, HealthState.STUCK, reason, rules, now)
         case GenerationFailed(event_id, reason):
             # One event that fails again and again may be to blame itself: it counts once.

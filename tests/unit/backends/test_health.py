@@ -80,6 +80,7 @@ def failed(event: str) -> GenerationFailed:
         pytest.param([OK, STALLED, WORKS, WORKS], S.STUCK, id="stuck, and still generates"),
         pytest.param([OK, STALLED, DONE], S.READY, id="stuck, and then a completion"),
         pytest.param([OK, STALLED, LOST], S.DOWN, id="stuck, and then dead"),
+        pytest.param([OK, SILENT, STALLED], S.DOWN, id="silent, and a stall found later"),
     ],
 )
 def test_the_state_after_a_row_of_signs(signs: list[Sign], state: HealthState) -> None:

@@ -1,0 +1,423 @@
+"""The fault table: what each way of each client comes to under each fault, and within what time.
+
+Real sockets, the whole daemon, a simulated primary and standby. A generation takes 0.7 s, a server
+is probed every 0.2 s (0.05 s in doubt) with 0.5 s to answer, a first token has 3.5 s, the next one
+1.5 s. The time allowed runs from the fault, or from the request if that came later; each has 3 s in
+it for a slow machine. The cells run side by side, a few at a time, and are judged one by one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from fault_house import (
+    CONTENT,
+    FIRST_TOKEN_SECONDS,
+    GENERATION_SECONDS,
+    STALL_SECONDS,
+    TOKENS,
+    Answer,
+    House,
+    open_house,
+)
+
+from ai_ticket_daemon.backends.kobold_probe import IDENTIFY_EVERY
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    Fault = Callable[[House], Awaitable[None]]
+
+AT_ONCE = 5
+"""Cells at a time; more would measure the machine."""
+SLACK = 3.0
+MODES = ("waiting", "streaming")
+
+
+# The faults. Each strikes before the event is sent, or while it is worked on.
+
+
+async def refuses(house: House) -> None:
+    house.primary.faults.refuse()
+
+
+async def is_dead(house: House) -> None:
+    house.primary.faults.die()
+
+
+async def dies_reading_the_prompt(house: House) -> None:
+    await house.primary_reads_the_prompt()
+    house.strikes_now()
+    house.primary.faults.die()
+
+
+async def dies_generating(house: House) -> None:
+    await house.primary_is_amid_the_text()
+    house.strikes_now()
+    house.primary.faults.die(reset=True)
+
+
+async def refuses_others_generating(house: House) -> None:
+    await house.primary_is_amid_the_text()
+    house.primary.faults.refuse()
+    await house.until_state("primary", "down")
+    house.strikes_now()
+    house.primary.faults.stall(after_tokens=1000)
+
+
+async def both_die_under_it(house: House) -> None:
+    await house.primary_reads_the_prompt()
+    house.strikes_now()
+    house.primary.faults.die()
+    await house.standby.wait_for(lambda s: s.running)
+    house.standby.faults.die()
+    house.primary.faults.start_again()
+    await house.until_state("primary", "ready")
+    house.standby.faults.start_again()
+
+
+async def freezes_reading_the_prompt(house: House) -> None:
+    await house.primary_reads_the_prompt()
+    house.strikes_now()
+    house.primary.faults.freeze()
+
+
+async def freezes_generating(house: House) -> None:
+    await house.primary_is_amid_the_text()
+    house.strikes_now()
+    house.primary.faults.freeze()
+
+
+async def is_frozen(house: House) -> None:
+    house.primary.faults.freeze()
+
+
+async def makes_no_first_token(house: House) -> None:
+    house.primary.faults.stall(after_tokens=0)
+
+
+async def stalls_generating(house: House) -> None:
+    house.primary.faults.stall(after_tokens=12)
+
+
+async def stalls_but_can_be_aborted(house: House) -> None:
+    house.primary.faults.stall(after_tokens=12, ignores_abort=False)
+
+
+async def reads_prompts_slowly(house: House) -> None:
+    house.primary.faults.slow_down(tokens_per_second=60, prompt_seconds=2.0)
+
+
+async def generates_slowly(house: House) -> None:
+    house.primary.faults.slow_down(tokens_per_second=10, prompt_seconds=0.2)
+
+
+async def loses_its_model(house: House) -> None:
+    house.primary.faults.lose_model()
+
+
+async def swaps_its_model(house: House) -> None:
+    house.primary.faults.swap_model(model="koboldcpp/another")
+    with trio.fail_after(IDENTIFY_EVERY * 0.2 + SLACK):
+        await house.until_state("primary", "wrong_model")
+
+
+async def restarts_generating(house: House) -> None:
+    await house.primary_reads_the_prompt()
+    house.strikes_now()
+    house.primary.faults.restart(after_seconds=0.3)
+
+
+async def is_busy_for_a_second(house: House) -> None:
+    house.primary.faults.answer_busy()
+    await house.primary.wait_for(lambda s: s.observations.busy_answers_total >= 2)
+    await trio.sleep(0.5)
+    house.strikes_now()
+    house.primary.faults.clear()
+
+
+async def refuses_the_credential(house: House) -> None:
+    house.primary.faults.reject_credentials()
+
+
+async def cuts_the_stream_at_its_start(house: House) -> None:
+    house.primary.faults.cut_stream(after_events=0)
+
+
+async def flaps_every_second(house: House) -> None:
+    while True:
+        house.primary.faults.die()
+        await trio.sleep(1)
+        house.primary.faults.start_again()
+        await trio.sleep(1)
+
+
+async def both_are_dead(house: House) -> None:
+    house.primary.faults.die()
+    house.standby.faults.die()
+    await house.until_state("primary", "down")
+    await house.until_state("standby", "down")
+
+
+async def both_die_and_return(house: House) -> None:
+    await house.primary_reads_the_prompt()
+    house.primary.faults.die()
+    house.standby.faults.die()
+    await house.until_state("standby", "down")
+    house.strikes_now()
+    house.primary.faults.start_again()
+    house.standby.faults.start_again()
+
+
+def answers(script: str) -> Fault:
+    async def fault(house: House) -> None:
+        house.primary.faults.script(script)
+
+    return fault
+
+
+# What is to come of it.
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """How an event is to end: a completion by one of ``backends``, or one of ``errors``."""
+
+    seconds: float
+    backends: tuple[str, ...] = ()
+    errors: tuple[str, ...] = ()
+    after_text: bool = False
+    why: str | None = None
+
+
+def by(*backends: str, within: float = 0.0) -> Expected:
+    """A whole completion by one of these, a generation and ``within`` seconds after the fault."""
+    return Expected(within + GENERATION_SECONDS + SLACK, backends)
+
+
+def fails(
+    *errors: str, within: float = 0.0, after_text: bool = False, why: str | None = None
+) -> Expected:
+    """One of these errors; ``after_text`` if the client had received a part of the completion."""
+    return Expected(within + SLACK, (), errors, after_text, why)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One fault: how it strikes, what each client gets, and what the operator is told."""
+
+    waiting: Expected
+    streaming: Expected
+    before: Fault | None = None
+    during: Fault | None = None
+    events: int = 1
+    told: tuple[str, ...] = ()
+    state: str | None = None
+    may_switch: bool = False
+
+
+STANDBY, PRIMARY = by("standby"), by("primary")
+DIED = fails("api_connection_error", after_text=True)
+NO_BACKEND = fails("no_backend_available")
+POISON = fails("api_connection_error", within=1.0, why="2 backends were lost under this event")
+LOOKS = 0.2 + 0.5 + 0.2
+"""A frozen server: until its next probe, the time for it, and one look at the generation."""
+# Which of two limits notices first is a matter of the moment.
+FROZE = fails("api_timeout", "api_stalled", within=STALL_SECONDS + 2.0, after_text=True)
+
+TABLE = {
+    # The server cannot be reached, or dies.
+    "refuses": Row(STANDBY, STANDBY, before=refuses, told=("failover",), state="down"),
+    # A server that is marked down keeps the generation that gets on there.
+    "refuses all others": Row(
+        PRIMARY, PRIMARY, during=refuses_others_generating,
+        told=("failover",), state="down",
+    ),
+    "is dead": Row(STANDBY, STANDBY, before=is_dead, told=("failover",), state="down"),
+    "dies reading the prompt": Row(
+        STANDBY, STANDBY, during=dies_reading_the_prompt, told=("failover",), state="down"
+    ),
+    "dies generating": Row(
+        STANDBY, DIED, during=dies_generating, told=("failover",), state="down"
+    ),
+    "both die under it": Row(POISON, POISON, during=both_die_under_it, told=("failover",)),
+    "restarts": Row(STANDBY, STANDBY, during=restarts_generating, told=("failover",)),
+    # It is there and says nothing.
+    "is frozen": Row(
+        by("standby", within=LOOKS), by("standby", within=LOOKS),
+        before=is_frozen, told=("failover",), state="down",
+    ),
+    "freezes reading the prompt": Row(
+        by("standby", within=LOOKS), by("standby", within=LOOKS),
+        during=freezes_reading_the_prompt, told=("failover",), state="down",
+    ),
+    "freezes generating": Row(
+        by("standby", within=STALL_SECONDS + 2.0), FROZE,
+        during=freezes_generating, told=("failover",), state="down",
+    ),
+    # It generates without getting on; aborting takes 2 s, or 3 s before the first token, in vain.
+    "makes no first token": Row(
+        by("standby", within=FIRST_TOKEN_SECONDS + 3.0),
+        by("standby", within=FIRST_TOKEN_SECONDS + 3.0),
+        before=makes_no_first_token, told=("failover", "abort_without_effect"), state="stuck",
+    ),
+    "stalls generating": Row(
+        by("standby", within=0.4 + STALL_SECONDS + 0.2 + 2.0),
+        fails("api_stalled", within=0.4 + STALL_SECONDS + 2.0, after_text=True),
+        before=stalls_generating, told=("failover", "abort_without_effect"), state="stuck",
+    ),
+    "stalls, can be aborted": Row(
+        by("standby", within=0.4 + STALL_SECONDS + 0.2 + 0.2),
+        fails("api_stalled", within=0.4 + STALL_SECONDS + 0.2, after_text=True),
+        before=stalls_but_can_be_aborted, told=("failover",),
+    ),
+    # It is healthy, only slow.
+    "reads prompts slowly": Row(
+        by("primary", within=2.0), by("primary", within=2.0), before=reads_prompts_slowly
+    ),
+    "generates slowly": Row(
+        by("primary", within=3.0), by("primary", within=3.0), before=generates_slowly
+    ),
+    # It is not what it should be.
+    "loses its model": Row(
+        STANDBY, STANDBY, before=loses_its_model, told=("failover",), state="wrong_model"
+    ),
+    "swaps its model": Row(
+        STANDBY, STANDBY, before=swaps_its_model, told=("failover",), state="wrong_model"
+    ),
+    "refuses the credential": Row(
+        STANDBY, STANDBY, before=refuses_the_credential,
+        told=("failover", "backend_credential_refused"), state="wrong_model",
+    ),
+    # Others use it, too.
+    "is busy for a second": Row(PRIMARY, PRIMARY, during=is_busy_for_a_second),
+    # It answers nonsense: the event goes to the standby, the primary goes on serving.
+    "answers 404": Row(STANDBY, STANDBY, before=answers("not_found"), told=("guest_sent",)),
+    "answers 500": Row(STANDBY, STANDBY, before=answers("server_error"), told=("guest_sent",)),
+    "answers garbage": Row(STANDBY, STANDBY, before=answers("garbage"), told=("guest_sent",)),
+    "answers html": Row(STANDBY, STANDBY, before=answers("html"), told=("guest_sent",)),
+    "answers half a JSON": Row(STANDBY, STANDBY, before=answers("half_json"), told=("guest_sent",)),
+    "cuts the stream at its start": Row(PRIMARY, STANDBY, before=cuts_the_stream_at_its_start),
+    # It closes without a byte and lives on: it cannot read the request, and nobody could.
+    "closes without a byte": Row(
+        fails("api_client_error", why="no retry can help"),
+        fails("api_client_error", why="no retry can help"),
+        before=answers("no_byte"), state="ready",
+    ),
+    # More than one thing at once.
+    "flaps every second": Row(
+        by("primary", "standby"), by("primary", "standby"),
+        during=flaps_every_second, events=6, told=("failover",),
+    ),
+    "both are dead": Row(NO_BACKEND, NO_BACKEND, before=both_are_dead, may_switch=True),
+    "both die and return": Row(
+        by("primary", "standby", within=0.2), by("primary", "standby", within=0.2),
+        during=both_die_and_return, may_switch=True,
+    ),
+}  # fmt: skip
+
+
+# Running it.
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of one cell."""
+
+    answers: list[Answer]
+    expected_text: str
+    told: frozenset[str]
+    state: str
+    switches: int
+    tried: int
+    completed: int
+    ended: int
+
+
+async def run_cell(row: Row, mode: str) -> Result:
+    async with open_house() as house:
+        if row.before is not None:
+            await row.before(house)
+        async with trio.open_nursery() as nursery:
+            if row.during is not None:
+                nursery.start_soon(row.during, house)
+            answers = [await house.ask(mode) for _ in range(row.events)]
+            if row.during is flaps_every_second:
+                nursery.cancel_scope.cancel()
+        log = [r for server in (house.primary, house.standby) for r in server.log]
+        names = ("failover", "failback", "guest_sent", "abort_without_effect")
+        told = (*names, "backend_credential_refused")
+        return Result(
+            answers,
+            house.primary.expected_completion(CONTENT, max_tokens=TOKENS),
+            frozenset(name for name in told if house.daemon.log(name)),
+            await house.state("primary"),
+            len(house.daemon.log("failover")) + len(house.daemon.log("failback")),
+            sum(record.started is not None for record in log),
+            sum(record.outcome == "completed" and record.tokens > 0 for record in log),
+            len(house.daemon.log("event_ended")),
+        )
+
+
+async def run_cells(cells: list[tuple[str, str]]) -> dict[tuple[str, str], Result | Exception]:
+    results: dict[tuple[str, str], Result | Exception] = {}
+    limit = trio.CapacityLimiter(AT_ONCE)
+
+    async def run(cell: tuple[str, str]) -> None:
+        async with limit:
+            try:
+                with trio.fail_after(30):
+                    results[cell] = await run_cell(TABLE[cell[0]], cell[1])
+            except Exception as error:  # noqa: BLE001 - it fails its own cell
+                results[cell] = error
+
+    async with trio.open_nursery() as nursery:
+        for cell in cells:
+            nursery.start_soon(run, cell)
+    return results
+
+
+@pytest.fixture(scope="module")
+def results(request: pytest.FixtureRequest) -> dict[tuple[str, str], Result | Exception]:
+    """Run the cells that were selected, once."""
+    cells: list[tuple[str, str]] = [
+        (str(item.callspec.params["fault"]), str(item.callspec.params["mode"]))
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.module is request.module
+    ]
+    return trio.run(run_cells, cells)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("fault", TABLE)
+def test_the_fault_table(
+    fault: str, mode: str, results: dict[tuple[str, str], Result | Exception]
+) -> None:
+    row, result = TABLE[fault], results[fault, mode]
+    expected: Expected = getattr(row, mode)
+    if isinstance(result, Exception):
+        raise result
+    for answer in result.answers:
+        if expected.errors:
+            assert answer.error in expected.errors, answer
+        else:
+            assert answer.backend in expected.backends, answer
+        assert answer.seconds <= expected.seconds, answer
+        if answer.error is None:
+            assert answer.text == result.expected_text
+        assert bool(answer.text) is (answer.error is None or expected.after_text), answer
+        assert expected.why is None or answer.why_not_retried == expected.why
+    succeeded = sum(answer.error is None for answer in result.answers)
+    accepted = 0 if expected is NO_BACKEND else row.events
+    assert result.ended == accepted, "each accepted event ends once"
+    assert result.completed == succeeded, "and is generated to its end once"
+    if expected is POISON:
+        assert result.tried == 2
+    assert result.switches <= 4
+    assert set(row.told) <= result.told
+    if "failover" not in row.told and not row.may_switch:
+        assert "failover" not in result.told
+    assert row.state in (None, result.state)
