@@ -219,7 +219,7 @@ class Daemon:
         self, supervisor: Supervisor, task_status: trio.TaskStatus[tuple[str, ...]]
     ) -> None:
         """Run the HTTP front end until told to stop, then drain."""
-        stop_accepting = trio.Event()
+        stop_accepting, all_in = trio.Event(), trio.Event()
         async with trio.open_nursery() as front:
             addresses = await _start(
                 supervisor,
@@ -229,6 +229,7 @@ class Daemon:
                 app=self._app,
                 http=self._http(),
                 stop_accepting=stop_accepting,
+                all_in=all_in,
                 logger=self._logs.library_logger("http_server", actor="http"),
             )
             self._health.started = True
@@ -238,6 +239,7 @@ class Daemon:
             task_status.started(addresses)
             await self._stop.wait()
             stop_accepting.set()
+            await all_in.wait()
             self._draining = True
             with trio.move_on_after(self._live.current.pipeline.drain_seconds):
                 await self._pipeline.drain()

@@ -34,6 +34,13 @@ LINGER_SECONDS = 2.0
 Closing a socket with unread bytes makes the kernel reset it, and the client lose the answer.
 """
 
+LAST_REQUEST_SECONDS = 0.5
+"""How long a request may still come in once the daemon stops.
+
+A client that has just been accepted, or just answered, does not know of the stop; closing its
+connection at once would cross with its request, and be an error that nobody made.
+"""
+
 _TELL_SECONDS = 1.0
 """How long the requests of a connection may take to learn that it is over."""
 
@@ -69,6 +76,10 @@ class Connection:
         self._closing = False
         self._over = False
         self._resume = False
+        self._served = False
+        self._stopping = False
+        self.settled = trio.Event()
+        """Set once the connection was told to stop and brings no further request."""
 
     async def run(self) -> None:
         """Serve the connection until it is over; never raises but when cancelled."""
@@ -79,12 +90,16 @@ class Connection:
         except Exception:  # the actor's edge: one connection never harms the others
             self._rules.logger.exception("connection_crashed")
         finally:
+            self.settled.set()
             await trio.aclose_forcefully(self._stream)
 
     def stop(self) -> None:
-        """Close the connection as soon as nothing runs on it."""
+        """Close the connection as soon as nothing runs on it, nor comes within a moment."""
+        self._stopping = True
         if self._idle:
-            self._begin_close(linger_seconds=0.0)
+            self._wait(LAST_REQUEST_SECONDS)
+        else:
+            self.settled.set()
 
     async def _serve(self) -> None:
         rules = self._rules
@@ -178,20 +193,28 @@ class Connection:
         if self._closing:
             return
         self._idle = idle
-        if idle and self._rules.context.terminated.is_set():
+        if not idle:
+            self._served = True
+            self._wait(math.inf)
+            if self._stopping:
+                self.settled.set()
+        elif not self._stopping:
+            self._wait(self._rules.header_timeout_seconds)
+        elif self._served:
             self._begin_close()
-            return
-        self._deadline = (
-            trio.current_time() + self._rules.header_timeout_seconds if idle else math.inf
-        )
+        else:
+            self._wait(LAST_REQUEST_SECONDS)
+
+    def _wait(self, seconds: float) -> None:
+        self._deadline = trio.current_time() + seconds
         self._waiting.deadline = self._deadline
 
-    def _begin_close(self, linger_seconds: float = LINGER_SECONDS) -> None:
+    def _begin_close(self) -> None:
         if self._closing:
             return
         self._closing = True
-        self._deadline = trio.current_time() + linger_seconds
-        self._waiting.deadline = self._deadline
+        self.settled.set()
+        self._wait(LINGER_SECONDS)
         try:
             self._socket.shutdown(stdlib_socket.SHUT_WR)
         except OSError:

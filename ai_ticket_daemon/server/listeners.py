@@ -15,7 +15,12 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.trio.worker_context import WorkerContext
 
-from ai_ticket_daemon.server.connection import Connection, ConnectionRules, Stream
+from ai_ticket_daemon.server.connection import (
+    LAST_REQUEST_SECONDS,
+    Connection,
+    ConnectionRules,
+    Stream,
+)
 from ai_ticket_daemon.server.sockets import open_listeners, tls_context, watch_peer
 
 if TYPE_CHECKING:
@@ -36,19 +41,21 @@ async def serve(
     http: HttpConfig,
     *,
     stop_accepting: trio.Event,
+    all_in: trio.Event,
     logger: logging.Logger,
     write_timeout_seconds: float = 30.0,
     task_status: trio.TaskStatus[tuple[str, ...]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve ``app`` until ``stop_accepting`` is set and the last connection is done.
 
-    After that event no connection is accepted, idle ones are closed, and requests that run may
-    finish; whoever cannot wait for them cancels this call.
+    After that event no connection is accepted, idle ones are closed after a moment, and requests
+    that run may finish; whoever cannot wait for them cancels this call.
 
     Args:
         app: the app.
         http: where to listen, how long and how many.
         stop_accepting: set it to stop.
+        all_in: set when after that no further request can come in.
         logger: told of crashes; hypercorn's own messages go there too.
         write_timeout_seconds: how long a client may refuse to read before it counts as gone.
         task_status: started with the addresses listened on, such as ``127.0.0.1:5000``.
@@ -89,6 +96,10 @@ async def serve(
             await rules.context.terminated.set()
             for connection in tuple(connections):
                 connection.stop()
+            with trio.move_on_after(LAST_REQUEST_SECONDS):
+                for connection in tuple(connections):
+                    await connection.settled.wait()
+            all_in.set()
     finally:
         for listener in listeners:
             listener.close()

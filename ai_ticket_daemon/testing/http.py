@@ -329,6 +329,7 @@ async def serving(
             app,
             served.http,
             stop_accepting=served.stop,
+            all_in=trio.Event(),
             logger=logger,
             write_timeout_seconds=write_timeout_seconds,
             task_status=task_status,

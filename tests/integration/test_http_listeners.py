@@ -231,6 +231,25 @@ async def test_many_connections_at_once_are_all_served() -> None:
             nursery.start_soon(ask)
 
 
+@pytest.mark.parametrize("served_before", [False, True])
+async def test_a_request_that_crosses_with_the_stop_is_served(served_before: bool) -> None:
+    """The client has connected, or has its answer, and cannot know that the daemon stops."""
+    async with serving() as served:
+        client = await served.connect()
+        if served_before:
+            assert await is_served(client)
+        else:
+            await trio.testing.wait_all_tasks_blocked()  # it is accepted
+        served.stop.set()
+        await trio.testing.wait_all_tasks_blocked()
+        await client.send(GET)
+        reply = await client.reply()
+        assert reply.status == 200
+        assert reply.headers["connection"] == "close"
+        with trio.fail_after(GUARD_SECONDS):
+            await served.done.wait()
+
+
 async def test_stopping_closes_idle_connections_and_lets_requests_finish() -> None:
     pipeline = ScriptedPipeline()
     pipeline.answer = None
