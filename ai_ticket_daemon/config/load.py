@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from ai_ticket_daemon.config.credentials import resolve_credentials
 from ai_ticket_daemon.config.document import Document, Origin, read_document
 from ai_ticket_daemon.config.environment import apply_environment
 from ai_ticket_daemon.config.errors import ConfigError
@@ -43,19 +44,19 @@ def load_config(
     problems = list(apply_environment(document, environ))
     for key, value in overrides.items():
         document.set(tuple(key.split(".")), value, _COMMAND_LINE)
-    unavailable = list(unavailable_keys(document.raw))
+    first = [*resolve_credentials(document, environ), *unavailable_keys(document.raw)]
     # What is refused anyway is not told twice.
-    refused = {mistake.path for mistake in unavailable}
+    refused = {mistake.path for mistake in first}
     try:
         # Without any [backends] the section is still read: it is the one that must not be empty.
         config = table(Config, noun="section").read({"backends": {}} | document.raw)
     except Invalid as error:
         mistakes = [mistake for mistake in error.mistakes if mistake.path not in refused]
     else:
-        if not problems and not unavailable:
+        if not problems and not first:
             return config
         mistakes = []
-    problems += [document.problem(mistake) for mistake in (*mistakes, *unavailable)]
+    problems += [document.problem(mistake) for mistake in (*mistakes, *first)]
     raise ConfigError(sorted(problems, key=_place))
 
 

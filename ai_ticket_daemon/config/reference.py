@@ -48,7 +48,9 @@ A value is taken from the first place that has it:
 Durations are in seconds and may have a fraction (`0.5`); sizes are in bytes. Where "or empty for
 none" is allowed, an empty string is the same as leaving the key out. File paths are absolute.
 Passwords stand in files of their own (`password_file`), never in the conf file, and are shown as
-`***` wherever the configuration is shown.
+`***` wherever the configuration is shown. Where a key names a file, `credential:NAME` names the
+[credential](systemd.md#passwords-and-tokens) that systemd hands to the service; outside of it, such
+as in `--check-config`, that is `/etc/ai-ticket/credentials/NAME`, which root may read.
 
 ## Checking a file
 
