@@ -68,6 +68,9 @@ class Reloader:
         self._notifier.reloading()
         try:
             self.problems = self._try()
+            if self.problems:
+                # At once, for whoever looks right after `systemctl reload` has failed.
+                self._notifier.status(f"LAST RELOAD REFUSED: {self.problems[0]}")
         finally:
             # Whatever came of it, it is over, and whoever waits for it goes on.
             self._notifier.ready()

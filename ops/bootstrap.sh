@@ -8,7 +8,8 @@ source "$root/ops/lib/common.sh"
 
 help() {
   cat <<'TEXT'
-Usage: ops/bootstrap.sh [--skip-health] [--runtime-only] [--with-model] [--venv DIR]
+Usage: ops/bootstrap.sh [--skip-health] [--runtime-only] [--with-model] [--with-containers]
+                        [--venv DIR]
 
 Prepares this checkout; running it again is safe, and quick when nothing has changed:
   1. makes a virtual environment (.venv) with Python 3.11 or newer
@@ -19,6 +20,7 @@ Prepares this checkout; running it again is safe, and quick when nothing has cha
   --skip-health   leave out step 4
   --runtime-only  without the development tools (formatter, linter, test runner)
   --with-model    also a small language model and llama.cpp to serve it (about 130 MB)
+  --with-containers  also Debian's tools for the tests that boot a systemd of their own (root only)
   --venv DIR      put the virtual environment there
 
 PYTHON=/path/to/python chooses the Python. On Debian, as root, missing parts of the system are
@@ -26,12 +28,13 @@ installed with apt-get. Logs of each step: .cache/bootstrap/
 TEXT
 }
 
-check_health=yes requirements=dev with_model=no venv=$root/.venv
+check_health=yes requirements=dev with_model=no with_containers=no venv=$root/.venv
 while (($#)); do
   case $1 in
     --skip-health) check_health=no ;;
     --runtime-only) requirements=runtime ;;
     --with-model) with_model=yes ;;
+    --with-containers) with_containers=yes ;;
     --venv)
       [[ -n ${2:-} ]] || misused "--venv needs a directory"
       venv=$(realpath -m -- "$2")
@@ -221,6 +224,15 @@ need_openmp() {
     fail "llama.cpp needs the library libgomp.so.1; install it (Debian: apt-get install libgomp1)"
 }
 
+# need_containers: what tests/system/container.py starts; elsewhere those tests say what is missing.
+need_containers() {
+  local -a missing=()
+  command -v systemd-analyze >/dev/null || missing+=(systemd)
+  command -v systemd-nspawn >/dev/null || missing+=(systemd-container)
+  command -v mmdebstrap >/dev/null || missing+=(mmdebstrap)
+  if ((${#missing[@]})) && root_on_debian; then apt_install "${missing[@]}"; fi
+}
+
 install_parts() {
   local part
   for part in "$@"; do
@@ -264,6 +276,7 @@ provision() {
     [[ -n $version ]] || make_venv
   fi
   [[ $with_model == no ]] || need_openmp
+  [[ $with_containers == no ]] || need_containers
   install_parts "${missing[@]}"
 }
 

@@ -20,18 +20,18 @@ What else is given goes to pytest, such as tests/unit or -k failover.
 TEXT
 }
 
-tests="not benchmark"
+tests="not benchmark" parts=(--with-model --with-containers)
 arguments=()
 for argument in "$@"; do
   case $argument in
-    --fast) tests="not benchmark and not system" ;;
+    --fast) tests="not benchmark and not system" parts=(--with-model) ;;
     --help | -h) help && exit 0 ;;
     *) arguments+=("$argument") ;;
   esac
 done
 
 cd "$root"
-run ops/bootstrap.sh --with-model --skip-health
+run ops/bootstrap.sh "${parts[@]}" --skip-health
 
 failed=0
 summary=()

@@ -42,9 +42,10 @@ RUN_ELSEWHERE = {
     "./ops/test.sh": ("runs this test", ".ci/run"),
     "./ops/bootstrap.sh": ("makes the environment of this test", ".ci/run"),
     "ai-ticket-daemon --demo": ("runs until Ctrl-C", "tests/system/test_docs.py"),
-    "sudo ": ("changes the host", "tests/system/test_units.py"),
-    "systemctl ": ("needs the service installed", "tests/system/test_units.py"),
-    "journalctl ": ("needs the service installed", "tests/system/test_units.py"),
+    "sudo ": ("changes the host", "tests/system/test_systemd_service.py"),
+    "systemctl ": ("needs the service installed", "tests/system/test_systemd_service.py"),
+    "journalctl ": ("needs the service installed", "tests/system/test_systemd_service.py"),
+    "ops/install.sh ": ("installs packages", "tests/system/test_systemd_service.py"),
 }
 
 EXAMPLE_SERVER = '\n[[backends.server]]\nname = "example"\nurl = "http://127.0.0.1:5001"\n'

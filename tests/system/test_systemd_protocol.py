@@ -130,12 +130,15 @@ async def test_a_reload_is_announced_ended_and_answered(tmp_path: Path) -> None:
         assert refused.returncode == 1
         assert f"{s.conf}:1: log.level" in refused.stderr.decode()
         await s.told("RELOADING=1")
-        await s.told("READY=1")
         assert "LAST RELOAD REFUSED" in await s.told("STATUS=")
+        await s.told("READY=1")
+        assert "LAST RELOAD REFUSED" in await s.told("STATUS=unhealthy")
 
         s.conf.write_text(CONF)
         assert (await s.reload()).returncode == 0
-        assert "LAST RELOAD REFUSED" not in await s.told("STATUS=")
+        await s.told("RELOADING=1")
+        await s.told("READY=1")
+        assert "LAST RELOAD REFUSED" not in await s.told("STATUS=unhealthy")
 
 
 async def test_a_bad_file_at_the_start_is_told_before_the_exit(tmp_path: Path) -> None:

@@ -20,8 +20,10 @@ from ai_ticket_daemon.watchdog import (
 
 pytestmark = pytest.mark.system
 
-UNIT = Path(__file__).parents[2] / "systemd" / "ai-ticket.service"
-HIGHEST_EXPOSURE = 15
+UNITS = Path(__file__).parents[2] / "systemd"
+UNIT = UNITS / "ai-ticket.service"
+VERIFIED = ("ai-ticket.service", "ai-ticket@1.service", "ai-ticket.socket")
+HIGHEST_EXPOSURE = 10
 """In tenths, as systemd counts it; services that ask for nothing have 96."""
 
 
@@ -39,13 +41,13 @@ def analyze() -> str:
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
-    """Return a copy of the unit whose programs exist, as systemd wants to see them."""
+    """Return a folder of all units, whose programs exist, as systemd wants to see them."""
     program = tmp_path / "program"
     program.touch(mode=0o755)
-    text = re.sub(r"^(Exec\w+=)/\S+", rf"\1{program}", UNIT.read_text(), flags=re.MULTILINE)
-    copy = tmp_path / UNIT.name
-    copy.write_text(text)
-    return copy
+    for unit in UNITS.glob("*.s*"):
+        text = re.sub(r"^(Exec\w+=)/\S+", rf"\1{program}", unit.read_text(), flags=re.MULTILINE)
+        (tmp_path / unit.name.replace("@.", "@1.")).write_text(text)
+    return tmp_path
 
 
 def values(key: str) -> list[str]:
@@ -54,7 +56,7 @@ def values(key: str) -> list[str]:
 
 def test_systemd_understands_every_line(analyze: str, installed: Path) -> None:
     checked = subprocess.run(
-        [analyze, "verify", "--man=no", installed],
+        [analyze, "verify", "--man=no", *(installed / name for name in VERIFIED)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -66,9 +68,16 @@ def test_systemd_understands_every_line(analyze: str, installed: Path) -> None:
     assert checked.returncode == 0
 
 
-def test_the_sandbox_leaves_little_exposed(analyze: str, installed: Path) -> None:
+@pytest.mark.parametrize("name", ["ai-ticket.service", "ai-ticket@1.service"])
+def test_the_sandbox_leaves_little_exposed(analyze: str, installed: Path, name: str) -> None:
     checked = subprocess.run(
-        [analyze, "security", "--offline=true", f"--threshold={HIGHEST_EXPOSURE}", installed],
+        [
+            analyze,
+            "security",
+            "--offline=true",
+            f"--threshold={HIGHEST_EXPOSURE}",
+            installed / name,
+        ],
         capture_output=True,
         text=True,
         timeout=60,
@@ -105,3 +114,26 @@ def test_the_service_uses_the_default_file_and_a_reload_waits_for_the_verdict() 
     assert shlex.split(start)[1:] == ["--config", str(DEFAULT_CONFIG)]
     [reload] = values("ExecReload")
     assert shlex.split(reload) == [shlex.split(start)[0], "--reload", "$MAINPID"]
+
+
+def directives(unit: Path) -> list[str]:
+    return [line for line in unit.read_text().splitlines() if line and not line.startswith("#")]
+
+
+def test_an_instance_differs_from_the_single_service_only_where_it_says_its_number() -> None:
+    single, instance = directives(UNIT), directives(UNITS / "ai-ticket@.service")
+
+    assert set(single) - set(instance) == {
+        "Description=AI ticket events in front of KoboldCPP",
+        "RuntimeDirectory=ai-ticket",
+    }
+    own = set(instance) - set(single) - {"DefaultInstance=1"}
+    assert own
+    assert [line for line in own if "%i" not in line] == []
+
+
+def test_every_directive_of_the_service_stands_below_its_reason() -> None:
+    """A reason may be for several lines in a row, but each paragraph of [Service] has one."""
+    service = UNIT.read_text().partition("[Service]\n")[2].partition("\n[Install]")[0]
+
+    assert [part for part in service.split("\n\n") if not part.strip().startswith("#")] == []

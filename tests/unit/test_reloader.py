@@ -112,7 +112,8 @@ def test_a_bad_file_changes_nothing_and_everybody_is_told(house: House) -> None:
     assert f"{house.conf}:1: pipeline.max_concurrency" in problem
     assert house.reloader.problems == (problem,)
     # READY all the same: whoever waits for the reload is not to wait for ever.
-    assert house.messages.sent == ["RELOADING=1", "READY=1"]
+    status = f"STATUS=LAST RELOAD REFUSED: {problem}"
+    assert house.messages.sent == ["RELOADING=1", status, "READY=1"]
     verdict = read_verdict(house.verdict_path)
     assert verdict is not None
     assert verdict.problems == (problem,)

@@ -1,0 +1,218 @@
+#!/usr/bin/env bash
+# Installs the daemon as a systemd service on this host; `--help` says how.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+# shellcheck source=ops/lib/common.sh
+source "$root/ops/lib/common.sh"
+
+help() {
+  cat <<'TEXT'
+Usage: ops/install.sh [--wheelhouse DIR] [--no-start]
+       ops/install.sh --build-wheelhouse DIR
+       ops/install.sh --uninstall
+
+As root, on a host run by systemd; running it again upgrades in place:
+  1. the program into /opt/ai-ticket (a new virtual environment beside the old one)
+  2. the user ai-ticket, /etc/ai-ticket, /var/lib/ai-ticket, the units
+  3. /etc/ai-ticket/ai-ticket.conf, unless there is one: yours is never touched
+  4. checks that file with the new program; if it is refused, the old program goes on running
+  5. switches to the new program: one restart, during which clients wait in the socket
+
+  --wheelhouse DIR        take all packages from DIR; no package index is asked
+  --build-wheelhouse DIR  only fill DIR with all packages for --wheelhouse (no root needed; same
+                          Python and machine as the host to install on)
+  --no-start              do not enable and start the service at a first installation
+  --uninstall             stop and remove the service and the program; leaves data and says where
+
+PYTHON=/path/to/python chooses the Python (3.11 or newer).
+TEXT
+}
+
+action=install wheelhouse='' start=yes
+while (($#)); do
+  case $1 in
+    --wheelhouse | --build-wheelhouse)
+      [[ -n ${2:-} ]] || misused "$1 needs a directory"
+      [[ $1 == --wheelhouse ]] || action=build
+      wheelhouse=$(realpath -m -- "$2")
+      shift
+      ;;
+    --no-start) start=no ;;
+    --uninstall) action=uninstall ;;
+    --help | -h) help && exit 0 ;;
+    *) misused "unknown option $1" ;;
+  esac
+  shift
+done
+
+prefix=/opt/ai-ticket
+conf=/etc/ai-ticket/ai-ticket.conf
+state=/var/lib/ai-ticket
+units=/etc/systemd/system
+locks=$root/ops/requirements
+base_python=${PYTHON:-python3}
+
+say() { printf '%s\n' "$*"; }
+
+# quietly WHAT COMMAND...: run it; its output is shown only when it fails.
+quietly() {
+  local what=$1 output
+  shift
+  output=$("$@" 2>&1) || { printf '%s\n' "$output" | tail -n 20 >&2; fail "failed: $what (its last lines are above)"; }
+}
+
+need_python() {
+  "$base_python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null ||
+    fail "Python 3.11 or newer with its venv module is needed (Debian: apt-get install python3 python3-venv); PYTHON=... names another one"
+}
+
+version() { sed -n 's/^version = "\(.*\)"$/\1/p' "$root/pyproject.toml"; }
+
+# ------------------------------------------------------------------------------------- wheelhouse
+
+build_wheelhouse() {
+  need_python
+  mkdir -p "$wheelhouse" || fail "cannot make $wheelhouse"
+  local tools
+  tools=$(mktemp -d)
+  # shellcheck disable=SC2064 # the directory of now
+  trap "rm -rf -- '$tools'" EXIT
+  say "building the wheelhouse in $wheelhouse"
+  quietly "a virtual environment to build in" "$base_python" -m venv "$tools"
+  local -a pip=("$tools/bin/python" -m pip --disable-pip-version-check --no-input)
+  quietly "the build requirements" "${pip[@]}" install --require-hashes -r "$locks/build.lock"
+  quietly "the packages" "${pip[@]}" download --require-hashes --only-binary :all: -r "$locks/runtime.lock" -d "$wheelhouse"
+  rm -f "$wheelhouse"/ai_ticket_daemon-*.whl
+  quietly "this package" "${pip[@]}" wheel --no-deps --no-build-isolation --no-index -w "$wheelhouse" "$root"
+  say "done: copy it and this checkout to the host, and run there: ops/install.sh --wheelhouse DIR"
+}
+
+# ---------------------------------------------------------------------------------------- install
+
+need_host() {
+  [[ $(id -u) == 0 ]] || fail "run it as root"
+  [[ -d /run/systemd/system ]] || fail "this host is not run by systemd"
+}
+
+# make_release: install the program into a directory of its own; sets `release`.
+make_release() {
+  local -a source=() own=("$root")
+  release=$prefix/releases/$(version)-$(date -u +%Y%m%d%H%M%S)
+  if [[ -n $wheelhouse ]]; then
+    own=("$wheelhouse/ai_ticket_daemon-$(version)-"*.whl)
+    [[ -e ${own[0]} ]] || fail "$wheelhouse lacks the package of version $(version); make it with --build-wheelhouse"
+    source=(--no-index --find-links "$wheelhouse")
+  fi
+  mkdir -p "$prefix/releases"
+  unfinished=$release
+  quietly "the virtual environment" "$base_python" -m venv "$release"
+  local -a pip=("$release/bin/python" -m pip --disable-pip-version-check --no-input --no-cache-dir)
+  quietly "the required packages" "${pip[@]}" install "${source[@]}" --require-hashes -r "$locks/runtime.lock"
+  if [[ -z $wheelhouse ]]; then
+    quietly "the build requirements" "${pip[@]}" install --require-hashes -r "$locks/build.lock"
+    source=(--no-index --no-build-isolation)
+  fi
+  quietly "the program" "${pip[@]}" install "${source[@]}" --no-deps "${own[@]}"
+}
+
+# An installation that fails or is stopped leaves no half-made program behind.
+unfinished=
+trap '[[ -z $unfinished ]] || rm -rf -- "$unfinished"' EXIT
+
+install_files() {
+  install -D -m 0644 "$root/systemd/ai-ticket.sysusers" /usr/lib/sysusers.d/ai-ticket.conf
+  install -D -m 0644 "$root/systemd/ai-ticket.tmpfiles" /usr/lib/tmpfiles.d/ai-ticket.conf
+  quietly "the user ai-ticket" systemd-sysusers /usr/lib/sysusers.d/ai-ticket.conf
+  [[ -e $conf ]] || install -D -m 0640 -g ai-ticket "$root/ai-ticket.conf" "$conf"
+  install -D -m 0644 "$root/ai-ticket.conf" "$prefix/ai-ticket.conf.default"
+  quietly "the directories" systemd-tmpfiles --create /usr/lib/tmpfiles.d/ai-ticket.conf
+  install -m 0644 "$root"/systemd/ai-ticket{,@}.service "$root/systemd/ai-ticket.socket" "$units/"
+  if [[ -e $root/systemd/ai-ticket.catalog ]]; then
+    install -D -m 0644 "$root/systemd/ai-ticket.catalog" /usr/lib/systemd/catalog/ai-ticket.catalog
+    quietly "the journal's catalog" journalctl --update-catalog
+  fi
+}
+
+# check_conf: what the new program says of the conf file, before the old one is touched.
+check_conf() {
+  local said
+  if ! said=$("$release/bin/ai-ticket-daemon" --config "$conf" --check-config 2>&1); then
+    printf '%s\n' "$said" >&2
+    fail "$conf is refused by version $(version) (its mistakes are above); nothing was changed but the new units, and what runs goes on"
+  fi
+}
+
+# switch_to RELEASE: from now on a start takes it. One rename, so that no moment is without.
+switch_to() {
+  ln -sfn "$1" "$prefix/venv.new"
+  mv -T "$prefix/venv.new" "$prefix/venv"
+  unfinished=
+}
+
+# remove_old_releases: keep the program that runs and the one before it.
+remove_old_releases() {
+  local -a old
+  mapfile -t old < <(find "$prefix/releases" -mindepth 1 -maxdepth 1 -type d -printf '%T@ %p\n' | sort -rn | cut -d' ' -f2- | tail -n +3)
+  ((${#old[@]} == 0)) || rm -rf -- "${old[@]}"
+}
+
+install_service() {
+  need_host
+  need_python
+  local first=yes
+  [[ ! -e $prefix/venv ]] || first=no
+  say "installing ai-ticket-daemon $(version) into $prefix"
+  make_release
+  install_files
+  check_conf
+  local before
+  before=$(readlink "$prefix/venv" || true)
+  switch_to "$release"
+  systemctl daemon-reload
+  if [[ $first == no ]]; then
+    if ! systemctl try-restart ai-ticket.service 'ai-ticket@*.service'; then
+      switch_to "$before"
+      systemctl restart ai-ticket.service 'ai-ticket@*.service' || true
+      fail "version $(version) did not start (journalctl -u ai-ticket says why); the one before is back in place"
+    fi
+    remove_old_releases
+    say "upgraded; $conf is as it was, the defaults of this version are in $prefix/ai-ticket.conf.default"
+  elif [[ $start == yes ]]; then
+    quietly "the start (journalctl -u ai-ticket says why)" systemctl enable --now ai-ticket.socket ai-ticket.service
+    say "installed and started; name your servers in $conf, then: systemctl reload ai-ticket"
+  else
+    say "installed; edit $conf, then: systemctl enable --now ai-ticket.socket ai-ticket.service"
+  fi
+}
+
+# -------------------------------------------------------------------------------------- uninstall
+
+uninstall() {
+  need_host
+  local -a present=() instances
+  local unit
+  for unit in ai-ticket.socket ai-ticket.service; do
+    [[ ! -e $units/$unit ]] || present+=("$unit")
+  done
+  mapfile -t instances < <(systemctl list-units --all --plain --no-legend 'ai-ticket@*.service' | awk '{ print $1 }')
+  ((${#present[@]} == 0)) || quietly "the stop" systemctl disable --now "${present[@]}" "${instances[@]}"
+  rm -f "$units"/ai-ticket{,@}.service "$units/ai-ticket.socket" \
+    /usr/lib/sysusers.d/ai-ticket.conf /usr/lib/tmpfiles.d/ai-ticket.conf
+  if [[ -e /usr/lib/systemd/catalog/ai-ticket.catalog ]]; then
+    rm -f /usr/lib/systemd/catalog/ai-ticket.catalog
+    quietly "the journal's catalog" journalctl --update-catalog
+  fi
+  rm -rf -- "$prefix"
+  systemctl daemon-reload
+  systemctl reset-failed 'ai-ticket*' 2>/dev/null || true
+  say "removed the service and the program. Left, with all events and settings: $state, /etc/ai-ticket"
+  say "Left, too: the user ai-ticket, who owns them. To remove all of it:"
+  say "  rm -r $state /var/cache/ai-ticket /etc/ai-ticket && userdel ai-ticket"
+}
+
+case $action in
+  build) build_wheelhouse ;;
+  install) install_service ;;
+  uninstall) uninstall ;;
+esac

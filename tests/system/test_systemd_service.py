@@ -1,0 +1,305 @@
+"""The installed service on a real systemd: start, reload, failures, credentials, sandbox."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from service_host import CONF, PYTHON, SETTINGS
+
+if TYPE_CHECKING:
+    from service_host import ServiceHost
+
+pytestmark = pytest.mark.system
+
+EVENT = {"content": "a ticket", "max_tokens": 4}
+FAST_WATCHDOG = "[Service]\nWatchdogSec=2\n"
+BAD = "pipeline.max_concurrency = 0\n"
+
+FAULTY = "/opt/faulty-daemon.py"
+FAULTY_TEXT = """\
+import signal, sys, time
+from ai_ticket_daemon import __main__, app
+def block(): time.sleep(600)
+def eat(): return [bytearray(1 << 20) for _ in range(2000)]
+app.Daemon._show_tasks = lambda self: {deed}()
+sys.exit(__main__.main(sys.argv[1:]))
+"""
+
+
+def put_in_a_fault(host: ServiceHost, deed: str, settings: str) -> int:
+    """Run a daemon that does the deed in its event loop upon SIGUSR1; return its process id."""
+    host.box.write(FAULTY, FAULTY_TEXT.format(deed=deed))
+    start = f"[Service]\nExecStart=\nExecStart={PYTHON} {FAULTY} --config {CONF}\n"
+    host.drop_in(start + settings)
+    host.systemctl("restart", "ai-ticket.service")
+    return host.pid
+
+
+def test_a_start_is_over_when_the_daemon_is_ready_and_takes_less_than_two_seconds(
+    host: ServiceHost,
+) -> None:
+    host.systemctl("stop", "ai-ticket.service")
+    started = time.monotonic()
+    host.systemctl("start", "ai-ticket.service")
+    took_seconds = time.monotonic() - started
+
+    assert host.get("/ready").status == 200
+    assert took_seconds < 2
+
+
+def test_a_stopped_service_is_started_by_the_first_client(host: ServiceHost) -> None:
+    host.systemctl("stop", "ai-ticket.service")
+
+    answer = host.post(EVENT)
+
+    assert answer.status == 200
+    assert host.shows("ActiveState") == "active"
+
+
+def test_the_status_line_says_who_serves(host: ServiceHost) -> None:
+    host.until(lambda: "served by primary" in host.shows("StatusText"), "the status is current")
+
+    assert re.search(r"healthy; .*; 0 queued, 0 running; \S+ events/s", host.shows("StatusText"))
+
+
+# ------------------------------------------------------------------------------------ reload
+
+
+def test_a_good_file_is_reloaded_and_the_process_stays(host: ServiceHost) -> None:
+    pid = host.pid
+    host.configure("pipeline.max_concurrency = 3\n")
+
+    host.systemctl("reload", "ai-ticket.service")
+
+    (line,) = host.journal("AI_TICKET_LOG=reload_applied", f"_PID={pid}")
+    assert "pipeline.max_concurrency: 8 -> 3" in line["MESSAGE"]
+    assert host.pid == pid
+
+
+def test_a_bad_file_fails_the_reload_and_the_daemon_goes_on(host: ServiceHost) -> None:
+    pid = host.pid
+    host.configure(BAD)
+
+    refused = host.systemctl("reload", "ai-ticket.service", check=False)
+
+    assert refused.returncode != 0
+    assert host.pid == pid
+    assert host.post(EVENT).status == 200
+    (line,) = host.journal("AI_TICKET_LOG=reload_refused", f"_PID={pid}")
+    assert line["PRIORITY"] == "3"
+    for told in (line["MESSAGE"], host.shows("StatusText")):
+        assert f"{CONF}:1: pipeline.max_concurrency" in told
+    assert "ai_ticket_config_last_reload_successful 0.0" in host.get("/metrics", 9464).text
+
+    host.configure()
+    host.systemctl("reload", "ai-ticket.service")
+    assert "ai_ticket_config_last_reload_successful 1.0" in host.get("/metrics", 9464).text
+    host.until(lambda: "REFUSED" not in host.shows("StatusText"), "the refusal is forgotten")
+
+
+def test_a_file_behind_a_switched_symbolic_link_is_reloaded(host: ServiceHost) -> None:
+    host.configure(whole="pipeline.max_concurrency = 5\n" + SETTINGS)
+    host.box.shell(f"mv {CONF} /etc/ai-ticket/five.conf; ln -s five.conf {CONF}")
+    host.systemctl("reload", "ai-ticket.service")
+    host.box.write("/etc/ai-ticket/six.conf", "pipeline.max_concurrency = 6\n" + SETTINGS)
+    host.box.shell(f"ln -s six.conf {CONF}.new; mv -T {CONF}.new {CONF}")
+
+    host.systemctl("reload", "ai-ticket.service")
+
+    line = host.journal("AI_TICKET_LOG=reload_applied", f"_PID={host.pid}")[-1]
+    assert "pipeline.max_concurrency: 5 -> 6" in line["MESSAGE"]
+
+
+# ---------------------------------------------------------------------------------- failures
+
+
+def test_a_bad_file_at_the_start_is_failed_with_78_and_one_line_and_no_second_try(
+    host: ServiceHost,
+) -> None:
+    host.systemctl("stop", "ai-ticket.service")
+    host.configure(BAD + "log.level = 'loud'\n")
+
+    started = host.systemctl("start", "ai-ticket.service", check=False)
+
+    assert started.returncode != 0
+    assert host.shows("ActiveState") == "failed"
+    assert host.shows("ExecMainStatus") == "78"
+    assert host.shows("NRestarts") == "0"
+    invocation = host.shows("InvocationID")
+    (line,) = host.journal("AI_TICKET_LOG=config_refused", f"_SYSTEMD_INVOCATION_ID={invocation}")
+    assert int(line["PRIORITY"]) <= 3
+    for problem in (f"{CONF}:1: pipeline.max_concurrency", f"{CONF}:2: log.level"):
+        assert problem in line["MESSAGE"]
+        assert problem in host.shows("StatusText")
+
+
+def test_a_killed_daemon_is_back_within_two_seconds(host: ServiceHost) -> None:
+    pid = host.pid
+    host.systemctl("kill", "--signal=KILL", "ai-ticket.service")
+
+    def is_back() -> bool:
+        return host.pid not in {0, pid} and host.shows("ActiveState") == "active"
+
+    assert host.until(is_back, "another process serves") < 2
+    assert host.post(EVENT).status == 200
+
+
+def test_a_stopped_process_is_ended_and_replaced_by_the_watchdog(host: ServiceHost) -> None:
+    host.drop_in(FAST_WATCHDOG)
+    host.systemctl("restart", "ai-ticket.service")
+    pid = host.pid
+
+    host.systemctl("kill", "--signal=STOP", "--kill-whom=main", "ai-ticket.service")
+
+    expect_the_watchdog(host, pid)
+
+
+def test_a_blocked_event_loop_is_ended_and_replaced_by_the_watchdog(host: ServiceHost) -> None:
+    pid = put_in_a_fault(host, "block", "WatchdogSec=2\n")
+
+    host.systemctl("kill", "--signal=USR1", "--kill-whom=main", "ai-ticket.service")
+
+    expect_the_watchdog(host, pid)
+    written = "\n".join(str(line["MESSAGE"]) for line in host.journal(f"_PID={pid}"))
+    assert "Fatal Python error: Aborted" in written  # and the stack that tells where it hung
+
+
+def expect_the_watchdog(host: ServiceHost, pid: int) -> None:
+    host.until(lambda: host.pid not in {0, pid}, "another process serves", within_seconds=10)
+    host.until(lambda: host.shows("ActiveState") == "active", "it is ready")
+    assert host.journal("UNIT=ai-ticket.service", "UNIT_RESULT=watchdog")
+    assert int(host.shows("NRestarts")) >= 1
+    assert host.post(EVENT).status == 200
+
+
+def test_a_daemon_that_eats_all_its_memory_is_replaced(host: ServiceHost) -> None:
+    pid = put_in_a_fault(host, "eat", "MemoryMax=150M\nMemorySwapMax=0\n")
+
+    host.systemctl("kill", "--signal=USR1", "--kill-whom=main", "ai-ticket.service")
+
+    host.until(lambda: host.pid not in {0, pid}, "another process serves")
+    host.until(lambda: host.shows("ActiveState") == "active", "it is ready")
+    results = {
+        line["UNIT_RESULT"]
+        for line in host.journal("UNIT=ai-ticket.service")
+        if "UNIT_RESULT" in line
+    }
+    assert results & {"oom-kill", "signal"}  # the latter where the host has cgroups of version 1
+    assert host.post(EVENT).status == 200
+
+
+# ------------------------------------------------------------------------------ journal, secrets
+
+
+def test_the_journal_finds_errors_and_everything_of_one_event(host: ServiceHost) -> None:
+    host.configure("log.level = 'debug'\n")
+    host.systemctl("reload", "ai-ticket.service")
+    event_id = host.post(EVENT).json["event_id"]
+    host.configure(BAD)
+    host.systemctl("reload", "ai-ticket.service", check=False)
+
+    lines = host.journal(f"AI_TICKET_EVENT_ID={event_id}")
+    assert "event_ended" in {line["AI_TICKET_LOG"] for line in lines}
+    errors = host.journal("-u", "ai-ticket", "-p", "err", f"_PID={host.pid}")
+    assert [line["AI_TICKET_LOG"] for line in errors] == ["reload_refused"]
+
+
+def test_a_credential_reaches_the_backend_and_nobody_else(host: ServiceHost) -> None:
+    secret = "correct-horse-battery"
+    host.box.write("/etc/ai-ticket/credentials/kobold", secret + "\n", mode=0o600)
+    host.box.write("/root/kobold-password", secret + "\n", mode=0o600)
+    host.start_kobold("--instant", "--password-file", "/root/kobold-password", port=5002)
+    host.configure(
+        whole=SETTINGS.replace(":5001", ":5002") + 'password_file = "credential:kobold"\n'
+    )
+    host.systemctl("restart", "ai-ticket.service")
+    host.until(lambda: host.get("/ready").status == 200, "the daemon is ready")
+
+    assert host.post(EVENT).status == 200
+    host.systemctl("reload", "ai-ticket.service")  # whose command has no credentials itself
+    place = "/run/credentials/ai-ticket.service/ai-ticket_kobold"
+    assert host.box.run("cat", place).stdout.strip() == secret  # root may
+    for path in (place, "/etc/ai-ticket/credentials/kobold"):
+        read = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "cat", path)
+        assert host.box.run(*read, check=False).returncode != 0
+    command_line = host.box.shell(f"tr '\\0' ' ' </proc/{host.pid}/cmdline")
+    environment = host.box.shell(f"tr '\\0' '\\n' </proc/{host.pid}/environ")
+    journal = json.dumps(host.journal("-u", "ai-ticket"))
+    for text in (command_line, environment, journal, host.systemctl("show", "ai-ticket").stdout):
+        assert secret not in text
+
+
+def test_the_check_of_a_conf_file_finds_the_credentials_as_root(host: ServiceHost) -> None:
+    check = (PYTHON, "-m", "ai_ticket_daemon", "--config", CONF, "--check-config")
+    host.configure(whole=SETTINGS + 'password_file = "credential:kobold"\n')
+    missing = host.box.run(*check, check=False)
+    assert missing.returncode == 78
+    assert "no credential `kobold`" in missing.stderr
+
+    host.box.write("/etc/ai-ticket/credentials/kobold", "correct-horse\n", mode=0o600)
+    assert host.box.run(*check).returncode == 0
+
+
+# ------------------------------------------------------------------------------------ sandbox
+
+
+def test_systemd_has_nothing_to_say_against_the_installed_units(host: ServiceHost) -> None:
+    units = ("ai-ticket.service", "ai-ticket@1.service", "ai-ticket.socket")
+    checked = host.box.run("systemd-analyze", "verify", "--man=no", *units, check=False)
+
+    assert checked.stdout + checked.stderr == ""
+    assert checked.returncode == 0
+
+
+def test_the_running_service_leaves_little_exposed(host: ServiceHost) -> None:
+    checked = host.box.run(
+        "systemd-analyze", "security", "--threshold=10", "ai-ticket.service", check=False
+    )
+
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_the_daemon_sees_the_host_read_only_and_without_others(host: ServiceHost) -> None:
+    uid, gid = host.box.shell("id -u ai-ticket; id -g ai-ticket").split()
+    inside = ("nsenter", f"--target={host.pid}", "--mount", "--", "setpriv", f"--reuid={uid}",
+              f"--regid={gid}", "--clear-groups", "--", "sh", "-c")  # fmt: skip
+    for path in (CONF, "/etc/ai-ticket/x", "/opt/ai-ticket/x", "/usr/x", "/x"):
+        assert host.box.run(*inside, f"echo >>{path}", check=False).returncode != 0
+    for path in ("/var/lib/ai-ticket", "/run/ai-ticket", "/var/cache/ai-ticket"):
+        host.box.run(*inside, f"touch {path}/x && rm {path}/x")
+    for path in ("/root", "/etc/ai-ticket/credentials", "/dev/kmsg"):
+        assert host.box.run(*inside, f"ls {path}/", check=False).returncode != 0
+    status = host.box.shell(f"cat /proc/{host.pid}/status")
+    assert re.search(r"^CapBnd:\t0+$", status, flags=re.MULTILINE)
+    assert re.search(r"^NoNewPrivs:\t1$", status, flags=re.MULTILINE)
+    assert re.search(r"^Seccomp:\t2$", status, flags=re.MULTILINE)
+
+
+# ---------------------------------------------------------------------------------- instances
+
+
+def test_instances_share_the_socket_and_both_serve(host: ServiceHost) -> None:
+    host.systemctl("stop", "ai-ticket.service")
+    host.systemctl("start", "ai-ticket@1.service", "ai-ticket@2.service")
+    with host.load(clients=8) as load:
+        host.until(
+            lambda: all(served(host, port) >= 20 for port in (9471, 9472)), "both have served"
+        )
+
+    assert load.seen["failures"] == []
+    assert host.shows("ActiveState") == "inactive"  # they do not drag the single one in
+    line = host.journal("AI_TICKET_LOG=started", "AI_TICKET_INSTANCE=2")[-1]
+    assert line["_SYSTEMD_UNIT"] == "ai-ticket@2.service"
+
+
+def served(host: ServiceHost, metrics_port: int) -> float:
+    """Return how many events the instance with that metrics page has completed."""
+    page = host.get("/metrics", metrics_port).text
+    found = re.search(
+        r'^ai_ticket_pipeline_events_total\{outcome="succeeded"\} (\S+)', page, re.MULTILINE
+    )
+    return float(found[1]) if found else 0
