@@ -100,12 +100,13 @@ def _run(
 
 
 def _explain(error: Exception, logs: Logs) -> int:
+    from ai_ticket_daemon.errors import StoreUnavailable  # noqa: PLC0415
     from ai_ticket_daemon.server.sockets import ListenerUnavailable  # noqa: PLC0415
     from ai_ticket_daemon.supervisor import unwrap  # noqa: PLC0415
 
     log = logs.logger(actor="main")
     error = unwrap(error)
-    if isinstance(error, ListenerUnavailable):
+    if isinstance(error, ListenerUnavailable | StoreUnavailable):
         log.error("unavailable", detail=str(error))
         return EXIT_UNAVAILABLE
     log.critical("failed", exc_info=error)
@@ -143,7 +144,7 @@ def _load(options: argparse.Namespace) -> Config:
     ]
     overrides: dict[str, object] = {"backends.server": servers}
     if path is None:
-        overrides |= {"telemetry.traces": "none"}
+        overrides |= {"telemetry.traces": "none", "store.url": "memory:"}
         environ = {"PORT": "5000", **os.environ}
         overrides["http.bind"] = [f"127.0.0.1:{environ['PORT']}"]
         overrides["metrics.bind"] = f"127.0.0.1:{environ.get('OTEL_PROMETHEUS_PORT', '9464')}"
@@ -156,8 +157,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Takes events over HTTP and answers each with a completion from KoboldCPP.",
         epilog="Signals: HUP reloads the configuration; TERM and INT drain and stop, a second one "
         "stops now; USR1 logs what every task does; USR2 switches debug logging on and off. "
-        "Exit codes: 0 stopped as asked, 69 an address is unavailable, 70 internal fault, 78 the "
-        "configuration cannot be used.",
+        "Exit codes: 0 stopped as asked, 69 an address or the store is unavailable, 70 internal "
+        "fault, 78 the configuration cannot be used.",
     )
     parser.add_argument(
         "--config",

@@ -1,7 +1,7 @@
 """Start here: builds every part from the configuration, starts it, and draws the shutdown order.
 
-    telemetry ─▶ prober ─▶ pipeline ─▶ HTTP front end
-    (outermost: stops last)            (innermost: stops first)
+    telemetry ─▶ store ─▶ prober ─▶ pipeline ─▶ HTTP front end
+    (outermost: stops last)                     (innermost: stops first)
 
 A stop runs through the nurseries from the inside out: stop accepting; let running generations end
 within ``drain_seconds``; send waiting clients away; put what still runs back in the queue; close.
@@ -34,7 +34,7 @@ from ai_ticket_daemon.runtime.task_tree import task_tree
 from ai_ticket_daemon.server import listeners
 from ai_ticket_daemon.server.app import create_app
 from ai_ticket_daemon.status import StatusLine
-from ai_ticket_daemon.store.memory import MemoryStore
+from ai_ticket_daemon.store.factory import make_store
 from ai_ticket_daemon.supervisor import Supervisor
 from ai_ticket_daemon.systemd import Systemd
 from ai_ticket_daemon.telemetry import exporter, sampler
@@ -46,6 +46,7 @@ from ai_ticket_daemon.telemetry.observers import (
     InstrumentedClient,
     PipelineTelemetry,
     PoolTelemetry,
+    StoreTelemetry,
 )
 from ai_ticket_daemon.telemetry.tracing import open_tracing
 from ai_ticket_daemon.verdict import verdict_path
@@ -100,7 +101,11 @@ class Daemon:
         self._tracing = open_tracing(config.telemetry)
         self._tracer = None if self._tracing is None else self._tracing.get_tracer(__name__)
 
-        self._store = MemoryStore(max_queued=lambda: live.current.store.max_queued)
+        self._store = make_store(
+            config.store,
+            max_queued=lambda: live.current.store.max_queued,
+            observer=StoreTelemetry(logs.logger(actor="store"), metrics),
+        )
         self._pool_telemetry = PoolTelemetry(logs.logger(actor="pool"), metrics)
         self._pool = BackendPool(
             lambda: live.current.backends,
@@ -112,11 +117,12 @@ class Daemon:
             store=self._store,
             pool=self._pool,
             settings=lambda: live.current.pipeline,
+            keeping=lambda: live.current.store,
             observer=PipelineTelemetry(
                 logs.logger(actor="pipeline"), metrics, self._tracer, self._capture
             ),
         )
-        self._health = DaemonHealth(self._pool, self._pipeline)
+        self._health = DaemonHealth(self._pool, self._pipeline, self._store)
         self._app = create_app(
             pipeline=self._pipeline,
             health=self._health,
@@ -146,6 +152,7 @@ class Daemon:
         Raises:
             RestartBudgetExceeded: the actors crash faster than restarting them can heal.
             ListenerUnavailable: an address cannot be bound.
+            StoreUnavailable: the store cannot be opened.
         """
         config, live = self._live.current, self._live
         supervisor = Supervisor(self._actor_crashed)
@@ -153,53 +160,27 @@ class Daemon:
             self._log.warning("config_warning", detail=sentence)
         try:
             with self._root:
-                async with trio.open_nursery() as telemetry, trio.open_nursery() as backends:
-                    start = partial(_start, supervisor)
-                    await start(telemetry, "signals", signals.run, actions=self._actions())
-                    await start(
-                        telemetry,
-                        "watchdog",
-                        watchdog.run,
-                        systemd=self._systemd,
-                        liveness=self._liveness,
-                        status=self._status_line(),
-                        draining=lambda: self._draining,
-                        starved=self._starved,
-                    )
-                    self.metrics_port = await start(
-                        telemetry,
-                        "metrics",
-                        exporter.run,
-                        registry=self._metrics.registry,
-                        bind=config.metrics.bind,
-                    )
-                    await start(telemetry, "lag", self._lag.run)
-                    await start(telemetry, "capture", self._capture.run)
-                    await start(
-                        telemetry,
-                        "sampler",
-                        sampler.run,
-                        metrics=self._metrics,
-                        store=self._store,
-                        pool=self._pool,
-                        pipeline=self._pipeline,
-                        health=self._health,
-                        logs=self._logs,
-                        settings=lambda: live.current.pipeline,
-                    )
-                    await start(
-                        backends,
-                        "prober",
-                        prober.run,
-                        pool=self._pool,
-                        settings=lambda: live.current.backends,
-                        liveness=self._liveness,
-                    )
-                    async with trio.open_nursery() as pipeline:
-                        await start(pipeline, "pipeline", self._pipeline.run)
-                        await self._serve(supervisor, task_status)
-                        pipeline.cancel_scope.cancel()
-                    backends.cancel_scope.cancel()
+                async with trio.open_nursery() as telemetry:
+                    await self._start_telemetry(partial(_start, supervisor, telemetry))
+                    async with trio.open_nursery() as storing:
+                        await _start(supervisor, storing, "store", self._store.run)
+                        await self._start_sampler(partial(_start, supervisor, telemetry))
+                        async with trio.open_nursery() as backends:
+                            await _start(
+                                supervisor,
+                                backends,
+                                "prober",
+                                prober.run,
+                                pool=self._pool,
+                                settings=lambda: live.current.backends,
+                                liveness=self._liveness,
+                            )
+                            async with trio.open_nursery() as pipeline:
+                                await _start(supervisor, pipeline, "pipeline", self._pipeline.run)
+                                await self._serve(supervisor, task_status)
+                                pipeline.cancel_scope.cancel()
+                            backends.cancel_scope.cancel()
+                        storing.cancel_scope.cancel()
                     telemetry.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
@@ -214,6 +195,40 @@ class Daemon:
             self._systemd.notifier.stopping()
             self._log.info("stopping")
             self._stop.set()
+
+    async def _start_telemetry(self, start: Callable[..., Awaitable[Any]]) -> None:
+        """Start what looks on; it is there before anything else happens, and after."""
+        await start("signals", signals.run, actions=self._actions())
+        await start(
+            "watchdog",
+            watchdog.run,
+            systemd=self._systemd,
+            liveness=self._liveness,
+            status=self._status_line(),
+            draining=lambda: self._draining,
+            starved=self._starved,
+        )
+        self.metrics_port = await start(
+            "metrics",
+            exporter.run,
+            registry=self._metrics.registry,
+            bind=self._live.current.metrics.bind,
+        )
+        await start("lag", self._lag.run)
+        await start("capture", self._capture.run)
+
+    async def _start_sampler(self, start: Callable[..., Awaitable[Any]]) -> None:
+        await start(
+            "sampler",
+            sampler.run,
+            metrics=self._metrics,
+            store=self._store,
+            pool=self._pool,
+            pipeline=self._pipeline,
+            health=self._health,
+            logs=self._logs,
+            settings=lambda: self._live.current.pipeline,
+        )
 
     async def _serve(
         self, supervisor: Supervisor, task_status: trio.TaskStatus[tuple[str, ...]]

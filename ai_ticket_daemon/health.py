@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.backends.pool import BackendPool
     from ai_ticket_daemon.runtime.async_pipeline import AsyncInferencePipeline
+    from ai_ticket_daemon.store.port import EventStore
 
 
 @dataclass(slots=True)
@@ -29,13 +30,14 @@ class DaemonHealth:
 
     pool: BackendPool
     pipeline: AsyncInferencePipeline
+    store: EventStore
     started: bool = False
     queue: Mapping[str, int] = field(default_factory=dict)
     _since: float = field(default_factory=time.monotonic)
 
     def report(self) -> HealthReport:
         """Return how things stand now."""
-        usable = self.pool.usable
+        usable = self.pool.usable and self.store.fault is None
         active = serving(self.pool, self.pool.active)
         draining = self.pipeline.draining
         if not usable:
@@ -69,6 +71,8 @@ class DaemonHealth:
             yield "starting"
         if self.pipeline.draining:
             yield "draining: the daemon is stopping"
+        if self.store.fault is not None:
+            yield f"the store cannot be written: {self.store.fault}"
         if self.pool.active.pinned is not None:
             yield self.pool.active.detail
         elif self.pool.active.role is BackendRole.STANDBY:

@@ -175,6 +175,7 @@ def conf_text(options: Options, servers: Sequence[Child], http: int, metrics: in
         "# Written by ops/quickstart.sh; ai-ticket.conf in the top folder explains every setting.",
         f'[http]\nbind = ["{LOOPBACK}:{http}"]',
         f"[pipeline]\ndrain_seconds = {DRAIN_SECONDS}",
+        f'[store]\nurl = "sqlite:///{STATE / "events.db"}"',
         f'[metrics]\nbind = "{LOOPBACK}:{metrics}"',
         '[telemetry]\ntraces = "none"',
     ]

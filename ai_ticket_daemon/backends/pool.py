@@ -128,6 +128,12 @@ class BackendPool:
         return any(backend.health.usable for backend in self)
 
     @property
+    def capacity(self) -> int:
+        """How many generations the usable servers of the active role take at a time."""
+        active = (b for b in serving(self, self.active) if b.health.usable)
+        return sum(backend.config.max_in_flight for backend in active)
+
+    @property
     def retry_after_seconds(self) -> float:
         """How long a server that has come back takes to be believed, at the least."""
         rules = self._settings()

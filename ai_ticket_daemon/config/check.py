@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from ai_ticket_daemon.config.tree import Config
 
-WITHOUT_EFFECT = (
-    ("events", "max_batch"),
-    ("store", "retention_seconds"),
-    ("store", "lease_seconds"),
-)
+WITHOUT_EFFECT: tuple[tuple[str, str], ...] = (("events", "max_batch"),)
 """Keys that are checked, and whose feature a later version brings; harmless if ignored."""
 
 
@@ -25,7 +21,7 @@ def warnings(config: Config) -> list[str]:
         ]
     elif tokens.is_exposed:
         found.append(f"auth.tokens_file: everybody on this host can read {tokens.path}; chmod o-r")
-    if config.store.url == "memory:":
+    if config.store.path is None:
         found.append("store.url: events are kept in memory and are lost at a restart")
     defaults = Config()
     for section, key in WITHOUT_EFFECT:

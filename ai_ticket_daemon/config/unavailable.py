@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 UNAVAILABLE: Mapping[tuple[str, str], tuple[str, object]] = MappingProxyType(
     {
         # section, key: what is not available, the one value that may stand in the file
-        ("store", "url"): ("a store other than `memory:`", "memory:"),
         ("control", "socket"): ("a control socket", ""),
     }
 )

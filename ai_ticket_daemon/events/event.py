@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping  # noqa: TC003 - msgspec reads the annotations at run time
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+import msgspec
 
 PRIORITY_FIRST = 0
 PRIORITY_DEFAULT = 5
@@ -51,7 +52,9 @@ class Event:
 
     Times are seconds since the Unix epoch; ``deadline_at`` is the moment after which no result is
     wanted any more. ``metadata`` is returned to the client as given. ``trace_context`` holds the
-    W3C headers of the client's trace, so that the trace survives the queue.
+    W3C headers of the client's trace, so that the trace survives the queue. ``owner`` names the
+    token that submitted the event ("" without tokens); ``idempotency_key`` is the client's own name
+    for it, unique for its owner.
     """
 
     event_id: str
@@ -63,3 +66,14 @@ class Event:
     stream: bool = False
     metadata: Mapping[str, Any] | None = field(default=None, repr=False)
     trace_context: Mapping[str, str] = field(default_factory=dict, repr=False)
+    owner: str = ""
+    idempotency_key: str | None = field(default=None, repr=False)
+
+
+def payload_digest(event: Event) -> bytes:
+    """Return a digest of what the client asked for: the same for the same request, sent again.
+
+    How the answer is to travel and how long the client would wait are no part of it.
+    """
+    payload = (event.messages, event.sampling, event.priority, event.metadata)
+    return hashlib.sha256(msgspec.json.encode(payload, order="deterministic")).digest()

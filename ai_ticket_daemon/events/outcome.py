@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping  # noqa: TC003 - msgspec reads the annotations at run time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from ai_ticket_daemon.errors import ErrorCode  # noqa: TC001 - as above
 
-    from ai_ticket_daemon.errors import ErrorCode, TicketError
+if TYPE_CHECKING:
+    from ai_ticket_daemon.errors import TicketError
 
 
 @dataclass(frozen=True, slots=True)

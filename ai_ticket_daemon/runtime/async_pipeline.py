@@ -1,66 +1,51 @@
-"""The pipeline: accepts events, runs them on the backends, hands back how they ended.
+"""The pipeline: accepts events, sees them through, hands back how they ended.
 
-An actor: :meth:`AsyncInferencePipeline.run` must be running. It owns which events are in a
-worker's hands; the store owns the events, the pool the slots, the board who waits for what.
+It is put together here from the dispatcher, which runs events on the backends, the caretaker, which
+looks after the queue, and the board, where whoever waits meets the outcome. The store owns the
+events.
 """
 
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
+from ai_ticket_daemon.config.store import StoreConfig
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused, TicketError
-from ai_ticket_daemon.events.outcome import Failed, Outcome
-from ai_ticket_daemon.events.state import EventState
-from ai_ticket_daemon.runtime.board import Board
+from ai_ticket_daemon.events.outcome import Attempt, Failed, Outcome
+from ai_ticket_daemon.events.state import FINAL_STATES, EventState
+from ai_ticket_daemon.events.status import EventStatus
+from ai_ticket_daemon.runtime.board import Board, Watch
+from ai_ticket_daemon.runtime.caretaker import Caretaker
+from ai_ticket_daemon.runtime.dispatcher import Dispatcher
+from ai_ticket_daemon.runtime.estimate import Throughput
 from ai_ticket_daemon.runtime.observer import PipelineObserver
-from ai_ticket_daemon.runtime.retry import to_avoid
 from ai_ticket_daemon.runtime.signal import Signal
-from ai_ticket_daemon.runtime.worker import Run, Worker, abandoned_outcome
+from ai_ticket_daemon.runtime.submission import Submission
+from ai_ticket_daemon.runtime.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
-    from ai_ticket_daemon.backends.pool import BackendPool, Slot
+    from ai_ticket_daemon.backends.pool import BackendPool
     from ai_ticket_daemon.config.pipeline import PipelineConfig
     from ai_ticket_daemon.events.event import Event
-    from ai_ticket_daemon.runtime.board import Watch
-    from ai_ticket_daemon.store.port import EventStore
-
-LONGEST_LOOK_SECONDS = 1.0
-"""How long the tidier may sleep; bounds how late a deadline in the queue is noticed."""
-
-
-class Submission:
-    """An accepted event, as whoever submitted it sees it."""
-
-    def __init__(self, event_id: str, watch: Watch, abandon: Callable[[str], None]) -> None:
-        self.event_id = event_id
-        self._watch = watch
-        self._abandon = abandon
-
-    async def outcome(self) -> Outcome:
-        """Wait until the event has ended and return how."""
-        return await self._watch.outcome()
-
-    def deltas(self) -> AsyncIterator[str]:
-        """Yield the completion in pieces as they come; ends when the event has ended."""
-        return self._watch.deltas()
-
-    def abandon(self) -> None:
-        """Nobody wants the result any more: cancel, and free the slot. Harmless once ended."""
-        self._abandon(self.event_id)
+    from ai_ticket_daemon.store.port import EventRecord, EventStore, Receipt
 
 
 class AsyncInferencePipeline:
     """Runs events on backends, at most ``max_concurrency`` at once, one per slot.
 
+    :meth:`run` must be running.
+
     Args:
         store: where events live.
         pool: who generates.
         settings: the ``[pipeline]`` section in force now.
+        keeping: the ``[store]`` section in force now.
         observer: listens to what happens.
         now: seconds since the Unix epoch.
     """
@@ -71,46 +56,156 @@ class AsyncInferencePipeline:
         store: EventStore,
         pool: BackendPool,
         settings: Callable[[], PipelineConfig],
+        keeping: Callable[[], StoreConfig] = StoreConfig,
         observer: PipelineObserver | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._pool = pool
-        self._settings = settings
         self._observer = observer or PipelineObserver()
         self._now = now
         self._board = Board()
-        self._worker = Worker(store, pool, self._board, settings, self._observer, now)
-        self._running: dict[str, Run] = {}
-        self._unwanted: set[str] = set()
-        self._untidy = Signal()
+        self._throughput = Throughput()
+        requeued = Signal()
+        self._dispatcher = Dispatcher(
+            store=store,
+            pool=pool,
+            worker=Worker(store, pool, self._board, settings, self._observer, now),
+            settings=settings,
+            lease_seconds=lambda: keeping().lease_seconds,
+            throughput=self._throughput,
+            requeued=requeued,
+            may_start=self._may_start,
+            now=now,
+        )
+        self._caretaker = Caretaker(
+            store=store,
+            pool=pool,
+            dispatcher=self._dispatcher,
+            board=self._board,
+            observer=self._observer,
+            settings=keeping,
+            requeued=requeued,
+            now=now,
+        )
         self._draining = False
-        self._idle = Signal()
+        self._paused = False
 
     @property
     def in_flight(self) -> int:
         """How many events are in a worker's hands."""
-        return len(self._running)
+        return len(self._dispatcher)
 
     @property
     def draining(self) -> bool:
         """Whether new events are refused because the daemon stops."""
         return self._draining
 
-    async def submit(self, event: Event) -> Submission:
-        """Accept one event.
+    @property
+    def paused(self) -> bool:
+        """Whether events are accepted and kept, but none is started; set by an operator."""
+        return self._paused
+
+    @paused.setter
+    def paused(self, paused: bool) -> None:
+        self._paused = paused
+        self._pool.changed.notify()
+
+    async def submit(self, event: Event, *, fail_fast: bool = True) -> Submission:
+        """Accept one event, for somebody who waits for it.
+
+        Args:
+            event: what is wanted.
+            fail_fast: refuse it while no backend is usable, rather than let it wait for one.
 
         Raises:
-            RequestRefused: the daemon drains, the queue is full, or no backend is usable.
+            RequestRefused: ``draining``, ``queue_full``, ``no_backend_available``, or
+                ``idempotency_conflict``.
             StoreUnavailable: the event could not be written.
         """
-        if not self._pool.usable:
+        if fail_fast and not self._pool.usable:
             raise RequestRefused(
                 ErrorCode.NO_BACKEND_AVAILABLE,
                 "No backend is usable now; /health says why. Send the event again later.",
                 retry_after_seconds=self._pool.retry_after_seconds,
             )
-        return await self._accept(event, on_outcome=None)
+        # Watched before it is stored: it may end before this task runs again.
+        watch = self._board.watch(event.event_id, Watch())
+        try:
+            [receipt] = await self._accept([event], home=True)
+        except TicketError:
+            self._board.unwatch(event.event_id, watch)
+            raise
+        except trio.Cancelled:  # the client left, and the store may have the event or not
+            self._board.unwatch(event.event_id, watch)
+            self._unwanted(event)
+            raise
+        if receipt.refusal is None and not receipt.replayed:
+            return self._submission(self._queued(event, receipt), watch, replayed=False)
+        self._board.unwatch(event.event_id, watch)
+        if receipt.refusal is not None:
+            raise receipt.refusal
+        earlier = await self._watch(receipt.event_id, replayed=True)
+        if earlier is None:
+            raise _forgotten()
+        return earlier
+
+    async def enqueue(self, events: Sequence[Event]) -> list[EventStatus | RequestRefused]:
+        """Accept all of ``events``, for which nobody waits; in one transaction.
+
+        Returns:
+            For each event, in order, how it stands, or ``idempotency_conflict``.
+
+        Raises:
+            RequestRefused: for all of them: ``draining`` or ``queue_full``.
+            StoreUnavailable: none of them could be written.
+        """
+        answers: list[EventStatus | RequestRefused] = []
+        for event, receipt in zip(events, await self._accept(events, home=False), strict=True):
+            if receipt.refusal is not None:
+                answers.append(receipt.refusal)
+            elif receipt.replayed:
+                answers.append(await self.status(receipt.event_id) or EventStatus(event, _QUEUED))
+            else:
+                answers.append(self._queued(event, receipt))
+        return answers
+
+    async def watch(self, event_id: str) -> Submission | None:
+        """Wait for an event that was submitted before; None if it is not known."""
+        return await self._watch(event_id, replayed=True, holds_up=False)
+
+    async def status(self, event_id: str) -> EventStatus | None:
+        """Return how an event stands; None if it is not known."""
+        record = await self._store.get(event_id)
+        return None if record is None else self._status(record)
+
+    async def cancel(self, event_id: str) -> EventStatus | None:
+        """End an event that nobody wants any more; return how it stands then, None if unknown.
+
+        A generation is aborted on its backend. What had ended already stays as it is.
+        """
+        run = self._dispatcher.get(event_id)
+
+        def outcome(attempts: tuple[Attempt, ...]) -> Outcome:
+            if run is not None:
+                attempts = (*attempts, run.cut_short(self._now()))
+            return Failed(ErrorCode.CANCELLED, "The event was cancelled.", attempts=attempts)
+
+        cancelled = await self._store.cancel(event_id, self._now(), outcome)
+        if cancelled is None:
+            return None
+        before, record = cancelled
+        if before not in FINAL_STATES and record.outcome is not None:
+            self._dispatcher.drop(event_id)
+            self._observer.ended(record.event, record.state, record.outcome)
+            self._board.end(event_id, record.outcome)
+        return self._status(record)
+
+    async def put_back(self, event_id: str) -> EventStatus | None:
+        """Queue a failed event again; return how it stands then, None if unknown."""
+        record = await self._store.put_back(event_id, self._now())
+        self._pool.changed.notify()
+        return None if record is None else self._status(record)
 
     async def run_batch(self, events: Sequence[Event]) -> list[Outcome]:
         """Run all ``events`` and return their outcomes in the same order.
@@ -126,32 +221,58 @@ class AsyncInferencePipeline:
     async def iter_responses(
         self, events: Sequence[Event]
     ) -> AsyncGenerator[tuple[str, Outcome], None]:
-        """Run all ``events``; yield ``(event_id, outcome)`` as each one ends.
+        """Accept all ``events`` in one transaction; yield ``(event_id, outcome)`` as each one ends.
 
+        The id is that of the event as given, also where an idempotency key leads to an earlier one.
         Leaving the loop early abandons what has not ended yet; close the iterator
         (``contextlib.aclosing``) to make that happen at once.
         """
         send, receive = trio.open_memory_channel[tuple[str, Outcome]](len(events))
-        open_ids = {event.event_id for event in events}
-        if len(open_ids) != len(events):
+        if len({event.event_id for event in events}) != len(events):
             raise ValueError("each event of a batch needs an id of its own")
+        waiting: dict[str, Submission] = {}
 
-        def report(event_id: str) -> Callable[[Outcome], None]:
-            return lambda outcome: send.send_nowait((event_id, outcome))
+        def report(event_id: str, outcome: Outcome) -> None:
+            send.send_nowait((event_id, outcome))
 
+        watches = {event.event_id: Watch(partial(report, event.event_id)) for event in events}
+        for event_id, watch in watches.items():
+            self._board.watch(event_id, watch)
         try:
-            for event in events:
-                try:
-                    await self._accept(event, on_outcome=report(event.event_id))
-                except TicketError as error:
-                    send.send_nowait((event.event_id, Failed.from_error(error)))
-            while open_ids:
+            try:
+                receipts = await self._accept(events, home=True)
+            except TicketError as error:
+                for event in events:
+                    yield event.event_id, Failed.from_error(error)
+                return
+            except trio.Cancelled:  # the store may have them or not
+                for event in events:
+                    self._unwanted(event)
+                raise
+            for event, receipt in zip(events, receipts, strict=True):
+                watch = watches[event.event_id]
+                if receipt.refusal is not None:
+                    report(event.event_id, Failed.from_error(receipt.refusal))
+                elif receipt.replayed:
+                    self._board.unwatch(event.event_id, watch)
+                    earlier = await self._watch(receipt.event_id, replayed=True, watch=watch)
+                    if earlier is None:
+                        report(event.event_id, Failed.from_error(_forgotten()))
+                    else:
+                        waiting[event.event_id] = earlier
+                else:
+                    waiting[event.event_id] = self._submission(
+                        self._queued(event, receipt), watch, replayed=False
+                    )
+            for _ in events:
                 event_id, outcome = await receive.receive()
-                open_ids.discard(event_id)
+                waiting.pop(event_id, None)
                 yield event_id, outcome
         finally:
-            for event_id in open_ids:
-                self._abandon(event_id)
+            for event_id, watch in watches.items():
+                self._board.unwatch(event_id, watch)
+            for submission in waiting.values():
+                submission.abandon()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take events from the queue to the backends; runs until cancelled.
@@ -159,118 +280,120 @@ class AsyncInferencePipeline:
         When cancelled, events in a worker's hands go back to the queue.
         """
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._tidy)
+            await nursery.start(self._caretaker.run)
+            await nursery.start(self._dispatcher.run)
             task_status.started()
-            while True:
-                seen = self._pool.changed.version
-                await self._start_what_can(nursery)
-                await self._pool.changed.wait(seen)
 
     async def drain(self) -> None:
-        """Refuse new events, start none, and return when nothing runs any more.
+        """Refuse new events and return when nobody waits and nothing runs any more.
 
-        Clients whose events have not started are told ``draining``. Cancel this call to stop
-        waiting for what still runs.
+        What clients wait for is still run; what they do not wait for stays in the queue. Cancel
+        this call to stop waiting.
         """
         self._draining = True
-        self.send_waiters_away(but=self._running.keys())
-        while self._running:
-            await self._idle.wait(self._idle.version)
+        while True:
+            seen = self._dispatcher.ended.version
+            if not self._board.holds_up and not len(self._dispatcher):
+                return
+            await self._dispatcher.ended.wait(seen)
 
-    def send_waiters_away(self, *, but: Collection[str] = ()) -> None:
-        """Tell everybody who waits that the daemon stops, except for the events in ``but``."""
+    def send_waiters_away(self) -> None:
+        """Tell everybody who still waits that the daemon stops; their events stay in the queue."""
         outcome = Failed(*_DRAINING, retry_after_seconds=_DRAIN_RETRY_SECONDS)
         for event_id in self._board.watched():
-            if event_id not in but:
-                self._board.end(event_id, outcome)
+            self._board.end(event_id, outcome)
 
-    async def _accept(
-        self, event: Event, *, on_outcome: Callable[[Outcome], None] | None
-    ) -> Submission:
+    def _may_start(self) -> bool:
+        return not self._paused and (not self._draining or self._board.holds_up)
+
+    async def _accept(self, events: Sequence[Event], *, home: bool) -> list[Receipt]:
         if self._draining:
             raise RequestRefused(*_DRAINING, retry_after_seconds=_DRAIN_RETRY_SECONDS)
-        watch = self._board.watch(event.event_id, on_outcome)
         try:
-            await self._store.submit([event])
-        except TicketError:
-            self._board.unwatch(event.event_id)
-            raise
-        except trio.Cancelled:  # the client left, and the store may have the event or not
-            self._abandon(event.event_id)
+            receipts = await self._store.submit(events, home=home)
+        except RequestRefused as error:
+            if error.code is ErrorCode.QUEUE_FULL:
+                seconds = self._throughput.seconds_for(len(events), slots=self._dispatcher.slots)
+                error.retry_after_seconds = seconds or error.retry_after_seconds
             raise
         self._pool.changed.notify()
-        return Submission(event.event_id, watch, self._abandon)
+        return receipts
 
-    def _abandon(self, event_id: str) -> None:
-        self._board.unwatch(event_id)
-        run = self._running.get(event_id)
+    async def _watch(
+        self,
+        event_id: str,
+        *,
+        replayed: bool,
+        holds_up: bool = True,
+        watch: Watch | None = None,
+    ) -> Submission | None:
+        watch = self._board.watch(event_id, watch or Watch(holds_up=holds_up))
+        record = None
+        try:
+            record = await self._store.get(event_id)
+        finally:
+            if record is None or record.outcome is not None:
+                self._board.unwatch(event_id, watch)
+        if record is None:
+            return None
+        if record.outcome is not None:
+            watch.end(record.outcome)
+        return self._submission(self._status(record), watch, replayed=replayed)
+
+    def _submission(self, status: EventStatus, watch: Watch, *, replayed: bool) -> Submission:
+        return Submission(status, watch, replayed=replayed, stop=self._stop_waiting)
+
+    def _stop_waiting(self, submission: Submission, unwanted: bool) -> None:
+        event_id = submission.event_id
+        alone = self._board.unwatch(event_id, submission.watch)
+        self._dispatcher.ended.notify()  # for whoever waits for nobody to wait
+        if unwanted and alone and not submission.watch.ended:
+            self._unwanted(submission.status.event)
+
+    def _unwanted(self, event: Event) -> None:
+        """Cancel an event that nobody waits for any more, unless they can come back for it."""
+        if event.idempotency_key is not None:
+            return
+        run = self._dispatcher.get(event.event_id)
         if run is not None:
             run.abandon()
         else:
-            self._unwanted.add(event_id)
-            self._untidy.notify()
+            self._caretaker.unwanted(event.event_id)
 
-    async def _start_what_can(self, nursery: trio.Nursery) -> None:
-        """Start events while there is one that is due, a free slot and room for one more."""
-        while not self._draining and len(self._running) < self._settings().max_concurrency:
-            slot = self._pool.acquire()
-            if slot is None:
-                return
-            lease = None
-            try:
-                lease = await self._store.claim(self._now())
-            finally:
-                if lease is None:
-                    slot.give_back()
-            if lease is None:
-                return
-            slot = self._pool.exchange(slot, to_avoid(lease.attempts))
-            run = Run(lease)
-            event_id = lease.event.event_id
-            self._running[event_id] = run
-            if event_id in self._unwanted:
-                self._unwanted.discard(event_id)
-                run.abandon()
-            nursery.start_soon(self._work, run, slot)
+    def _queued(self, event: Event, receipt: Receipt) -> EventStatus:
+        return EventStatus(
+            event,
+            EventState.QUEUED,
+            position=receipt.position,
+            estimated_start_at=self._start_at(receipt.position),
+        )
 
-    async def _work(self, run: Run, slot: Slot) -> None:
-        try:
-            await self._worker.run(run, slot)
-        finally:
-            del self._running[run.lease.event.event_id]
-            self._idle.notify()
-            self._pool.changed.notify()
-            if run.put_back:
-                self._untidy.notify()
+    def _status(self, record: EventRecord) -> EventStatus:
+        return EventStatus(
+            record.event,
+            record.state,
+            record.attempts,
+            record.outcome,
+            record.position,
+            self._start_at(record.position),
+        )
 
-    async def _tidy(self) -> None:
-        """End what is unwanted or too late while it waits, and wake the starter for retries."""
-        while True:
-            seen = self._untidy.version
-            while self._unwanted:
-                event_id = self._unwanted.pop()
-                outcome = abandoned_outcome()
-                before = await self._store.cancel(event_id, outcome)
-                if before is EventState.QUEUED:
-                    record = await self._store.get(event_id)
-                    if record is not None:
-                        self._observer.ended(record.event, EventState.CANCELLED, outcome)
-            now = self._now()
-            for event_id in await self._store.expire(now):
-                record = await self._store.get(event_id)
-                if record is not None and record.outcome is not None:
-                    self._observer.ended(record.event, EventState.EXPIRED, record.outcome)
-                    self._board.end(event_id, record.outcome)
-            due_at = await self._store.next_due()
-            wait = LONGEST_LOOK_SECONDS
-            if due_at is not None:
-                if due_at <= now:
-                    self._pool.changed.notify()
-                else:
-                    wait = min(wait, due_at - now)
-            with trio.move_on_after(wait):
-                await self._untidy.wait(seen)
+    def _start_at(self, position: int | None) -> float | None:
+        if position is None:
+            return None
+        return self._throughput.start_at(
+            position, slots=self._dispatcher.slots, free=self._dispatcher.free, now=self._now()
+        )
 
+
+def _forgotten() -> RequestRefused:
+    return RequestRefused(
+        ErrorCode.EVENT_NOT_FOUND,
+        "The event of this idempotency key was forgotten meanwhile; use a new key.",
+    )
+
+
+_QUEUED = EventState.QUEUED
 
 _DRAINING = (
     ErrorCode.DRAINING,

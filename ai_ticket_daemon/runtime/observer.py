@@ -35,3 +35,9 @@ class PipelineObserver:
 
     def outcome_refused(self, event: Event) -> None:
         """The lease was lost meanwhile, so the outcome was not written."""
+
+    def lease_lost(self, event: Event) -> None:
+        """Somebody else has taken the event from this daemon, which aborts it."""
+
+    def outcome_unwritten(self, event: Event) -> None:
+        """The daemon stops while the store takes nothing; the event will be run again."""

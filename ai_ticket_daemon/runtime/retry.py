@@ -64,11 +64,10 @@ def decide(
         return GiveUp("a part of the completion was already delivered")
     if error.disposition is Disposition.FINAL:
         return GiveUp("no retry can help")
-    if sum(attempt.backend_died for attempt in attempts) >= MAX_DEATHS:
-        return GiveUp(f"{MAX_DEATHS} backends were lost under this event")
+    spent = used_up(attempts, settings=settings)
+    if spent is not None:
+        return GiveUp(spent)
     counted = sum(attempt.counted for attempt in attempts)
-    if counted >= settings.max_attempts:
-        return GiveUp(f"all {settings.max_attempts} attempts are used up")
     doubled = settings.backoff_seconds * 2 ** max(0, counted - 1)
     backoff = min(settings.backoff_max_seconds, doubled)
     if error.disposition is Disposition.BUSY:
@@ -80,6 +79,19 @@ def decide(
     if delay >= seconds_left:
         return GiveUp("the deadline leaves no time for another attempt")
     return Retry(delay)
+
+
+def used_up(attempts: Sequence[Attempt], *, settings: PipelineConfig) -> str | None:
+    """Return why an event with these attempts behind it gets no further one; None if it does.
+
+    Asked before each attempt, too: an event under which this daemon died again and again must not
+    be what kills the next one.
+    """
+    if sum(attempt.backend_died for attempt in attempts) >= MAX_DEATHS:
+        return f"{MAX_DEATHS} backends were lost under this event"
+    if sum(attempt.counted for attempt in attempts) >= settings.max_attempts:
+        return f"all {settings.max_attempts} attempts are used up"
+    return None
 
 
 def with_attempt(attempts: tuple[Attempt, ...], attempt: Attempt) -> tuple[Attempt, ...]:

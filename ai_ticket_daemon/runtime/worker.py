@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 import trio
 
 from ai_ticket_daemon.backends.generation import GenerationRequest
-from ai_ticket_daemon.errors import BackendError, Disposition, ErrorCode, Symptom
+from ai_ticket_daemon.errors import (
+    BackendError,
+    Disposition,
+    ErrorCode,
+    StoreUnavailable,
+    Symptom,
+)
 from ai_ticket_daemon.events.outcome import Attempt, Failed, Succeeded
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.runtime.retry import (
@@ -19,6 +25,7 @@ from ai_ticket_daemon.runtime.retry import (
     decide,
     goes_over,
     to_avoid,
+    used_up,
     with_attempt,
 )
 
@@ -33,8 +40,11 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.runtime.observer import PipelineObserver
     from ai_ticket_daemon.store.port import EventStore, Lease
 
-WRITE_SECONDS = 10.0
-"""How long writing an outcome may take once it is known, even while the daemon stops."""
+WRITE_AGAIN_SECONDS = 1.0
+"""How long to leave a store alone that could not take an outcome; it is kept here meanwhile."""
+
+LAST_WRITE_SECONDS = 10.0
+"""How long the last try to write an outcome may take when the daemon stops."""
 
 
 @dataclass(slots=True)
@@ -42,8 +52,11 @@ class Run:
     """One event in a worker's hands; cancelled through :meth:`abandon`, to know the reason."""
 
     lease: Lease
+    backend: str = ""
+    started_at: float = 0.0
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     abandoned: bool = False
+    lost: bool = False
     delta_passed_on: bool = False
     put_back: bool = False
 
@@ -51,6 +64,21 @@ class Run:
         """Stop: nobody wants the result any more."""
         self.abandoned = True
         self.scope.cancel()
+
+    def lose(self) -> None:
+        """Stop: the event has ended, or is run by somebody else; there is nothing to write."""
+        self.lost = True
+        self.scope.cancel()
+
+    def cut_short(self, now: float) -> Attempt:
+        """Return the attempt that is being made, as one that was aborted at ``now``."""
+        return Attempt(
+            self.backend,
+            self.started_at,
+            now,
+            error=ErrorCode.CANCELLED,
+            message="aborted on the backend",
+        )
 
 
 @dataclass(slots=True)
@@ -72,25 +100,31 @@ class Worker:
     async def run(self, run: Run, slot: Slot) -> None:
         """Make one attempt at the event and write its outcome, or put it back in the queue.
 
-        The slot is released as soon as the backend is free of this event. When cancelled from
-        outside (the daemon stops), the event goes back to the queue, the attempt not counted.
+        The slot is released as soon as the backend is free of this event. While the store cannot
+        take the outcome, it is kept and tried again. When cancelled from outside (the daemon
+        stops), the event goes back to the queue, the attempt not counted.
         """
         event = run.lease.event
-        started_at = self.now()
+        run.backend, run.started_at = slot.backend.name, self.now()
         if not run.lease.attempts:
-            self.budget.started(started_at)
-        with self.observer.handling(event, started_at - event.submitted_at):
+            self.budget.started(run.started_at)
+        with self.observer.handling(event, run.started_at - event.submitted_at):
             try:
-                result = await self._attempt(run, slot)
+                resolution = await self._run(run, slot)
             except trio.Cancelled:
-                with trio.CancelScope(shield=True), trio.move_on_after(WRITE_SECONDS):
-                    await self._put_back(run, self.now(), run.lease.attempts)
+                await self._write(run, _PutBack(self.now(), run.lease.attempts))
                 raise
             finally:
                 slot.release()
-            attempt = _describe(result, slot, started_at, self.now())
-            with trio.CancelScope(shield=True), trio.fail_after(WRITE_SECONDS):
-                await self._settle(run, slot, result, attempt)
+            await self._write(run, resolution)
+
+    async def _run(self, run: Run, slot: Slot) -> _End | _PutBack:
+        """Make the attempt, unless there is none left, and decide what is to be written of it."""
+        spent = used_up(run.lease.attempts, settings=self.settings())
+        if spent is not None:
+            return _End(EventState.FAILED, _not_tried_again(run.lease.attempts, spent))
+        result = await self._attempt(run, slot)
+        return self._resolve(run, slot, result)
 
     async def _attempt(self, run: Run, slot: Slot) -> GenerationResult | BackendError | _Stopped:
         if run.abandoned:
@@ -121,44 +155,39 @@ class Worker:
             return result
         return _Stopped(abandoned=run.abandoned)
 
-    async def _settle(
-        self,
-        run: Run,
-        slot: Slot,
-        result: GenerationResult | BackendError | _Stopped,
-        attempt: Attempt,
-    ) -> None:
+    def _resolve(
+        self, run: Run, slot: Slot, result: GenerationResult | BackendError | _Stopped
+    ) -> _End | _PutBack:
+        """Decide what is to be written about an attempt; decided once, however often written."""
         event = run.lease.event
+        attempt = _describe(result, run, self.now())
         attempts = with_attempt(run.lease.attempts, attempt)
         self.observer.attempt_ended(event, attempt)
-        if isinstance(result, _Stopped):
-            if result.abandoned:
-                await self._end(run, EventState.CANCELLED, abandoned_outcome(attempts))
-            else:
-                await self._end(run, EventState.EXPIRED, _out_of_time(run, attempts))
-        elif isinstance(result, BackendError):
-            decision = self._decide(run, slot, result, attempts)
-            if isinstance(decision, Retry):
+        match result:
+            case _Stopped(abandoned=True):
+                return _End(EventState.CANCELLED, abandoned_outcome(attempts))
+            case _Stopped():
+                return _End(EventState.EXPIRED, _out_of_time(run, attempts))
+            case BackendError():
+                decision = self._decide(run, slot, result, attempts)
+                if isinstance(decision, GiveUp):
+                    return _End(EventState.FAILED, _failed(result, attempts, decision))
                 self.observer.retry_scheduled(event, attempt, decision.delay_seconds)
                 # The pool lets a busy backend rest; another one may take the event meanwhile.
                 busy = result.disposition is Disposition.BUSY
                 delay_seconds = 0.0 if busy else decision.delay_seconds
-                await self._put_back(run, self.now() + delay_seconds, attempts)
-            else:
-                await self._end(run, EventState.FAILED, _failed(result, attempts, decision))
-        else:
-            await self._end(
-                run,
-                EventState.SUCCEEDED,
-                Succeeded(
-                    result.text,
-                    attempt.backend,
-                    result.finish_reason,
-                    result.usage,
-                    duration_seconds=self.now() - event.submitted_at,
-                    attempts=attempts,
-                ),
-            )
+                return _PutBack(self.now() + delay_seconds, attempts)
+        return _End(
+            EventState.SUCCEEDED,
+            Succeeded(
+                result.text,
+                attempt.backend,
+                result.finish_reason,
+                result.usage,
+                duration_seconds=self.now() - event.submitted_at,
+                attempts=attempts,
+            ),
+        )
 
     def _decide(
         self, run: Run, slot: Slot, error: BackendError, attempts: tuple[Attempt, ...]
@@ -186,18 +215,53 @@ class Worker:
             return GiveUp("too many events are being retried at once")
         return decision
 
-    async def _put_back(self, run: Run, due_at: float, attempts: tuple[Attempt, ...]) -> None:
-        run.put_back = await self.store.release(run.lease, due_at=due_at, attempts=attempts)
-        if not run.put_back:
-            self.observer.outcome_refused(run.lease.event)
+    async def _write(self, run: Run, resolution: _End | _PutBack) -> None:
+        """Write until it is written, or the lease is lost, or the daemon stops.
 
-    async def _end(self, run: Run, state: EventState, outcome: Outcome) -> None:
+        Each try is shielded: one that is cut short may have been written or not.
+        """
+        try:
+            while not run.lost:
+                with trio.CancelScope(shield=True):
+                    try:
+                        return await self._try_to_write(run, resolution)
+                    except StoreUnavailable:
+                        pass  # Said once by the store itself.
+                await trio.sleep(WRITE_AGAIN_SECONDS)
+        except trio.Cancelled:
+            with trio.CancelScope(shield=True), trio.move_on_after(LAST_WRITE_SECONDS):
+                try:
+                    await self._try_to_write(run, resolution)
+                except StoreUnavailable:
+                    self.observer.outcome_unwritten(run.lease.event)
+            raise
+
+    async def _try_to_write(self, run: Run, resolution: _End | _PutBack) -> None:
         event = run.lease.event
-        if await self.store.complete(run.lease, state, outcome):
-            self.observer.ended(event, state, outcome)
-            self.board.end(event.event_id, outcome)
+        if isinstance(resolution, _PutBack):
+            due_at, attempts = resolution.due_at, resolution.attempts
+            written = await self.store.release(run.lease, due_at=due_at, attempts=attempts)
+            run.put_back = written
         else:
+            state, outcome = resolution.state, resolution.outcome
+            written = await self.store.complete(run.lease, state, outcome, self.now())
+            if written:
+                self.observer.ended(event, state, outcome)
+                self.board.end(event.event_id, outcome)
+        if not written:
             self.observer.outcome_refused(event)
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    state: EventState
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class _PutBack:
+    due_at: float
+    attempts: tuple[Attempt, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,12 +279,9 @@ def abandoned_outcome(attempts: tuple[Attempt, ...] = ()) -> Failed:
 
 
 def _describe(
-    result: GenerationResult | BackendError | _Stopped,
-    slot: Slot,
-    started_at: float,
-    ended_at: float,
+    result: GenerationResult | BackendError | _Stopped, run: Run, ended_at: float
 ) -> Attempt:
-    name = slot.backend.name
+    name, started_at = run.backend, run.started_at
     if isinstance(result, BackendError):
         return Attempt(
             name,
@@ -245,6 +306,17 @@ def _out_of_time(run: Run, attempts: tuple[Attempt, ...]) -> Failed:
         f"The generation did not end within the {event.deadline_at - event.submitted_at:g} s "
         "this event had; allow it more time with timeout_seconds or ask for fewer tokens.",
         {"backend": attempts[-1].backend},
+        attempts=attempts,
+    )
+
+
+def _not_tried_again(attempts: tuple[Attempt, ...], reason: str) -> Failed:
+    """Return the outcome of an event that used up its attempts without any of them reporting."""
+    last = attempts[-1]
+    return Failed(
+        last.error or ErrorCode.INTERNAL_ERROR,
+        last.message or "The last attempt did not report how it ended.",
+        {"backend": last.backend, "attempts": len(attempts), "not_retried_because": reason},
         attempts=attempts,
     )
 

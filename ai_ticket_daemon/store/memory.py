@@ -8,13 +8,17 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING
 
-from ai_ticket_daemon.errors import ErrorCode, RequestRefused
-from ai_ticket_daemon.events.outcome import Failed
+import trio
+
+from ai_ticket_daemon.events.event import payload_digest
 from ai_ticket_daemon.events.state import FINAL_STATES, EventState, transition
-from ai_ticket_daemon.store.port import EventRecord, Lease
+from ai_ticket_daemon.store.endings import expired_in_queue, put_back_event
+from ai_ticket_daemon.store.intake import check_room, replay
+from ai_ticket_daemon.store.leases import fresh
+from ai_ticket_daemon.store.port import Counts, EventRecord, Lease, Receipt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Attempt, Outcome
@@ -28,15 +32,17 @@ _SLACK = 1024
 class _Row:
     event: Event
     place: tuple[int, int]
+    digest: bytes | None = None
     state: EventState = EventState.QUEUED
     due_at: float = 0.0
     token: int = 0
     attempts: tuple[Attempt, ...] = ()
     outcome: Outcome | None = None
+    ended_at: float = 0.0
 
 
 class MemoryStore:
-    """Keeps events in dictionaries and heaps.
+    """Keeps events in dictionaries and heaps; nothing survives the process.
 
     The heaps may hold stale entries (an event cancelled while it waited); whoever takes an entry
     out checks the row it points to, so that cancelling costs no search.
@@ -46,39 +52,48 @@ class MemoryStore:
         keep_ended: how many ended events are remembered; the oldest are forgotten first.
     """
 
+    fault: str | None = None
+
     def __init__(
         self, *, max_queued: Callable[[], int] = lambda: 100_000, keep_ended: int = 1000
     ) -> None:
         self._max_queued = max_queued
         self._keep_ended = keep_ended
         self._rows: dict[str, _Row] = {}
+        self._keys: dict[tuple[str, str], str] = {}
         self._ready: list[tuple[int, int, str]] = []
         self._later: list[tuple[float, str]] = []
         self._deadlines: list[tuple[float, str]] = []
         self._ended: deque[str] = deque()
+        self._accepted = 0
         self._counts: Counter[EventState] = Counter()
         self._sequence = count()
         self._tokens = count(1)
+        self._notes: dict[str, str] = {}
 
-    async def submit(self, events: Sequence[Event]) -> None:
-        """See :meth:`EventStore.submit`."""
-        limit = self._max_queued()
-        if self._counts[EventState.QUEUED] + len(events) > limit:
-            raise RequestRefused(
-                ErrorCode.QUEUE_FULL,
-                f"The queue holds its limit of {limit} waiting events; send the event again later.",
-                details={"max_queued": limit},
-                retry_after_seconds=5.0,
-            )
-        for event in events:
-            row = _Row(event, (event.priority, next(self._sequence)))
-            self._rows[event.event_id] = row
-            self._counts[EventState.QUEUED] += 1
-            self._make_ready(row)
-            heapq.heappush(self._deadlines, (event.deadline_at, event.event_id))
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """See :meth:`EventStore.run`."""
+        task_status.started()
+        await trio.sleep_forever()
 
-    async def claim(self, now: float) -> Lease | None:
-        """See :meth:`EventStore.claim`."""
+    async def submit(self, events: Sequence[Event], *, home: bool = False) -> list[Receipt]:
+        """See :meth:`EventStore.submit`; every event is at home here."""
+        del home
+        new = {
+            event.event_id
+            if event.idempotency_key is None
+            else (event.owner, event.idempotency_key)
+            for event in events
+            if self._known(event) is None
+        }
+        check_room(self._counts[EventState.QUEUED], len(new), self._max_queued())
+        return [
+            self._known(event) or Receipt(event.event_id, self._accept(event)) for event in events
+        ]
+
+    async def claim(self, now: float, *, backend: str = "", until: float = 0.0) -> Lease | None:
+        """See :meth:`EventStore.claim`; a lease holds as long as the process."""
+        del backend, until
         while self._later and self._later[0][0] <= now:
             _, event_id = heapq.heappop(self._later)
             row = self._rows.get(event_id)
@@ -96,6 +111,17 @@ class MemoryStore:
             return Lease(row.event, row.token, row.attempts)
         return None
 
+    async def extend(self, until: float) -> Mapping[str, int]:
+        """See :meth:`EventStore.extend`."""
+        del until
+        running = ((i, row) for i, row in self._rows.items() if row.state is EventState.RUNNING)
+        return {event_id: row.token for event_id, row in running}
+
+    async def recover(self, now: float) -> list[str]:
+        """See :meth:`EventStore.recover`; there is no other daemon."""
+        del now
+        return []
+
     async def next_due(self) -> float | None:
         """See :meth:`EventStore.next_due`."""
         while self._ready:
@@ -111,12 +137,12 @@ class MemoryStore:
             heapq.heappop(self._later)
         return None
 
-    async def complete(self, lease: Lease, state: EventState, outcome: Outcome) -> bool:
+    async def complete(self, lease: Lease, state: EventState, outcome: Outcome, now: float) -> bool:
         """See :meth:`EventStore.complete`."""
         row = self._held(lease)
         if row is None:
             return False
-        self._end(row, state, outcome)
+        self._end(row, state, outcome, now)
         return True
 
     async def release(self, lease: Lease, *, due_at: float, attempts: Sequence[Attempt]) -> bool:
@@ -130,46 +156,114 @@ class MemoryStore:
         heapq.heappush(self._later, (due_at, row.event.event_id))
         return True
 
-    async def cancel(self, event_id: str, outcome: Outcome) -> EventState | None:
+    async def cancel(
+        self, event_id: str, now: float, outcome: Callable[[tuple[Attempt, ...]], Outcome]
+    ) -> tuple[EventState, EventRecord] | None:
         """See :meth:`EventStore.cancel`."""
         row = self._rows.get(event_id)
         if row is None:
             return None
         before = row.state
         if before not in FINAL_STATES:
-            self._end(row, EventState.CANCELLED, outcome)
-        return before
+            self._end(row, EventState.CANCELLED, outcome(row.attempts), now)
+        return before, self._record(row)
 
-    async def expire(self, now: float) -> list[str]:
+    async def put_back(self, event_id: str, now: float) -> EventRecord | None:
+        """See :meth:`EventStore.put_back`."""
+        row = self._rows.get(event_id)
+        if row is None:
+            return None
+        if row.state is EventState.FAILED:
+            self._move(row, EventState.QUEUED)
+            self._ended.remove(event_id)
+            row.event = put_back_event(row.event, now)
+            row.attempts, row.outcome, row.due_at = fresh(row.attempts), None, 0.0
+            self._make_ready(row)
+            heapq.heappush(self._deadlines, (row.event.deadline_at, event_id))
+        return self._record(row)
+
+    async def expire(self, now: float, limit: int = 1000) -> list[EventRecord]:
         """See :meth:`EventStore.expire`."""
-        expired = []
-        while self._deadlines and self._deadlines[0][0] <= now:
+        expired: list[EventRecord] = []
+        while self._deadlines and self._deadlines[0][0] <= now and len(expired) < limit:
             _, event_id = heapq.heappop(self._deadlines)
             row = self._rows.get(event_id)
-            if row is not None and row.state is EventState.QUEUED:
-                self._end(row, EventState.EXPIRED, expired_in_queue(row.event, row.attempts))
-                expired.append(event_id)
+            if row is not None and row.state is EventState.QUEUED and row.event.deadline_at <= now:
+                outcome = expired_in_queue(row.event, row.attempts)
+                self._end(row, EventState.EXPIRED, outcome, now)
+                expired.append(self._record(row))
         return expired
+
+    async def prune(self, before: float, limit: int) -> int:
+        """See :meth:`EventStore.prune`."""
+        pruned = 0
+        while self._ended and pruned < limit:
+            row = self._rows[self._ended[0]]
+            if row.ended_at >= before:
+                break
+            self._forget(self._ended.popleft())
+            pruned += 1
+        return pruned
 
     async def get(self, event_id: str) -> EventRecord | None:
         """See :meth:`EventStore.get`."""
         row = self._rows.get(event_id)
-        if row is None:
-            return None
-        position = None
-        if row.state is EventState.QUEUED:
-            ahead = (r for r in self._rows.values() if r.state is EventState.QUEUED)
-            position = 1 + sum(r.place < row.place for r in ahead)
-        return EventRecord(row.event, row.state, row.attempts, row.outcome, position)
+        return None if row is None else self._record(row)
 
-    async def counts(self) -> Mapping[EventState, int]:
-        """See :meth:`EventStore.counts`; ended events are counted although long forgotten."""
-        return {state: self._counts[state] for state in EventState}
+    async def outcomes(self, event_ids: Collection[str]) -> Mapping[str, Outcome]:
+        """See :meth:`EventStore.outcomes`."""
+        rows = ((event_id, self._rows.get(event_id)) for event_id in event_ids)
+        return {i: row.outcome for i, row in rows if row is not None and row.outcome is not None}
+
+    async def changed_elsewhere(self) -> bool:
+        """See :meth:`EventStore.changed_elsewhere`; there is nobody else."""
+        return False
+
+    async def counts(self) -> Counts:
+        """See :meth:`EventStore.counts`."""
+        return Counts(self._accepted, {state: self._counts[state] for state in EventState})
 
     async def oldest_queued_at(self) -> float | None:
         """See :meth:`EventStore.oldest_queued_at`."""
         queued = (r for r in self._rows.values() if r.state is EventState.QUEUED)
         return min((r.event.submitted_at for r in queued), default=None)
+
+    async def remember(self, key: str, value: str) -> None:
+        """See :meth:`EventStore.remember`; kept as long as the process."""
+        self._notes[key] = value
+
+    async def recall(self, key: str) -> str | None:
+        """See :meth:`EventStore.recall`."""
+        return self._notes.get(key)
+
+    def _known(self, event: Event) -> Receipt | None:
+        """Return the receipt for an event whose idempotency key was used before."""
+        if event.idempotency_key is None:
+            return None
+        known = self._keys.get((event.owner, event.idempotency_key))
+        if known is None:
+            return None
+        return replay(event, payload_digest(event), known, self._rows[known].digest)
+
+    def _accept(self, event: Event) -> int:
+        row = _Row(event, (event.priority, next(self._sequence)))
+        if event.idempotency_key is not None:
+            row.digest = payload_digest(event)
+            self._keys[event.owner, event.idempotency_key] = event.event_id
+        self._rows[event.event_id] = row
+        self._accepted += 1
+        self._counts[EventState.QUEUED] += 1
+        self._make_ready(row)
+        heapq.heappush(self._deadlines, (event.deadline_at, event.event_id))
+        return self._position(row)
+
+    def _record(self, row: _Row) -> EventRecord:
+        position = self._position(row) if row.state is EventState.QUEUED else None
+        return EventRecord(row.event, row.state, row.attempts, row.outcome, position)
+
+    def _position(self, row: _Row) -> int:
+        queued = (r for r in self._rows.values() if r.state is EventState.QUEUED)
+        return 1 + sum(r.place < row.place for r in queued)
 
     def _make_ready(self, row: _Row) -> None:
         heapq.heappush(self._ready, (*row.place, row.event.event_id))
@@ -185,15 +279,21 @@ class MemoryStore:
         row.state = transition(row.state, state)
         self._counts[state] += 1
 
-    def _end(self, row: _Row, state: EventState, outcome: Outcome) -> None:
+    def _end(self, row: _Row, state: EventState, outcome: Outcome, now: float) -> None:
         self._move(row, state)
         row.outcome = outcome
         row.attempts = outcome.attempts
+        row.ended_at = now
         self._ended.append(row.event.event_id)
         while len(self._ended) > self._keep_ended:
-            del self._rows[self._ended.popleft()]
+            self._forget(self._ended.popleft())
         if len(self._deadlines) > 2 * self._counts[EventState.QUEUED] + _SLACK:
             self._drop_stale_deadlines()
+
+    def _forget(self, event_id: str) -> None:
+        event = self._rows.pop(event_id).event
+        if event.idempotency_key is not None:
+            del self._keys[event.owner, event.idempotency_key]
 
     def _drop_stale_deadlines(self) -> None:
         # Deadlines of ended events lie minutes ahead: left in, they would outgrow the queue.
@@ -203,17 +303,3 @@ class MemoryStore:
             if row.state not in FINAL_STATES
         ]
         heapq.heapify(self._deadlines)
-
-
-def expired_in_queue(event: Event, attempts: tuple[Attempt, ...]) -> Failed:
-    """Return the outcome of an event whose deadline passed while it waited."""
-    waited = event.deadline_at - event.submitted_at
-    last = next((a for a in reversed(attempts) if a.error is not None), None)
-    details = {} if last is None else {"last_error": last.error, "last_message": last.message}
-    return Failed(
-        ErrorCode.DEADLINE_EXCEEDED,
-        f"No backend was free within the {waited:g} s this event had; allow it more time with "
-        "timeout_seconds or add a backend.",
-        details or None,
-        attempts=attempts,
-    )

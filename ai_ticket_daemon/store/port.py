@@ -1,7 +1,10 @@
-"""The event store as the pipeline sees it; ``memory.py`` implements it.
+"""The event store as the pipeline sees it; ``sqlite.py`` and ``memory.py`` implement it.
 
 Every method either did all of its work or raised
-:class:`~ai_ticket_daemon.errors.StoreUnavailable` and did nothing.
+:class:`~ai_ticket_daemon.errors.StoreUnavailable` and did nothing. Where a method says *durable*,
+what it did survives a power cut from the moment it returns.
+
+Times are seconds since the Unix epoch, and always come from the caller.
 """
 
 from __future__ import annotations
@@ -9,20 +12,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+from ai_ticket_daemon.events.state import FINAL_STATES, EventState
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+
+    import trio
+
+    from ai_ticket_daemon.errors import RequestRefused
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Attempt, Outcome
-    from ai_ticket_daemon.events.state import EventState
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to end one event, held by one worker.
+    """The right to end one event, held by one worker until ``until`` or longer, if extended.
 
-    ``token`` tells this holding of the event from earlier and later ones. ``attempts`` are those
-    made under earlier leases.
+    ``token`` tells this holding of the event from earlier and later ones: a worker whose lease was
+    lost has an old token, and is refused (a fencing token: Kleppmann, "How to do distributed
+    locking", 2016). ``attempts`` are those made under earlier leases.
     """
 
     event: Event
@@ -41,48 +49,156 @@ class EventRecord:
     position: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of one submitted event.
+
+    ``event_id`` is that of the event which holds the place in the queue: an older one if
+    ``replayed``, because the same token had submitted the same payload under the same idempotency
+    key. ``refusal`` is set if the key had come with another payload.
+    """
+
+    event_id: str
+    position: int | None = None
+    replayed: bool = False
+    refusal: RequestRefused | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many events were ever accepted, and how many are in each state (every state is a key).
+
+    Ended events are counted here long after they were pruned.
+    """
+
+    accepted: int
+    states: Mapping[EventState, int]
+
+    @property
+    def difference(self) -> int:
+        """Accepted events that are in no state; anything but 0 means that events were lost."""
+        return self.accepted - sum(self.states.values())
+
+    @property
+    def ended(self) -> int:
+        """How many events have ended."""
+        return sum(self.states[state] for state in FINAL_STATES)
+
+
+class StoreObserver(Protocol):
+    """Is told when the store fails and when it works again; logs it and counts it."""
+
+    def store_failed(self, reason: str) -> None:
+        """Nothing can be written or read now, for this ``reason``."""
+
+    def store_recovered(self, after_seconds: float) -> None:
+        """The store works again, ``after_seconds`` after it failed."""
+
+    def events_recovered(self, event_ids: Sequence[str]) -> None:
+        """Events that ran when their daemon ended went back to the queue."""
+
+
 class EventStore(Protocol):
     """Keeps events and hands them out, first by priority, then first in, first out."""
 
-    async def submit(self, events: Sequence[Event]) -> None:
-        """Accept all of ``events`` as queued, or none of them.
+    @property
+    def fault(self) -> str | None:
+        """Why nothing can be written now; None while all is well."""
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        """Keep the store open; started once it can be used; runs until cancelled.
+
+        Raises:
+            StoreUnavailable: before it has started: it cannot be opened.
+        """
+
+    async def submit(self, events: Sequence[Event], *, home: bool) -> list[Receipt]:
+        """Accept all of ``events`` as queued, or none of them; durable.
+
+        Args:
+            events: in the order they are to wait in.
+            home: only this daemon may run them, as long as it lives, because a client waits here.
 
         Raises:
             RequestRefused: the queue is full (``queue_full``).
         """
 
-    async def claim(self, now: float) -> Lease | None:
-        """Move the first event that is due at ``now`` to running; None if none is due.
+    async def claim(self, now: float, *, backend: str, until: float) -> Lease | None:
+        """Move the first event that is due at ``now`` to running on ``backend``; None if none is.
 
         Events whose deadline has passed are never handed out.
+        """
+
+    async def extend(self, until: float) -> Mapping[str, int]:
+        """Hold all leases of this daemon until then; return the token of each event held."""
+
+    async def recover(self, now: float) -> list[str]:
+        """Queue running events whose holder is gone, the attempt counted; return their ids.
+
+        Gone is another daemon that does not live any more, or did not extend its lease in time.
+        What this daemon's own predecessor left is recovered when the store starts.
         """
 
     async def next_due(self) -> float | None:
         """Return when the first queued event may be claimed; None if nothing is queued."""
 
-    async def complete(self, lease: Lease, state: EventState, outcome: Outcome) -> bool:
-        """Write the outcome of a running event; False and nothing written if the lease was lost."""
+    async def complete(self, lease: Lease, state: EventState, outcome: Outcome, now: float) -> bool:
+        """Write how a running event ended; durable.
+
+        Returns False, and writes nothing, if the lease was lost.
+        """
 
     async def release(self, lease: Lease, *, due_at: float, attempts: Sequence[Attempt]) -> bool:
-        """Put a running event back in its old place, not to be claimed before ``due_at``.
+        """Put a running event back in its old place, not to be claimed before ``due_at``; durable.
 
         ``attempts`` replaces what the record holds. Returns False if the lease was lost.
         """
 
-    async def cancel(self, event_id: str, outcome: Outcome) -> EventState | None:
-        """Cancel a queued or running event and return the state it was in; None if unknown.
+    async def cancel(
+        self, event_id: str, now: float, outcome: Callable[[tuple[Attempt, ...]], Outcome]
+    ) -> tuple[EventState, EventRecord] | None:
+        """Cancel a queued or running event; durable.
 
-        An event that had already ended stays as it is, and its state is returned.
+        Args:
+            event_id: which event.
+            now: seconds since the epoch.
+            outcome: makes the outcome, given the attempts so far.
+
+        Returns:
+            The state it was in and what is known of it now; None if unknown. An event that had
+            already ended stays as it is.
         """
 
-    async def expire(self, now: float) -> list[str]:
-        """End queued events whose deadline is before ``now``; return their ids."""
+    async def put_back(self, event_id: str, now: float) -> EventRecord | None:
+        """Queue a failed event again, with the time it once had and a fresh count of attempts.
+
+        Durable. Its earlier attempts stay on record. Returns what is known of it now, unchanged
+        if it was not failed; None if unknown.
+        """
+
+    async def expire(self, now: float, limit: int) -> list[EventRecord]:
+        """End up to ``limit`` queued events whose deadline is before ``now``; durable."""
+
+    async def prune(self, before: float, limit: int) -> int:
+        """Forget up to ``limit`` events that ended ``before`` then; return how many."""
 
     async def get(self, event_id: str) -> EventRecord | None:
         """Return the record of one event; None if unknown."""
 
-    async def counts(self) -> Mapping[EventState, int]:
-        """Return how many events are in each state; every state is a key."""
+    async def outcomes(self, event_ids: Collection[str]) -> Mapping[str, Outcome]:
+        """Return how those of ``event_ids`` that have ended did."""
+
+    async def changed_elsewhere(self) -> bool:
+        """Tell whether another daemon wrote to the store since this was last asked."""
+
+    async def counts(self) -> Counts:
+        """Return how many events there are."""
 
     async def oldest_queued_at(self) -> float | None:
         """Return when the longest-waiting queued event was submitted; None if nothing waits."""
+
+    async def remember(self, key: str, value: str) -> None:
+        """Keep a small note under ``key``; durable."""
+
+    async def recall(self, key: str) -> str | None:
+        """Return the note kept under ``key``; None if there is none."""

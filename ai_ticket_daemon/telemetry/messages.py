@@ -131,6 +131,14 @@ MESSAGES: Mapping[str, Message] = MappingProxyType(
             "The event @AI_TICKET_EVENT_ID@ failed with internal_error; the traceback says why.",
             "Report it with the traceback. The other events go on.",
         ),
+        "store_failed": Message(
+            "8c2f2f3f5b0d4d8fa3b7b6b1a5a0c4d3",
+            "The event store cannot be written",
+            "Nothing can be written to the file of store.url: @AI_TICKET_REASON@. New events are "
+            "answered 503 store_unavailable; outcomes of running events are kept in memory.",
+            "Remove the cause named above. The store is tried every second, and the line "
+            "store_recovered says when it works again; no restart is needed.",
+        ),
         "queue_full": Message(
             "7d61a9943dc5417c9f2809b0b731bb3b",
             "The queue is full, new events are refused",

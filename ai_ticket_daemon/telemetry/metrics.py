@@ -122,6 +122,18 @@ class Metrics:
         self.event_loop_lag = self._gauge(
             "event_loop_lag_seconds", "How late a task was woken at worst within the last minute."
         )
+        self.pipeline_outcomes_refused = self._counter(
+            "pipeline_outcomes_refused", "Outcomes that came too late: the lease was lost."
+        )
+        self.pipeline_recovered = self._counter(
+            "pipeline_recovered", "Events taken over from a daemon that was gone."
+        )
+        self.store_up = self._gauge("store_up", "1 if events can be written.")
+        self.store_failures = self._counter("store_failures", "Times the store began to fail.")
+        self.store_difference = self._gauge(
+            "store_difference",
+            "Events accepted less those in any state; not 0 means that events were lost.",
+        )
         self.telemetry_spans_dropped = self._counter(
             "telemetry_spans_dropped",
             "Spans that never reached the collector.",

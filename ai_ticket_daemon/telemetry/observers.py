@@ -17,7 +17,7 @@ from ai_ticket_daemon.runtime.observer import PipelineObserver
 from ai_ticket_daemon.telemetry import exemplars
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from opentelemetry.trace import Tracer
     from structlog.typing import FilteringBoundLogger
@@ -124,8 +124,18 @@ class PipelineTelemetry(PipelineObserver):
         self._log.error("worker_crashed", **_named(event), exc_info=error)
 
     def outcome_refused(self, event: Event) -> None:
-        """Log that a lease was lost."""
+        """Count and log that an outcome came after its lease was lost."""
+        self._metrics.pipeline_outcomes_refused.inc()
         self._log.warning("outcome_refused", **_named(event))
+
+    def lease_lost(self, event: Event) -> None:
+        """Count and log that an event was taken away while it ran."""
+        self._metrics.pipeline_outcomes_refused.inc()
+        self._log.warning("lease_lost", **_named(event))
+
+    def outcome_unwritten(self, event: Event) -> None:
+        """Log that an outcome is lost, and the event will be run again."""
+        self._log.error("outcome_unwritten", **_named(event))
 
     def _exemplar(self, event: Event) -> exemplars.Exemplar:
         return None if self._tracer is None else exemplars.of_event(event)
@@ -134,6 +144,32 @@ class PipelineTelemetry(PipelineObserver):
 def _named(event: Event) -> dict[str, str | None]:
     """Return the fields by which a line is found again."""
     return {"event_id": event.event_id, "trace_id": exemplars.trace_id_of(event)}
+
+
+class StoreTelemetry:
+    """Counts and logs when the store fails and when it works again."""
+
+    def __init__(self, log: FilteringBoundLogger, metrics: Metrics) -> None:
+        self._log = log
+        self._metrics = metrics
+        metrics.store_up.set(1)
+
+    def store_failed(self, reason: str) -> None:
+        """Say why nothing can be written."""
+        self._metrics.store_up.set(0)
+        self._metrics.store_failures.inc()
+        self._log.error("store_failed", reason=reason)
+
+    def store_recovered(self, after_seconds: float) -> None:
+        """Say that the store works again."""
+        self._metrics.store_up.set(1)
+        self._log.warning("store_recovered", after_seconds=round(after_seconds, 3))
+
+    def events_recovered(self, event_ids: Sequence[str]) -> None:
+        """Count and log what a daemon that is gone was running."""
+        self._metrics.pipeline_recovered.inc(len(event_ids))
+        for event_id in event_ids:
+            self._log.warning("event_recovered", event_id=event_id)
 
 
 class PoolTelemetry:

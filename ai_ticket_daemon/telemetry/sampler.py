@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ai_ticket_daemon.backends.dispatch import serving
+from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.events.state import EventState
 
 if TYPE_CHECKING:
@@ -57,12 +58,16 @@ async def _look(
     metrics.telemetry_log_lines_dropped.inc(logs.take_losses())
     metrics.pipeline_in_flight.set(pipeline.in_flight)
     metrics.pipeline_max_concurrency.set(settings().max_concurrency)
-    counts = await store.counts()
-    health.queue = {state.value: count for state, count in counts.items()}
-    for state in (EventState.QUEUED, EventState.RUNNING):
-        metrics.pipeline_queue_depth.labels(state.value).set(counts[state])
-    oldest = await store.oldest_queued_at()
-    metrics.pipeline_oldest_queued.set(0 if oldest is None else time.time() - oldest)
     active = serving(pool, pool.active)
     for backend in pool:
         metrics.kobold_backend_active.labels(backend.name).set(backend in active)
+    try:
+        counts = await store.counts()
+        oldest = await store.oldest_queued_at()
+    except StoreUnavailable:
+        return  # The gauges stay as they were; the store itself says that it failed.
+    health.queue = {state.value: count for state, count in counts.states.items()}
+    for state in (EventState.QUEUED, EventState.RUNNING):
+        metrics.pipeline_queue_depth.labels(state.value).set(counts.states[state])
+    metrics.pipeline_oldest_queued.set(0 if oldest is None else time.time() - oldest)
+    metrics.store_difference.set(counts.difference)

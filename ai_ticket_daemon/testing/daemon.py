@@ -17,6 +17,7 @@ from ai_ticket_daemon.config.http import HttpConfig
 from ai_ticket_daemon.config.log import LogFormat, LogLevel
 from ai_ticket_daemon.config.metrics import MetricsConfig
 from ai_ticket_daemon.config.rate_limit import RateLimitConfig
+from ai_ticket_daemon.config.store import StoreConfig
 from ai_ticket_daemon.config.telemetry import TelemetryConfig, TracesExporter
 from ai_ticket_daemon.config.tree import Config
 from ai_ticket_daemon.telemetry.logs import Logs
@@ -53,6 +54,7 @@ def config_for(*servers: ServerConfig) -> Config:
         metrics=MetricsConfig(bind=_FREE_PORT),
         rate_limit=RateLimitConfig(requests=0),
         telemetry=TelemetryConfig(traces=TracesExporter.NONE),
+        store=StoreConfig(url="memory:"),
         backends=BackendsConfig(
             servers=servers, probe_interval_seconds=0.2, probe_fast_interval_seconds=0.05
         ),

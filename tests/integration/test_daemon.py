@@ -225,7 +225,7 @@ async def test_an_address_in_the_payload_is_never_followed() -> None:
         assert trap.observations.connections_total == 0
 
 
-async def test_a_stop_lets_the_running_generation_end_and_sends_the_queue_away() -> None:
+async def test_a_stop_lets_what_clients_wait_for_end_first() -> None:
     async with one_backend(replace(QUICK, tokens_per_second=4)) as (daemon, simulated, client):
         answers: dict[str, httpx.Response] = {}
 
@@ -241,8 +241,7 @@ async def test_a_stop_lets_the_running_generation_end_and_sends_the_queue_away()
         with trio.fail_after(5):
             await daemon.stopped.wait()
     assert answers["runs"].status_code == 200
-    assert answers["waits"].status_code == 503
-    assert answers["waits"].json()["error"] == "draining"
+    assert answers["waits"].status_code == 200
 
 
 async def test_a_second_stop_does_not_wait() -> None:

@@ -70,6 +70,7 @@ def conf_text(*lines: str, backend: str = "http://127.0.0.1:1") -> str:
             'metrics.bind = "127.0.0.1:0"',
             'telemetry.traces = "none"',
             *lines,
+            'store.url = "memory:"',
             "[[backends.server]]",
             'name = "primary"',
             f'url = "{backend}"',

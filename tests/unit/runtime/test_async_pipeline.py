@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,19 +14,30 @@ from ai_ticket_daemon.backends import prober
 from ai_ticket_daemon.backends.pool import BackendPool
 from ai_ticket_daemon.config.backends import BackendRole, BackendsConfig, ServerConfig
 from ai_ticket_daemon.config.pipeline import PipelineConfig
-from ai_ticket_daemon.errors import BackendError, Disposition, ErrorCode, RequestRefused, Symptom
+from ai_ticket_daemon.config.store import StoreConfig
+from ai_ticket_daemon.errors import (
+    BackendError,
+    Disposition,
+    ErrorCode,
+    RequestRefused,
+    StoreUnavailable,
+    Symptom,
+)
 from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
-from ai_ticket_daemon.events.outcome import Failed, Outcome, Succeeded
+from ai_ticket_daemon.events.outcome import Attempt, Failed, Outcome, Succeeded
 from ai_ticket_daemon.events.state import EventState
+from ai_ticket_daemon.events.status import EventStatus
 from ai_ticket_daemon.runtime.observer import PipelineObserver
 from ai_ticket_daemon.store.memory import MemoryStore
 from ai_ticket_daemon.telemetry.null import SilentPoolObserver
 from ai_ticket_daemon.testing.fakes import FakeClient
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from trio.testing import MockClock
+
+    from ai_ticket_daemon.store.port import Lease, Receipt
 
 PRIMARY = ServerConfig(name="primary", url="http://127.0.0.1:1")
 STANDBY = ServerConfig(name="standby", url="http://127.0.0.1:2", role=BackendRole.STANDBY)
@@ -62,6 +73,32 @@ def failure(
     )
 
 
+def keyed(name: str) -> Event:
+    return replace(event(), event_id=name, owner="alice", idempotency_key="key")
+
+
+class BrittleStore(MemoryStore):
+    """A store that takes nothing while it is broken."""
+
+    broken = False
+
+    async def submit(self, events: Sequence[Event], *, home: bool = False) -> list[Receipt]:
+        self._check()
+        return await super().submit(events, home=home)
+
+    async def complete(self, lease: Lease, state: EventState, outcome: Outcome, now: float) -> bool:
+        self._check()
+        return await super().complete(lease, state, outcome, now)
+
+    async def claim(self, now: float, *, backend: str = "", until: float = 0.0) -> Lease | None:
+        self._check()
+        return await super().claim(now, backend=backend, until=until)
+
+    def _check(self) -> None:
+        if self.broken:
+            raise StoreUnavailable("the disk is full")
+
+
 class Ends(PipelineObserver):
     def __init__(self) -> None:
         self.states: dict[str, EventState] = {}
@@ -74,7 +111,7 @@ class Ends(PipelineObserver):
 class House:
     pipeline: AsyncInferencePipeline
     clients: dict[str, FakeClient]
-    store: MemoryStore
+    store: BrittleStore
     pool: BackendPool
     ends: Ends
     scope: trio.CancelScope
@@ -97,7 +134,7 @@ async def running(
         open_client=lambda server: clients[server.name],
         observer=SilentPoolObserver(),
     )
-    store = MemoryStore(max_queued=lambda: max_queued)
+    store = BrittleStore(max_queued=lambda: max_queued)
     ends = Ends()
     chosen = settings or PipelineConfig()
     pipeline = AsyncInferencePipeline(
@@ -345,21 +382,56 @@ async def test_a_full_queue_refuses_with_a_time_to_come_back(autojump_clock: Moc
     assert refused.value.retry_after_seconds
 
 
-async def test_drain_lets_running_work_end_and_sends_the_rest_away(
+async def test_drain_runs_what_clients_wait_for_and_leaves_the_rest_in_the_queue(
     autojump_clock: MockClock,
 ) -> None:
     async with running() as house:
         runs = await house.pipeline.submit(event("runs"))
         await trio.sleep(0.1)
         waits = await house.pipeline.submit(event("waits"))
+        await house.pipeline.enqueue([event("later")])
         await house.pipeline.drain()
-        assert trio.current_time() == pytest.approx(1.0)
-        ran, sent_away = await runs.outcome(), await waits.outcome()
+        assert trio.current_time() == pytest.approx(2.0)
+        outcomes = await runs.outcome(), await waits.outcome()
         with pytest.raises(RequestRefused) as refused:
             await house.pipeline.submit(event("new"))
-    assert isinstance(ran, Succeeded)
-    assert isinstance(sent_away, Failed)
-    assert sent_away.code is refused.value.code is ErrorCode.DRAINING
+        await trio.sleep(5)
+        status = await house.pipeline.status("id-later")
+    assert all(isinstance(outcome, Succeeded) for outcome in outcomes)
+    assert refused.value.code is ErrorCode.DRAINING
+    assert status is not None
+    assert status.state is EventState.QUEUED
+
+
+async def test_who_waits_beyond_the_drain_is_told_and_the_event_goes_on_later(
+    autojump_clock: MockClock,
+) -> None:
+    async with running() as house:
+        await house.pipeline.submit(event("runs"))
+        waits = await house.pipeline.submit(event("waits"))
+        with trio.move_on_after(0.5):
+            await house.pipeline.drain()
+        house.pipeline.send_waiters_away()
+        outcome = await waits.outcome()
+        house.scope.cancel()
+    assert isinstance(outcome, Failed)
+    assert outcome.code is ErrorCode.DRAINING
+    record = await house.store.get("id-waits")
+    assert record is not None
+    assert record.state is EventState.QUEUED
+
+
+async def test_a_client_that_leaves_ends_the_drain(autojump_clock: MockClock) -> None:
+    async with running() as house:
+        house.primary.probe_error = failure()
+        await trio.sleep(10)
+        waits = await house.pipeline.submit(event("waits", seconds=1000), fail_fast=False)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(house.pipeline.drain)
+            await trio.sleep(5)
+            assert nursery.child_tasks
+            waits.abandon()
+        assert trio.current_time() == 15
 
 
 async def test_work_that_a_stop_interrupts_goes_back_to_the_queue_uncounted(
@@ -390,3 +462,216 @@ async def test_two_events_of_one_batch_cannot_share_an_id(autojump_clock: MockCl
     async with running() as house:
         with pytest.raises(ValueError, match="id of its own"):
             await house.pipeline.run_batch([event("same"), event("same")])
+
+
+async def test_enqueued_events_run_although_nobody_waits(autojump_clock: MockClock) -> None:
+    async with running() as house:
+        first, second = await house.pipeline.enqueue([event("a"), event("b")])
+        assert isinstance(first, EventStatus)
+        assert isinstance(second, EventStatus)
+        assert (first.position, second.position) == (1, 2)
+        await trio.sleep(2.1)
+        status = await house.pipeline.status("id-b")
+    assert status is not None
+    assert isinstance(status.outcome, Succeeded)
+
+
+async def test_an_event_for_later_is_accepted_without_a_usable_backend(
+    autojump_clock: MockClock,
+) -> None:
+    async with running() as house:
+        house.primary.probe_error = failure()
+        await trio.sleep(10)
+        submission = await house.pipeline.submit(event("a"), fail_fast=False)
+        assert submission.status.estimated_start_at is None
+        house.primary.probe_error = None
+        assert isinstance(await submission.outcome(), Succeeded)
+
+
+async def test_the_start_is_estimated_from_how_long_events_took(autojump_clock: MockClock) -> None:
+    async with running() as house:
+        await house.pipeline.run_batch([event("measure")])
+        await house.pipeline.enqueue([event(str(n)) for n in range(5)])
+        await trio.sleep(0.1)
+        [status] = await house.pipeline.enqueue([event("last")])
+        assert isinstance(status, EventStatus)
+        assert status.position == 5
+        now = trio.current_time()
+        assert status.estimated_start_at == pytest.approx(now + 5, abs=0.2)
+        await trio.sleep(2)
+        later = await house.pipeline.status("id-last")
+        assert later is not None
+        assert later.position == 3
+
+
+async def test_a_full_queue_says_how_long_the_backends_need_for_what_was_sent(
+    autojump_clock: MockClock,
+) -> None:
+    async with running(max_queued=10) as house:
+        await house.pipeline.run_batch([event("measure")])
+        with pytest.raises(RequestRefused) as refused:
+            await house.pipeline.enqueue([event(str(n)) for n in range(11)])
+    assert refused.value.retry_after_seconds == pytest.approx(11, abs=0.1)
+
+
+async def test_the_same_key_leads_to_the_one_event_and_its_outcome(
+    autojump_clock: MockClock,
+) -> None:
+    async with running() as house:
+        first = await house.pipeline.submit(keyed("a"))
+        await trio.sleep(0.1)
+        second = await house.pipeline.submit(keyed("b"))
+        assert (second.event_id, second.replayed) == (first.event_id, True)
+        assert await second.outcome() == await first.outcome()
+        third = await house.pipeline.submit(keyed("c"))
+        assert await third.outcome() == await first.outcome()
+        [listed] = await house.pipeline.enqueue([keyed("d")])
+        assert isinstance(listed, EventStatus)
+        assert listed.outcome == await first.outcome()
+        pieces = [text async for text in third.deltas()]
+    assert house.primary.prompts == ["hello"]
+    assert pieces == ["HELLO"]
+
+
+async def test_a_key_with_another_payload_is_refused(autojump_clock: MockClock) -> None:
+    async with running() as house:
+        await house.pipeline.submit(keyed("a"))
+        other = replace(keyed("b"), priority=1)
+        with pytest.raises(RequestRefused) as refused:
+            await house.pipeline.submit(other)
+        [outcome] = await house.pipeline.run_batch([other])
+    assert refused.value.code is ErrorCode.IDEMPOTENCY_CONFLICT
+    assert isinstance(outcome, Failed)
+    assert outcome.code is ErrorCode.IDEMPOTENCY_CONFLICT
+
+
+async def test_a_batch_that_repeats_a_key_runs_it_once(autojump_clock: MockClock) -> None:
+    async with running() as house:
+        outcomes = await house.pipeline.run_batch([keyed("a"), event("x"), keyed("b")])
+    assert [o.text for o in outcomes if isinstance(o, Succeeded)] == ["HELLO", "X", "HELLO"]
+    assert house.primary.prompts == ["hello", "x"]
+
+
+async def test_who_can_come_back_with_a_key_does_not_cancel_by_leaving(
+    autojump_clock: MockClock,
+) -> None:
+    async with running() as house:
+        (await house.pipeline.submit(keyed("a"))).abandon()
+        again = await house.pipeline.submit(keyed("b"))
+        assert isinstance(await again.outcome(), Succeeded)
+    assert house.primary.aborted == 0
+
+
+async def test_an_event_goes_on_while_anybody_waits_for_it(autojump_clock: MockClock) -> None:
+    async with running() as house:
+        first = await house.pipeline.submit(event("a"))
+        await trio.sleep(0.1)
+        second = await house.pipeline.watch("id-a")
+        assert second is not None
+        first.abandon()
+        assert isinstance(await second.outcome(), Succeeded)
+        assert await house.pipeline.watch("unknown") is None
+
+
+async def test_who_only_looks_on_does_not_cancel_by_leaving(autojump_clock: MockClock) -> None:
+    async with running() as house:
+        await house.pipeline.enqueue([event("a")])
+        looker = await house.pipeline.watch("id-a")
+        assert looker is not None
+        looker.release()
+        await trio.sleep(2)
+        status = await house.pipeline.status("id-a")
+    assert status is not None
+    assert status.state is EventState.SUCCEEDED
+
+
+async def test_a_cancelled_generation_frees_its_slot_and_is_on_record(
+    autojump_clock: MockClock,
+) -> None:
+    async with running() as house:
+        runs = await house.pipeline.submit(event("runs", seconds=1000))
+        await trio.sleep(0.1)
+        status = await house.pipeline.cancel("id-runs")
+        outcome = await runs.outcome()
+        assert status is not None
+        assert status.state is EventState.CANCELLED
+        assert isinstance(outcome, Failed)
+        assert outcome.code is ErrorCode.CANCELLED
+        assert [attempt.backend for attempt in outcome.attempts] == ["primary"]
+        await trio.testing.wait_all_tasks_blocked()
+        assert (house.primary.aborted, house.pipeline.in_flight) == (1, 0)
+        assert await house.pipeline.cancel("id-runs") == status
+        assert await house.pipeline.cancel("unknown") is None
+    assert house.ends.states == {"id-runs": EventState.CANCELLED}
+
+
+async def test_a_cancelled_event_is_never_started(autojump_clock: MockClock) -> None:
+    async with running() as house:
+        await house.pipeline.enqueue([event("runs"), event("waits")])
+        await trio.sleep(0.1)
+        await house.pipeline.cancel("id-waits")
+        await trio.sleep(5)
+    assert house.primary.prompts == ["runs"]
+
+
+async def test_an_event_put_back_by_the_operator_starts_with_fresh_attempts(
+    autojump_clock: MockClock,
+) -> None:
+    async with running(PipelineConfig(max_attempts=1)) as house:
+        house.primary.answers = [failure()]
+        [failed] = await house.pipeline.run_batch([event("a")])
+        assert isinstance(failed, Failed)
+        assert await house.pipeline.put_back("id-a") is not None
+        await trio.sleep(5)
+        status = await house.pipeline.status("id-a")
+    assert status is not None
+    assert isinstance(status.outcome, Succeeded)
+    assert [attempt.counted for attempt in status.attempts] == [False, True]
+
+
+async def test_an_event_under_which_the_daemon_died_too_often_is_set_aside(
+    autojump_clock: MockClock,
+) -> None:
+    async with running(PipelineConfig(max_attempts=2)) as house:
+        house.pipeline.paused = True
+        await house.pipeline.enqueue([event("poison")])
+        lost = Attempt("primary", 0, 1, ErrorCode.INTERNAL_ERROR, "the daemon ended")
+        lease = await house.store.claim(trio.current_time(), backend="primary", until=100)
+        assert lease is not None
+        await house.store.release(lease, due_at=0, attempts=[lost, lost])
+        house.pipeline.paused = False
+        await trio.sleep(5)
+        status = await house.pipeline.status("id-poison")
+    assert house.primary.prompts == []
+    assert status is not None
+    assert isinstance(status.outcome, Failed)
+    assert status.outcome.details is not None
+    assert status.outcome.details["not_retried_because"] == "all 2 attempts are used up"
+
+
+async def test_an_outcome_is_kept_until_the_store_can_take_it(autojump_clock: MockClock) -> None:
+    async with running() as house:
+        submission = await house.pipeline.submit(event("a"))
+        await trio.sleep(0.1)
+        house.store.broken = True
+        await trio.sleep(30)
+        assert house.pipeline.in_flight == 1
+        with pytest.raises(StoreUnavailable):
+            await house.pipeline.submit(event("b"))
+        house.store.broken = False
+        assert isinstance(await submission.outcome(), Succeeded)
+        assert isinstance((await house.pipeline.run_batch([event("c")]))[0], Succeeded)
+    assert house.primary.prompts == ["a", "c"]
+
+
+async def test_a_lease_that_somebody_else_took_aborts_the_generation(
+    autojump_clock: MockClock,
+) -> None:
+    async with running() as house:
+        house.primary.seconds = 60
+        await house.pipeline.enqueue([event("a")])
+        await trio.sleep(0.1)
+        await house.store.cancel("id-a", 0, lambda attempts: Failed(ErrorCode.CANCELLED, "x"))
+        await trio.sleep(StoreConfig().lease_seconds)
+        assert house.pipeline.in_flight == 0
+    assert house.primary.aborted == 1

@@ -1,0 +1,28 @@
+"""What can be said of an event at one moment: to its client, to an operator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ai_ticket_daemon.events.event import Event
+    from ai_ticket_daemon.events.outcome import Attempt, Outcome
+    from ai_ticket_daemon.events.state import EventState
+
+
+@dataclass(frozen=True, slots=True)
+class EventStatus:
+    """Where an event stands.
+
+    ``position`` counts from 1 and is None unless the event is queued. ``estimated_start_at`` is
+    seconds since the Unix epoch; None unless it is queued, and as long as nothing was measured or
+    no backend is usable.
+    """
+
+    event: Event
+    state: EventState
+    attempts: tuple[Attempt, ...] = ()
+    outcome: Outcome | None = None
+    position: int | None = None
+    estimated_start_at: float | None = None

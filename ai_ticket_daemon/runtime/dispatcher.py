@@ -1,0 +1,171 @@
+"""The dispatcher: an actor that takes events from the queue to free slots, one per slot.
+
+It owns which events are in a worker's hands; the store owns the events, the pool the slots.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from ai_ticket_daemon.errors import StoreUnavailable
+from ai_ticket_daemon.runtime.retry import to_avoid
+from ai_ticket_daemon.runtime.signal import Signal
+from ai_ticket_daemon.runtime.worker import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping
+
+    from ai_ticket_daemon.backends.pool import BackendPool, Slot
+    from ai_ticket_daemon.config.pipeline import PipelineConfig
+    from ai_ticket_daemon.events.event import Event
+    from ai_ticket_daemon.runtime.estimate import Throughput
+    from ai_ticket_daemon.runtime.worker import Worker
+    from ai_ticket_daemon.store.port import EventStore, Lease
+
+STORE_WAIT_SECONDS = 1.0
+"""How long to leave a store alone that could not hand out an event."""
+
+
+class Dispatcher:
+    """Starts events while there is one that is due, a free slot and room for one more.
+
+    Args:
+        store: hands out events.
+        pool: hands out slots.
+        worker: runs one event.
+        settings: the ``[pipeline]`` section in force now.
+        lease_seconds: how long a lease holds, unless extended.
+        throughput: is told how long each event held its slot.
+        requeued: changes when an event went back to the queue.
+        may_start: asked before each start; what runs goes on either way.
+        now: seconds since the Unix epoch.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: EventStore,
+        pool: BackendPool,
+        worker: Worker,
+        settings: Callable[[], PipelineConfig],
+        lease_seconds: Callable[[], float],
+        throughput: Throughput,
+        requeued: Signal,
+        may_start: Callable[[], bool],
+        now: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self._pool = pool
+        self._worker = worker
+        self._settings = settings
+        self._lease_seconds = lease_seconds
+        self._throughput = throughput
+        self._now = now
+        self._running: dict[str, Run] = {}
+        self._claiming = False
+        self._dropped: set[str] = set()
+        self._requeued = requeued
+        self._may_start = may_start
+        self.ended = Signal()
+        """Changes whenever an event has left its worker."""
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(tuple(self._running.values()))
+
+    def get(self, event_id: str) -> Run | None:
+        """Return the run of an event that is in a worker's hands here."""
+        return self._running.get(event_id)
+
+    @property
+    def free(self) -> int:
+        """How many more events could start now."""
+        return max(0, self.slots - len(self._running))
+
+    @property
+    def slots(self) -> int:
+        """How many events can run at a time."""
+        return min(self._settings().max_concurrency, self._pool.capacity)
+
+    def drop(self, event_id: str) -> None:
+        """Abort an event that was ended without its worker."""
+        run = self._running.get(event_id)
+        if run is not None:
+            run.lose()
+        elif self._claiming:
+            self._dropped.add(event_id)
+
+    def lose(self, held: Mapping[str, int], *, only: Collection[str]) -> list[Event]:
+        """Abort those of ``only`` that run here without being among the leases ``held``."""
+        lost = []
+        for event_id in only:
+            run = self._running.get(event_id)
+            if run is not None and not run.lost and held.get(event_id) != run.lease.token:
+                run.lose()
+                lost.append(run.lease.event)
+        return lost
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Start what can be started; runs until cancelled, when it puts everything back."""
+        async with trio.open_nursery() as nursery:
+            task_status.started()
+            while True:
+                seen = self._pool.changed.version
+                try:
+                    await self._start_what_can(nursery)
+                except StoreUnavailable:
+                    # Said once by the store itself. Nothing is lost: what waits, waits.
+                    await trio.sleep(STORE_WAIT_SECONDS)
+                else:
+                    await self._pool.changed.wait(seen)
+
+    async def _start_what_can(self, nursery: trio.Nursery) -> None:
+        while self._may_start() and len(self._running) < self._settings().max_concurrency:
+            slot = self._pool.acquire()
+            if slot is None:
+                return
+            lease = None
+            try:
+                lease = await self._claim(slot)
+            finally:
+                if lease is None:
+                    slot.give_back()
+            if lease is None:
+                return
+            slot = self._pool.exchange(slot, to_avoid(lease.attempts))
+            run = Run(lease)
+            event_id = lease.event.event_id
+            self._running[event_id] = run
+            if event_id in self._dropped:
+                run.lose()
+            self._dropped.clear()
+            nursery.start_soon(self._work, run, slot)
+
+    async def _claim(self, slot: Slot) -> Lease | None:
+        now = self._now()
+        self._claiming = True
+        try:
+            # A claim that is cut short would leave an event running in nobody's hands.
+            with trio.CancelScope(shield=True):
+                lease = await self._store.claim(
+                    now, backend=slot.backend.name, until=now + self._lease_seconds()
+                )
+        finally:
+            self._claiming = False
+        return lease
+
+    async def _work(self, run: Run, slot: Slot) -> None:
+        begun_at = trio.current_time()
+        try:
+            await self._worker.run(run, slot)
+        finally:
+            self._throughput.measured(trio.current_time() - begun_at)
+            del self._running[run.lease.event.event_id]
+            self.ended.notify()
+            self._pool.changed.notify()
+            if run.put_back:
+                self._requeued.notify()

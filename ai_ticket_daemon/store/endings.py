@@ -1,0 +1,124 @@
+"""Ending events without a worker, putting failed ones back, and forgetting the old ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ai_ticket_daemon.errors import ErrorCode
+from ai_ticket_daemon.events.outcome import Failed
+from ai_ticket_daemon.events.state import FINAL_STATES, EventState
+from ai_ticket_daemon.store.codec import decode_attempts, encode
+from ai_ticket_daemon.store.connection import rows, value
+from ai_ticket_daemon.store.leases import fresh
+from ai_ticket_daemon.store.port import EventRecord
+from ai_ticket_daemon.store.queries import get
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ai_ticket_daemon.events.event import Event
+    from ai_ticket_daemon.events.outcome import Attempt, Outcome
+    from ai_ticket_daemon.store.transaction import Transaction
+
+
+def cancel(
+    transaction: Transaction,
+    *,
+    event_id: str,
+    now: float,
+    outcome: Callable[[tuple[Attempt, ...]], Outcome],
+) -> tuple[EventState, EventRecord] | None:
+    """See :meth:`EventStore.cancel`."""
+    record = get(transaction.connection, event_id)
+    if record is None:
+        return None
+    if record.state in FINAL_STATES:
+        return record.state, record
+    ended = outcome(record.attempts)
+    seq = _seq(transaction, event_id)
+    after = EventState.CANCELLED
+    transaction.end(seq, record.event.priority, record.state, after, ended, now)
+    return record.state, EventRecord(record.event, after, ended.attempts, ended, None)
+
+
+def expire(transaction: Transaction, *, now: float, limit: int) -> list[EventRecord]:
+    """See :meth:`EventStore.expire`."""
+    late = rows(
+        transaction.connection,
+        "SELECT seq, priority, attempts FROM event INDEXED BY event_deadline "
+        "WHERE state = 'queued' AND deadline_at <= ? ORDER BY deadline_at LIMIT ?",
+        now,
+        limit,
+    )
+    expired = []
+    for seq, priority, attempts in late:
+        event = transaction.content(seq)
+        outcome = expired_in_queue(event, decode_attempts(attempts))
+        transaction.end(seq, priority, EventState.QUEUED, EventState.EXPIRED, outcome, now)
+        expired.append(EventRecord(event, EventState.EXPIRED, outcome.attempts, outcome, None))
+    return expired
+
+
+def put_back(transaction: Transaction, *, event_id: str, now: float) -> EventRecord | None:
+    """See :meth:`EventStore.put_back`."""
+    connection = transaction.connection
+    record = get(connection, event_id)
+    if record is None or record.state is not EventState.FAILED:
+        return record
+    seq = _seq(transaction, event_id)
+    event = put_back_event(record.event, now)
+    transaction.tally.move(EventState.FAILED, EventState.QUEUED, event.priority)
+    connection.execute("DELETE FROM result WHERE seq = ?", (seq,))
+    connection.execute("UPDATE content SET event = ? WHERE seq = ?", (encode(event), seq))
+    connection.execute(
+        "UPDATE event SET state = 'queued', due_at = 0, ended_at = NULL, error = NULL, "
+        "deadline_at = ?, attempts = ? WHERE seq = ?",
+        (event.deadline_at, encode(fresh(record.attempts)), seq),
+    )
+    return get(connection, event_id)
+
+
+def prune(transaction: Transaction, *, before: float, limit: int) -> int:
+    """See :meth:`EventStore.prune`."""
+    connection = transaction.connection
+    old = rows(
+        connection,
+        "SELECT seq, state FROM event INDEXED BY event_ended "
+        "WHERE ended_at IS NOT NULL AND ended_at < ? ORDER BY ended_at LIMIT ?",
+        before,
+        limit,
+    )
+    for table in ("event", "content", "result"):
+        connection.executemany(
+            f"DELETE FROM {table} WHERE seq = ?",  # noqa: S608
+            [(seq,) for seq, _ in old],
+        )
+    for _, state in old:
+        transaction.tally.add(f"pruned:{state}", 1)
+    return len(old)
+
+
+def expired_in_queue(event: Event, attempts: tuple[Attempt, ...]) -> Failed:
+    """Return the outcome of an event whose deadline passed while it waited."""
+    waited = event.deadline_at - event.submitted_at
+    last = next((a for a in reversed(attempts) if a.error is not None), None)
+    details = {} if last is None else {"last_error": last.error, "last_message": last.message}
+    return Failed(
+        ErrorCode.DEADLINE_EXCEEDED,
+        f"No backend was free within the {waited:g} s this event had; allow it more time with "
+        "timeout_seconds or add a backend.",
+        details or None,
+        attempts=attempts,
+    )
+
+
+def put_back_event(event: Event, now: float) -> Event:
+    """Return ``event`` with its deadline as far away as it was at first."""
+    timeout_seconds = event.deadline_at - event.submitted_at
+    return replace(event, deadline_at=now + timeout_seconds)
+
+
+def _seq(transaction: Transaction, event_id: str) -> int:
+    seq: int = value(transaction.connection, "SELECT seq FROM event WHERE event_id = ?", event_id)
+    return seq

@@ -1,0 +1,156 @@
+"""Handing events to workers and taking them back, in the SQLite store."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ai_ticket_daemon.errors import ErrorCode
+from ai_ticket_daemon.events.outcome import Attempt
+from ai_ticket_daemon.events.state import EventState
+from ai_ticket_daemon.store.codec import decode_attempts, encode
+from ai_ticket_daemon.store.connection import row, rows, value
+from ai_ticket_daemon.store.port import Lease
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ai_ticket_daemon.events.outcome import Outcome
+    from ai_ticket_daemon.store.transaction import Transaction
+
+NEVER = float("inf")
+
+
+def claim(
+    transaction: Transaction, *, now: float, backend: str, until: float
+) -> tuple[Lease | None, float]:
+    """See :meth:`EventStore.claim`; also returns when a claim can find something next."""
+    connection, seat = transaction.connection, transaction.seat
+    connection.execute(
+        "UPDATE event SET due_at = 0 WHERE state = 'queued' AND due_at > 0 AND due_at <= ?", (now,)
+    )
+    first = row(
+        connection,
+        "SELECT seq, priority, token, attempts FROM event INDEXED BY event_ready "
+        "WHERE state = 'queued' AND due_at = 0 AND (home IS NULL OR home = ?) AND deadline_at > ? "
+        "ORDER BY priority, seq LIMIT 1",
+        seat.number,
+        now,
+    )
+    if first is None:
+        due_at = value(
+            connection, "SELECT min(due_at) FROM event WHERE state = 'queued' AND due_at > 0"
+        )
+        return None, NEVER if due_at is None else due_at
+    seq, priority, token, attempts = first
+    transaction.tally.move(EventState.QUEUED, EventState.RUNNING, priority)
+    connection.execute(
+        "UPDATE event SET state = 'running', holder = ?, token = ?, backend = ?, claimed_at = ?, "
+        "lease_until = ? WHERE seq = ?",
+        (seat.number, token + 1, backend, now, until, seq),
+    )
+    return Lease(transaction.content(seq), token + 1, decode_attempts(attempts)), now
+
+
+def extend(transaction: Transaction, *, until: float) -> Mapping[str, int]:
+    """See :meth:`EventStore.extend`."""
+    held = "WHERE state = 'running' AND holder = ?"
+    connection, seat = transaction.connection, transaction.seat
+    connection.execute(f"UPDATE event SET lease_until = ? {held}", (until, seat.number))  # noqa: S608
+    return dict(rows(connection, f"SELECT event_id, token FROM event {held}", seat.number))  # noqa: S608
+
+
+def complete(
+    transaction: Transaction, *, lease: Lease, state: EventState, outcome: Outcome, now: float
+) -> bool:
+    """See :meth:`EventStore.complete`."""
+    seq = _held(transaction, lease)
+    if seq is None:
+        return False
+    transaction.end(seq, lease.event.priority, EventState.RUNNING, state, outcome, now)
+    return True
+
+
+def release(
+    transaction: Transaction, *, lease: Lease, due_at: float, attempts: Sequence[Attempt]
+) -> bool:
+    """See :meth:`EventStore.release`."""
+    seq = _held(transaction, lease)
+    if seq is None:
+        return False
+    _queue(transaction, seq, lease.event.priority, due_at, attempts)
+    return True
+
+
+def recover_own(transaction: Transaction, *, now: float) -> list[str]:
+    """Queue what the earlier holder of this seat was running; its clients are gone, too."""
+    return _recover(transaction, transaction.seat.number, now, expired_only=False)
+
+
+def recover_others(transaction: Transaction, *, now: float) -> list[str]:
+    """See :meth:`EventStore.recover`."""
+    connection, seat = transaction.connection, transaction.seat
+    others = rows(
+        connection,
+        "SELECT DISTINCT holder FROM event WHERE state = 'running' AND holder <> ?1 UNION "
+        "SELECT DISTINCT home FROM event WHERE state = 'queued' AND home IS NOT NULL "
+        "AND home <> ?1",
+        seat.number,
+    )
+    recovered: list[str] = []
+    for (other,) in others:
+        recovered += _recover(transaction, other, now, expired_only=not seat.is_free(other))
+    return recovered
+
+
+def _recover(transaction: Transaction, seat: int, now: float, *, expired_only: bool) -> list[str]:
+    connection = transaction.connection
+    if not expired_only:
+        connection.execute(
+            "UPDATE event SET home = NULL WHERE state = 'queued' AND home = ?", (seat,)
+        )
+    lost = rows(
+        connection,
+        "SELECT seq, event_id, priority, attempts, backend, claimed_at FROM event "
+        "WHERE state = 'running' AND holder = ? AND lease_until <= ?",
+        seat,
+        now if expired_only else NEVER,
+    )
+    for seq, _, priority, attempts, backend, claimed_at in lost:
+        attempt = Attempt(
+            backend,
+            claimed_at,
+            now,
+            error=ErrorCode.INTERNAL_ERROR,
+            message="The daemon ended, or lost touch with the store, while this attempt ran.",
+        )
+        _queue(transaction, seq, priority, 0.0, (*decode_attempts(attempts), attempt))
+    return [event_id for _, event_id, *_ in lost]
+
+
+def _queue(
+    transaction: Transaction, seq: int, priority: int, due_at: float, attempts: Sequence[Attempt]
+) -> None:
+    transaction.tally.move(EventState.RUNNING, EventState.QUEUED, priority)
+    transaction.connection.execute(
+        "UPDATE event SET state = 'queued', due_at = ?, attempts = ?, home = "
+        "CASE WHEN home = ? THEN home END, holder = NULL, lease_until = NULL WHERE seq = ?",
+        (due_at, encode(attempts) if attempts else None, transaction.seat.number, seq),
+    )
+
+
+def _held(transaction: Transaction, lease: Lease) -> int | None:
+    seq: int | None = value(
+        transaction.connection,
+        "SELECT seq FROM event WHERE event_id = ? AND state = 'running' AND token = ? "
+        "AND holder = ?",
+        lease.event.event_id,
+        lease.token,
+        transaction.seat.number,
+    )
+    return seq
+
+
+def fresh(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
+    """Return ``attempts`` as a record only: none of them counts any more."""
+    return tuple(replace(attempt, counted=False, backend_died=False) for attempt in attempts)

@@ -1,0 +1,128 @@
+"""Reading the SQLite store; nothing here writes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ai_ticket_daemon.events.event import PRIORITY_LAST
+from ai_ticket_daemon.events.state import EventState
+from ai_ticket_daemon.store.codec import decode_attempts, decode_event, decode_outcome
+from ai_ticket_daemon.store.connection import row, rows, value
+from ai_ticket_daemon.store.port import EventRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    import apsw
+
+    from ai_ticket_daemon.events.outcome import Outcome
+
+EXACT_POSITIONS = 1000
+"""So far from the head of its priority an event's position is counted; beyond, interpolated."""
+
+
+def get(connection: apsw.Connection, event_id: str) -> EventRecord | None:
+    """See :meth:`EventStore.get`."""
+    found = row(
+        connection,
+        "SELECT seq, state, priority, attempts, event, outcome FROM event JOIN content USING (seq) "
+        "LEFT JOIN result USING (seq) WHERE event_id = ?",
+        event_id,
+    )
+    if found is None:
+        return None
+    seq, name, priority, attempts, content, result = found
+    state = EventState(name)
+    outcome = None if result is None else decode_outcome(state, result)
+    return EventRecord(
+        decode_event(content),
+        state,
+        decode_attempts(attempts) if outcome is None else outcome.attempts,
+        outcome,
+        position(connection, seq, priority) if state is EventState.QUEUED else None,
+    )
+
+
+def outcomes(connection: apsw.Connection, event_ids: Collection[str]) -> Mapping[str, Outcome]:
+    """See :meth:`EventStore.outcomes`."""
+    ended = {}
+    for event_id in event_ids:
+        found = row(
+            connection,
+            "SELECT state, outcome FROM event JOIN result USING (seq) WHERE event_id = ?",
+            event_id,
+        )
+        if found is not None:
+            ended[event_id] = decode_outcome(EventState(found[0]), found[1])
+    return ended
+
+
+def position(connection: apsw.Connection, seq: int, priority: int) -> int:
+    """Return the place of a queued event, counted from 1; retries that wait count as they stand.
+
+    Counting costs as much as there is to count, so it stops at :data:`EXACT_POSITIONS`. Beyond, the
+    place follows from where the event lies between the first and the last of its priority: exact
+    while nothing behind the first was cancelled, and close otherwise.
+    """
+    tally = dict(rows(connection, "SELECT name, value FROM tally WHERE name LIKE 'queued:%'"))
+    earlier: int = sum(tally.get(f"queued:{p}", 0) for p in range(priority))
+    ahead: int = value(
+        connection,
+        "SELECT count(*) FROM (SELECT 1 FROM event INDEXED BY event_ready "
+        "WHERE state = 'queued' AND due_at = 0 AND priority = ? AND seq < ? LIMIT ?)",
+        priority,
+        seq,
+        EXACT_POSITIONS,
+    )
+    if ahead == EXACT_POSITIONS:
+        ready = "SELECT seq FROM event WHERE state = 'queued' AND due_at = 0 AND priority = ?"
+        first = value(connection, f"{ready} ORDER BY seq LIMIT 1", priority)
+        last = value(connection, f"{ready} ORDER BY seq DESC LIMIT 1", priority)
+        share = (seq - first) / max(1, last - first)
+        ahead = max(ahead, round(share * (tally.get(f"queued:{priority}", 1) - 1)))
+    return earlier + ahead + 1
+
+
+def next_due(connection: apsw.Connection) -> float | None:
+    """See :meth:`EventStore.next_due`."""
+    if value(connection, "SELECT 1 FROM event WHERE state = 'queued' AND due_at = 0 LIMIT 1"):
+        return 0.0
+    due_at: float | None = value(connection, _FIRST_LATER.format("due_at"))
+    return due_at
+
+
+def oldest_queued_at(connection: apsw.Connection) -> float | None:
+    """See :meth:`EventStore.oldest_queued_at`."""
+    found = [value(connection, _FIRST_LATER.format("submitted_at"))]
+    found += [
+        value(
+            connection,
+            "SELECT submitted_at FROM event WHERE state = 'queued' AND due_at = 0 AND priority = ? "
+            "ORDER BY seq LIMIT 1",
+            priority,
+        )
+        for priority in range(PRIORITY_LAST + 1)
+    ]
+    return min((at for at in found if at is not None), default=None)
+
+
+def has_others(connection: apsw.Connection, seat: int) -> bool:
+    """Tell whether daemons in other seats run events, or keep some for their own clients."""
+    running = "SELECT 1 FROM event WHERE state = 'running' AND holder <> ? LIMIT 1"
+    kept = "SELECT 1 FROM event WHERE state = 'queued' AND home IS NOT NULL AND home <> ? LIMIT 1"
+    return any(value(connection, query, seat) is not None for query in (running, kept))
+
+
+def has_late(connection: apsw.Connection, now: float) -> bool:
+    """Tell whether the deadline of a queued event has passed."""
+    query = "SELECT 1 FROM event WHERE state = 'queued' AND deadline_at <= ? LIMIT 1"
+    return value(connection, query, now) is not None
+
+
+def has_old(connection: apsw.Connection, before: float) -> bool:
+    """Tell whether an event ended before that moment."""
+    query = "SELECT 1 FROM event WHERE ended_at IS NOT NULL AND ended_at < ? LIMIT 1"
+    return value(connection, query, before) is not None
+
+
+_FIRST_LATER = "SELECT min({}) FROM event WHERE state = 'queued' AND due_at > 0"

@@ -1,0 +1,137 @@
+"""The tables of the SQLite store, and how a file comes to have them.
+
+The file says in ``user_version`` which schema it has. An older one is brought up to date step by
+step, each step in a transaction of its own; a newer one is refused, since this program would not
+know what it must not do to it.
+
+Every index that serves the running daemon is partial: it holds just the events of one state, so
+that what ended long ago costs nothing, and claiming, ending and asking cost the same whatever the
+number of rows.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ai_ticket_daemon.errors import StoreUnavailable
+from ai_ticket_daemon.events.state import EventState
+from ai_ticket_daemon.store.connection import value
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import apsw
+
+APPLICATION_ID = 0x41_49_54_4B
+"""Marks the file as ours ("AITK"); other files are refused."""
+
+_WAL_PAGES = 4000
+_CACHE_KIB = 8 * 1024
+
+_VERSION_1 = """
+CREATE TABLE event (
+    seq INTEGER PRIMARY KEY,            -- the order of acceptance
+    event_id TEXT NOT NULL UNIQUE,
+    state TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    submitted_at REAL NOT NULL,         -- all times: seconds since the Unix epoch
+    deadline_at REAL NOT NULL,
+    due_at REAL NOT NULL,               -- 0: at once; else not to be claimed before
+    home INTEGER,                       -- the seat whose client waits for it
+    holder INTEGER,                     -- while running: the seat that runs it ...
+    token INTEGER NOT NULL,             -- ... under its how manieth lease ...
+    backend TEXT,                       -- ... where ...
+    claimed_at REAL,                    -- ... since when ...
+    lease_until REAL,                   -- ... and until when, unless extended
+    ended_at REAL,
+    error TEXT,                         -- the code, if it ended without a completion
+    owner TEXT NOT NULL,
+    idempotency_key TEXT,
+    digest BLOB,                        -- of the payload, if there is a key
+    attempts BLOB                       -- JSON; NULL if none yet, or ended
+);
+CREATE TABLE content (seq INTEGER PRIMARY KEY, event BLOB NOT NULL);      -- JSON of the event
+CREATE TABLE result (seq INTEGER PRIMARY KEY, outcome BLOB NOT NULL);     -- JSON of the outcome
+CREATE TABLE tally (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE note (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+
+CREATE INDEX event_ready ON event (priority, seq) WHERE state = 'queued' AND due_at = 0;
+CREATE INDEX event_later ON event (due_at, submitted_at) WHERE state = 'queued' AND due_at > 0;
+CREATE INDEX event_deadline ON event (deadline_at) WHERE state = 'queued';
+CREATE INDEX event_home ON event (home) WHERE state = 'queued' AND home IS NOT NULL;
+CREATE INDEX event_running ON event (holder) WHERE state = 'running';
+CREATE INDEX event_ended ON event (ended_at) WHERE ended_at IS NOT NULL;
+CREATE UNIQUE INDEX event_key ON event (owner, idempotency_key)
+    WHERE idempotency_key IS NOT NULL;
+"""
+
+MIGRATIONS: Sequence[str] = (_VERSION_1,)
+"""Step N brings a file of version N to version N + 1."""
+
+
+def open_for_writing(connection: apsw.Connection) -> None:
+    """Make ``connection`` durable and its schema current.
+
+    Raises:
+        StoreUnavailable: the file belongs to a newer version or to another program.
+        apsw.Error: SQLite cannot use it.
+    """
+    connection.set_busy_timeout(2000)
+    _refuse_foreign(connection)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
+    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+    connection.execute("PRAGMA synchronous = FULL")
+    migrate(connection)
+
+
+def open_for_reading(connection: apsw.Connection) -> None:
+    """Keep ``connection`` from ever writing."""
+    connection.set_busy_timeout(2000)
+    connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB // 4}")
+    connection.execute("PRAGMA query_only = ON")
+
+
+def migrate(connection: apsw.Connection, steps: Sequence[str] = MIGRATIONS) -> None:
+    """Bring the file's schema up to date."""
+    while version(connection) < len(steps):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            at = version(connection)  # Another daemon may have been faster.
+            if at < len(steps):
+                connection.execute(steps[at])
+                connection.execute(f"PRAGMA user_version = {at + 1}")
+                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                if at == 0:
+                    _start_tally(connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+
+
+def version(connection: apsw.Connection) -> int:
+    """Return the version of the file's schema; 0 for an empty file."""
+    return int(connection.pragma("user_version"))
+
+
+def _refuse_foreign(connection: apsw.Connection) -> None:
+    found = version(connection)
+    if found > len(MIGRATIONS):
+        raise StoreUnavailable(
+            f"the store was written by a newer version (schema {found}, this one knows "
+            f"{len(MIGRATIONS)}): start that version, or give this one another file"
+        )
+    application = connection.pragma("application_id")
+    is_new = found == 0 and value(connection, "SELECT 1 FROM sqlite_schema LIMIT 1") is None
+    if application != APPLICATION_ID and not is_new:
+        raise StoreUnavailable(
+            "the file is a database of another program: give this one another file"
+        )
+
+
+def _start_tally(connection: apsw.Connection) -> None:
+    connection.executemany(
+        "INSERT INTO tally VALUES (?, 0)",
+        [("accepted",), *((state.value,) for state in EventState)],
+    )

@@ -1,0 +1,244 @@
+"""The event store in a SQLite file, shared by all daemons of one host.
+
+Writes go through the writer, which commits them in groups; questions through the reader. What each
+of them does is in ``intake.py``, ``leases.py``, ``endings.py`` and ``queries.py``.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from ai_ticket_daemon.errors import StoreUnavailable
+from ai_ticket_daemon.store import endings, intake, leases, queries
+from ai_ticket_daemon.store.faults import explain
+from ai_ticket_daemon.store.reader import Reader
+from ai_ticket_daemon.store.seat import NoSeatFree, Seat
+from ai_ticket_daemon.store.tally import read_counts
+from ai_ticket_daemon.store.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping, Sequence
+    from pathlib import Path
+
+    import apsw
+
+    from ai_ticket_daemon.events.event import Event
+    from ai_ticket_daemon.events.outcome import Attempt, Outcome
+    from ai_ticket_daemon.events.state import EventState
+    from ai_ticket_daemon.store.port import Counts, EventRecord, Lease, Receipt, StoreObserver
+    from ai_ticket_daemon.store.transaction import Transaction
+
+T = TypeVar("T")
+
+_CLOSE_SECONDS = 1.0
+
+
+class SqliteStore:
+    """Keeps events in the file ``path``.
+
+    Args:
+        path: the file; made if it is missing, as is its directory.
+        max_queued: how many events may wait, asked at each submission.
+        observer: is told when the store fails and recovers.
+        vfs: SQLite's name of the file system to use; None for the usual one.
+        now: seconds since the Unix epoch.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        max_queued: Callable[[], int],
+        observer: StoreObserver,
+        vfs: str | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._path = path
+        self._max_queued = max_queued
+        self._observer = observer
+        self._vfs = vfs
+        self._now = now
+        self._writer: Writer | None = None
+        self._seat: Seat | None = None
+        self._reader = Reader(path, vfs=vfs)
+        self._data_version: int | None = None
+        # No claim finds anything before this moment; spares a transaction for nothing.
+        self._nothing_before = 0.0
+
+    @property
+    def fault(self) -> str | None:
+        """See :attr:`EventStore.fault`."""
+        return "the store is closed" if self._writer is None else self._writer.fault
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """See :meth:`EventStore.run`; started with the earlier daemon's work recovered."""
+        try:
+            self._path.parent.mkdir(mode=0o700, exist_ok=True)
+            seat = Seat.take(self._path)
+        except (OSError, NoSeatFree) as error:
+            raise StoreUnavailable(f"{self._path}: {explain(error)}") from error
+        writer = Writer(self._path, seat, self._observer, on_open=self._opened_anew, vfs=self._vfs)
+        try:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(writer.run)
+                self._writer, self._seat = writer, seat
+                self._opened_anew()
+                self._recovered(
+                    await self._write(partial(leases.recover_own, now=self._now()), durable=True)
+                )
+                task_status.started()
+        finally:
+            self._writer = self._seat = None
+            with trio.CancelScope(shield=True), trio.move_on_after(_CLOSE_SECONDS):
+                await self._reader.aclose()
+            seat.leave()
+
+    async def submit(self, events: Sequence[Event], *, home: bool) -> list[Receipt]:
+        """See :meth:`EventStore.submit`."""
+        operation = partial(intake.submit, events=events, home=home, max_queued=self._max_queued())
+        try:
+            return await self._write(operation, durable=True)
+        finally:
+            self._nothing_before = 0.0
+
+    async def claim(self, now: float, *, backend: str, until: float) -> Lease | None:
+        """See :meth:`EventStore.claim`."""
+        if now < self._nothing_before:
+            return None
+        self._nothing_before, next_at = leases.NEVER, 0.0
+        try:
+            lease, next_at = await self._write(
+                partial(leases.claim, now=now, backend=backend, until=until), durable=False
+            )
+        finally:
+            # Whatever came into the queue meanwhile has set it back already.
+            self._nothing_before = min(self._nothing_before, next_at)
+        return lease
+
+    async def extend(self, until: float) -> Mapping[str, int]:
+        """See :meth:`EventStore.extend`."""
+        return await self._write(partial(leases.extend, until=until), durable=False)
+
+    async def recover(self, now: float) -> list[str]:
+        """See :meth:`EventStore.recover`."""
+        if self._seat is None or not await self._reader.read(queries.has_others, self._seat.number):
+            return []
+        recovered = await self._write(partial(leases.recover_others, now=now), durable=True)
+        self._recovered(recovered)
+        return recovered
+
+    async def next_due(self) -> float | None:
+        """See :meth:`EventStore.next_due`."""
+        return await self._reader.read(queries.next_due)
+
+    async def complete(self, lease: Lease, state: EventState, outcome: Outcome, now: float) -> bool:
+        """See :meth:`EventStore.complete`."""
+        return await self._write(
+            partial(leases.complete, lease=lease, state=state, outcome=outcome, now=now),
+            durable=True,
+        )
+
+    async def release(self, lease: Lease, *, due_at: float, attempts: Sequence[Attempt]) -> bool:
+        """See :meth:`EventStore.release`."""
+        try:
+            return await self._write(
+                partial(leases.release, lease=lease, due_at=due_at, attempts=attempts),
+                durable=True,
+            )
+        finally:
+            self._nothing_before = 0.0
+
+    async def cancel(
+        self, event_id: str, now: float, outcome: Callable[[tuple[Attempt, ...]], Outcome]
+    ) -> tuple[EventState, EventRecord] | None:
+        """See :meth:`EventStore.cancel`."""
+        return await self._write(
+            partial(endings.cancel, event_id=event_id, now=now, outcome=outcome), durable=True
+        )
+
+    async def put_back(self, event_id: str, now: float) -> EventRecord | None:
+        """See :meth:`EventStore.put_back`."""
+        try:
+            return await self._write(
+                partial(endings.put_back, event_id=event_id, now=now), durable=True
+            )
+        finally:
+            self._nothing_before = 0.0
+
+    async def expire(self, now: float, limit: int) -> list[EventRecord]:
+        """See :meth:`EventStore.expire`."""
+        if not await self._reader.read(queries.has_late, now):
+            return []
+        return await self._write(partial(endings.expire, now=now, limit=limit), durable=True)
+
+    async def prune(self, before: float, limit: int) -> int:
+        """See :meth:`EventStore.prune`."""
+        if not await self._reader.read(queries.has_old, before):
+            return 0
+        return await self._write(partial(endings.prune, before=before, limit=limit), durable=False)
+
+    async def get(self, event_id: str) -> EventRecord | None:
+        """See :meth:`EventStore.get`."""
+        return await self._reader.read(queries.get, event_id)
+
+    async def outcomes(self, event_ids: Collection[str]) -> Mapping[str, Outcome]:
+        """See :meth:`EventStore.outcomes`."""
+        return await self._reader.read(queries.outcomes, event_ids)
+
+    async def changed_elsewhere(self) -> bool:
+        """See :meth:`EventStore.changed_elsewhere`."""
+        if self._writer is None:
+            return False
+        before, self._data_version = self._data_version, await self._writer.data_version()
+        changed = before is not None and before != self._data_version
+        if changed:
+            self._nothing_before = 0.0
+        return changed
+
+    async def counts(self) -> Counts:
+        """See :meth:`EventStore.counts`."""
+        return await self._reader.read(read_counts)
+
+    async def oldest_queued_at(self) -> float | None:
+        """See :meth:`EventStore.oldest_queued_at`."""
+        return await self._reader.read(queries.oldest_queued_at)
+
+    async def remember(self, key: str, value: str) -> None:
+        """See :meth:`EventStore.remember`."""
+
+        def note(transaction: Transaction) -> None:
+            transaction.connection.execute(
+                "INSERT OR REPLACE INTO note VALUES (?, ?)", (key, value)
+            )
+
+        await self._write(note, durable=True)
+
+    async def recall(self, key: str) -> str | None:
+        """See :meth:`EventStore.recall`."""
+
+        def note(connection: apsw.Connection) -> str | None:
+            found: str | None = connection.execute(
+                "SELECT value FROM note WHERE key = ?", (key,)
+            ).get
+            return found
+
+        return await self._reader.read(note)
+
+    async def _write(self, operation: Callable[[Transaction], T], *, durable: bool) -> T:
+        if self._writer is None:
+            raise StoreUnavailable("the store is closed")
+        return await self._writer.write(operation, durable=durable)
+
+    def _recovered(self, event_ids: Sequence[str]) -> None:
+        self._nothing_before = 0.0
+        if event_ids:
+            self._observer.events_recovered(event_ids)
+
+    def _opened_anew(self) -> None:
+        self._reader.stale = True
+        self._data_version = None
+        self._nothing_before = 0.0

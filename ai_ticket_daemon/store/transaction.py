@@ -1,0 +1,55 @@
+"""What the operations on the SQLite store have in hand while one transaction is open.
+
+Operations (``intake.py``, ``leases.py``, ``endings.py``) are plain functions of a transaction. They
+run in the writer's thread, many of them in one transaction, and check before they write: one that
+raises a :class:`~ai_ticket_daemon.errors.TicketError` has written nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ai_ticket_daemon.events.outcome import Failed
+from ai_ticket_daemon.store.codec import decode_event, encode
+from ai_ticket_daemon.store.connection import value
+
+if TYPE_CHECKING:
+    import apsw
+
+    from ai_ticket_daemon.events.event import Event
+    from ai_ticket_daemon.events.outcome import Outcome
+    from ai_ticket_daemon.events.state import EventState
+    from ai_ticket_daemon.store.seat import Seat
+    from ai_ticket_daemon.store.tally import Tally
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """An open transaction: the connection, the totals and who is writing."""
+
+    connection: apsw.Connection
+    tally: Tally
+    seat: Seat
+
+    def content(self, seq: int) -> Event:
+        """Return the event as it was submitted."""
+        return decode_event(value(self.connection, "SELECT event FROM content WHERE seq = ?", seq))
+
+    def end(
+        self,
+        seq: int,
+        priority: int,
+        before: EventState,
+        after: EventState,
+        outcome: Outcome,
+        now: float,
+    ) -> None:
+        """Write how an event ended; the one place where an outcome is written."""
+        self.tally.move(before, after, priority)
+        self.connection.execute(
+            "UPDATE event SET state = ?, ended_at = ?, error = ?, attempts = NULL, home = NULL, "
+            "holder = NULL, lease_until = NULL WHERE seq = ?",
+            (after, now, outcome.code if isinstance(outcome, Failed) else None, seq),
+        )
+        self.connection.execute("INSERT INTO result VALUES (?, ?)", (seq, encode(outcome)))

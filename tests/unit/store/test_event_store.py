@@ -1,0 +1,279 @@
+"""What every event store promises; each test runs on each implementation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from store_support import BROKEN, DONE, claim, claimed, event, gone, state
+
+from ai_ticket_daemon.errors import ErrorCode, RequestRefused
+from ai_ticket_daemon.events.outcome import Attempt
+from ai_ticket_daemon.events.state import EventState
+
+if TYPE_CHECKING:
+    from store_support import Limit
+
+    from ai_ticket_daemon.store.port import EventStore
+
+KEPT = ("queued", "running", "succeeded", "failed", "cancelled", "expired")
+
+
+async def test_an_event_comes_back_just_as_it_was_submitted(store: EventStore) -> None:
+    whole = event(
+        "a",
+        "ünï\n\0code",
+        priority=3,
+        stream=True,
+        metadata={"n": 10**30, "deep": [{"x": None}]},
+        trace_context={"traceparent": "00-1"},
+        owner="alice",
+        idempotency_key="k",
+    )
+    await store.submit([whole], home=True)
+    record = await store.get("a")
+    assert record is not None
+    assert record.event == whole
+    assert (record.state, record.position, record.outcome) == (EventState.QUEUED, 1, None)
+    assert await store.get("b") is None
+
+
+async def test_events_are_claimed_by_priority_then_in_order(store: EventStore) -> None:
+    await store.submit([event("a"), event("b"), event("urgent", priority=0)], home=False)
+    assert [(await claimed(store)).event.event_id for _ in range(3)] == ["urgent", "a", "b"]
+    assert await claim(store) is None
+
+
+async def test_an_event_submitted_after_an_empty_claim_is_found(store: EventStore) -> None:
+    assert await claim(store) is None
+    await store.submit([event("a")], home=False)
+    assert (await claimed(store)).event.event_id == "a"
+
+
+async def test_a_released_event_keeps_its_place_and_waits_for_its_time(store: EventStore) -> None:
+    await store.submit([event("a"), event("b")], home=False)
+    lease = await claimed(store)
+    attempt = Attempt("primary", 0, 1, error=ErrorCode.API_SERVER_ERROR)
+    assert await store.release(lease, due_at=5, attempts=[attempt])
+    assert await store.next_due() == 0
+    assert (await claimed(store, 1)).event.event_id == "b"
+    assert await claim(store, 4.9) is None
+    assert await store.next_due() == 5
+    assert await store.oldest_queued_at() == 0
+    again = await claimed(store, 5)
+    assert again.event.event_id == "a"
+    assert again.attempts == (attempt,)
+    assert again.token != lease.token
+
+
+async def test_an_outcome_is_written_once_and_a_lost_lease_writes_nothing(
+    store: EventStore,
+) -> None:
+    await store.submit([event("a")], home=False)
+    lost = await claimed(store)
+    assert await store.release(lost, due_at=0, attempts=[])
+    lease = await claimed(store)
+    assert not await store.complete(lost, EventState.FAILED, BROKEN, 1)
+    assert not await store.release(lost, due_at=0, attempts=[])
+    assert await store.complete(lease, EventState.SUCCEEDED, DONE, 2)
+    assert not await store.complete(lease, EventState.FAILED, BROKEN, 3)
+    record = await store.get("a")
+    assert record is not None
+    assert (record.state, record.outcome, record.attempts) == (
+        EventState.SUCCEEDED,
+        DONE,
+        DONE.attempts,
+    )
+
+
+async def test_cancelling_tells_what_the_event_was_doing_and_ends_it_once(
+    store: EventStore,
+) -> None:
+    await store.submit([event("queued"), event("running"), event("ended")], home=False)
+    queued = await store.cancel("queued", 1, gone)
+    assert queued is not None
+    assert queued[0] is EventState.QUEUED
+    assert queued[1].outcome == gone(())
+    lease = await claimed(store)
+    running = await store.cancel("running", 1, gone)
+    assert running is not None
+    assert running[0] is EventState.RUNNING
+    assert not await store.complete(lease, EventState.SUCCEEDED, DONE, 2)
+    await store.complete(await claimed(store), EventState.SUCCEEDED, DONE, 2)
+    ended = await store.cancel("ended", 3, gone)
+    assert ended is not None
+    assert ended[0] is EventState.SUCCEEDED
+    assert ended[1].outcome == DONE
+    assert await store.cancel("unknown", 3, gone) is None
+    assert await claim(store) is None
+
+
+async def test_expired_events_are_never_claimed(store: EventStore) -> None:
+    await store.submit([event("late", deadline_at=10), event("fine")], home=False)
+    assert (await claimed(store, 10)).event.event_id == "fine"
+    assert await store.expire(9.9, 10) == []
+    [record] = await store.expire(10, 10)
+    assert record.event.event_id == "late"
+    assert record.state is EventState.EXPIRED
+    assert record.outcome is not None
+    assert record.outcome.code is ErrorCode.DEADLINE_EXCEEDED  # type: ignore[union-attr]
+    assert await state(store, "late") is EventState.EXPIRED
+    assert await store.expire(10, 10) == []
+
+
+async def test_expiring_stops_at_its_limit_and_goes_on_later(store: EventStore) -> None:
+    await store.submit([event(str(n), deadline_at=1) for n in range(5)], home=False)
+    assert [len(await store.expire(2, 3)) for _ in range(3)] == [3, 2, 0]
+
+
+async def test_what_a_waiting_event_tried_last_is_part_of_its_expiry(store: EventStore) -> None:
+    await store.submit([event("a", deadline_at=10)], home=False)
+    attempt = Attempt("primary", 0, 1, error=ErrorCode.API_SERVER_ERROR, message="it broke")
+    await store.release(await claimed(store), due_at=20, attempts=[attempt])
+    [record] = await store.expire(11, 10)
+    assert record.attempts == (attempt,)
+    assert record.outcome is not None
+    assert record.outcome.details == {  # type: ignore[union-attr]
+        "last_error": "api_server_error",
+        "last_message": "it broke",
+    }
+
+
+async def test_positions_count_by_priority_then_in_order(store: EventStore) -> None:
+    receipts = await store.submit([event("a"), event("b"), event("c")], home=False)
+    assert [receipt.position for receipt in receipts] == [1, 2, 3]
+    [urgent] = await store.submit([event("urgent", priority=0)], home=False)
+    assert urgent.position == 1
+    records = [await store.get(name) for name in ("urgent", "a", "b", "c")]
+    assert [record.position for record in records if record] == [1, 2, 3, 4]
+    await store.cancel("a", 0, gone)
+    record = await store.get("c")
+    assert record is not None
+    assert record.position == 3
+
+
+async def test_a_full_queue_accepts_all_of_a_submission_or_nothing(
+    store: EventStore, limit: Limit
+) -> None:
+    limit.max_queued = 2
+    await store.submit([event("a")], home=False)
+    with pytest.raises(RequestRefused) as refused:
+        await store.submit([event("b"), event("c")], home=False)
+    assert refused.value.code is ErrorCode.QUEUE_FULL
+    assert refused.value.details == {"queued": 1, "max_queued": 2}
+    counts = await store.counts()
+    assert (counts.states[EventState.QUEUED], counts.accepted) == (1, 1)
+    await store.submit([event("b")], home=False)
+
+
+async def test_the_same_key_and_payload_lead_to_the_same_event(
+    store: EventStore, limit: Limit
+) -> None:
+    first = event("a", owner="alice", idempotency_key="k")
+    again = event("b", owner="alice", idempotency_key="k", submitted_at=5, deadline_at=50)
+    await store.submit([first], home=False)
+    limit.max_queued = 1  # a replay needs no room
+    [receipt] = await store.submit([again], home=False)
+    assert (receipt.event_id, receipt.replayed) == ("a", True)
+    assert await store.get("b") is None
+    await store.complete(await claimed(store), EventState.SUCCEEDED, DONE, 1)
+    [late] = await store.submit([again], home=False)
+    assert (late.event_id, late.replayed) == ("a", True)
+
+
+async def test_a_key_with_another_payload_is_a_conflict_for_that_item_alone(
+    store: EventStore,
+) -> None:
+    await store.submit([event("a", owner="alice", idempotency_key="k")], home=False)
+    other = event("b", "something else", owner="alice", idempotency_key="k")
+    fresh, conflict = await store.submit([event("c"), other], home=False)
+    assert fresh.refusal is None
+    assert conflict.refusal is not None
+    assert conflict.refusal.code is ErrorCode.IDEMPOTENCY_CONFLICT
+    assert await store.get("b") is None
+    assert await state(store, "c") is EventState.QUEUED
+
+
+async def test_a_key_belongs_to_its_owner_and_holds_within_a_batch(store: EventStore) -> None:
+    receipts = await store.submit(
+        [
+            event("a", owner="alice", idempotency_key="k"),
+            event("b", owner="bob", idempotency_key="k"),
+            event("c", owner="alice", idempotency_key="k"),
+        ],
+        home=False,
+    )
+    assert [(r.event_id, r.replayed) for r in receipts] == [("a", False), ("b", False), ("a", True)]
+    assert (await store.counts()).accepted == 2
+
+
+async def test_a_failed_event_can_be_put_back_with_all_its_time_and_attempts(
+    store: EventStore,
+) -> None:
+    await store.submit([event("a", deadline_at=60)], home=False)
+    await store.complete(await claimed(store), EventState.FAILED, BROKEN, 50)
+    record = await store.put_back("a", 1000)
+    assert record is not None
+    assert (record.state, record.outcome, record.position) == (EventState.QUEUED, None, 1)
+    assert record.event.deadline_at == 1060
+    lease = await claimed(store, 1000)
+    [attempt] = lease.attempts
+    assert (attempt.error, attempt.counted) == (ErrorCode.API_SERVER_ERROR, False)
+    assert await store.complete(lease, EventState.SUCCEEDED, DONE, 1001)
+    assert (await store.counts()).difference == 0
+
+
+async def test_only_failed_events_are_put_back(store: EventStore) -> None:
+    await store.submit([event("a")], home=False)
+    await store.complete(await claimed(store), EventState.SUCCEEDED, DONE, 1)
+    record = await store.put_back("a", 2)
+    assert record is not None
+    assert record.outcome == DONE
+    assert await store.put_back("unknown", 2) is None
+
+
+async def test_what_ended_long_ago_is_forgotten_and_still_counted(store: EventStore) -> None:
+    keyed = event("b", idempotency_key="k")
+    await store.submit([event("a"), keyed, event("c")], home=False)
+    for ended_at in (10, 20):
+        await store.complete(await claimed(store), EventState.SUCCEEDED, DONE, ended_at)
+    assert await store.prune(10, 100) == 0
+    assert await store.prune(20.5, 1) == 1
+    assert await store.get("a") is None
+    assert await store.prune(20.5, 100) == 1
+    counts = await store.counts()
+    assert (counts.accepted, counts.ended, counts.difference) == (3, 2, 0)
+    assert await state(store, "c") is EventState.QUEUED
+    [receipt] = await store.submit([keyed], home=False)
+    assert not receipt.replayed
+
+
+async def test_leases_are_held_until_the_event_leaves_its_worker(store: EventStore) -> None:
+    await store.submit([event("a"), event("b")], home=False)
+    first, second = await claimed(store), await claimed(store)
+    assert await store.extend(60) == {"a": first.token, "b": second.token}
+    await store.release(first, due_at=0, attempts=[])
+    await store.complete(second, EventState.SUCCEEDED, DONE, 1)
+    assert await store.extend(60) == {}
+
+
+async def test_outcomes_of_several_events_at_once(store: EventStore) -> None:
+    await store.submit([event("a"), event("b"), event("c")], home=False)
+    await store.complete(await claimed(store), EventState.SUCCEEDED, DONE, 1)
+    await store.complete(await claimed(store), EventState.FAILED, BROKEN, 1)
+    assert await store.outcomes(["a", "b", "c", "unknown"]) == {"a": DONE, "b": BROKEN}
+
+
+async def test_counts_know_every_state(store: EventStore) -> None:
+    counts = await store.counts()
+    assert [state.value for state in counts.states] == list(KEPT)
+    assert set(counts.states.values()) == {0}
+    assert await store.next_due() is None
+    assert await store.oldest_queued_at() is None
+
+
+async def test_small_notes_are_kept(store: EventStore) -> None:
+    assert await store.recall("pin") is None
+    await store.remember("pin", "standby")
+    await store.remember("pin", "primary")
+    assert await store.recall("pin") == "primary"
