@@ -5,16 +5,35 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from store_support import BROKEN, DONE, claim, claimed, event, gone, state
+from store_support import BROKEN, DONE, Limit, claim, claimed, event, gone, opened, state
 
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 from ai_ticket_daemon.events.outcome import Attempt
 from ai_ticket_daemon.events.state import EventState
+from ai_ticket_daemon.store.memory import MemoryStore
 
 if TYPE_CHECKING:
-    from store_support import Limit
+    from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from ai_ticket_daemon.store.port import EventStore
+
+
+@pytest.fixture
+def limit() -> Limit:
+    return Limit()
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def store(
+    request: pytest.FixtureRequest, tmp_path: Path, limit: Limit
+) -> AsyncIterator[EventStore]:
+    if request.param == "memory":
+        yield MemoryStore(max_queued=lambda: limit.max_queued)
+    else:
+        async with opened(tmp_path / "events.db", max_queued=lambda: limit.max_queued) as sqlite:
+            yield sqlite
+
 
 KEPT = ("queued", "running", "succeeded", "failed", "cancelled", "expired")
 
