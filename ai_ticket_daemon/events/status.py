@@ -17,7 +17,7 @@ class EventStatus:
 
     ``position`` counts from 1 and is None unless the event is queued. ``estimated_start_at`` is
     seconds since the Unix epoch; None unless it is queued, and as long as nothing was measured or
-    no backend is usable.
+    no backend is usable. ``backend`` is None unless the event is running.
     """
 
     event: Event
@@ -26,3 +26,4 @@ class EventStatus:
     outcome: Outcome | None = None
     position: int | None = None
     estimated_start_at: float | None = None
+    backend: str | None = None

@@ -376,6 +376,7 @@ class AsyncInferencePipeline:
             record.outcome,
             record.position,
             self._start_at(record.position),
+            record.backend,
         )
 
     def _start_at(self, position: int | None) -> float | None:

@@ -14,9 +14,11 @@ import trio
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.events.state import FINAL_STATES
 from ai_ticket_daemon.runtime.worker import abandoned_outcome
+from ai_ticket_daemon.store.leases import lost_attempt
+from ai_ticket_daemon.store.port import Lease
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from ai_ticket_daemon.backends.pool import BackendPool
     from ai_ticket_daemon.config.store import StoreConfig
@@ -72,12 +74,13 @@ class Caretaker:
         self._settings = settings
         self._now = now
         self._unwanted: set[str] = set()
-        self._untidy = requeued
+        self._orphans: Mapping[str, int] = {}
+        self._requeued = requeued
 
     def unwanted(self, event_id: str) -> None:
         """Nobody wants the event any more: end it, unless a worker does."""
         self._unwanted.add(event_id)
-        self._untidy.notify()
+        self._requeued.notify()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look after the queue; runs until cancelled."""
@@ -101,7 +104,7 @@ class Caretaker:
 
     async def _tidy(self) -> None:
         while True:
-            seen = self._untidy.version
+            seen = self._requeued.version
             try:
                 await self._end_unwanted()
                 await self._expire()
@@ -109,7 +112,7 @@ class Caretaker:
             except StoreUnavailable:
                 wait_seconds = TIDY_SECONDS
             with trio.move_on_after(wait_seconds):
-                await self._untidy.wait(seen)
+                await self._requeued.wait(seen)
 
     async def _end_unwanted(self) -> None:
         while self._unwanted:
@@ -152,6 +155,24 @@ class Caretaker:
         held = await self._store.extend(self._now() + self._settings().lease_seconds)
         for event in self._dispatcher.lose(held, only=before):
             self._observer.lease_lost(event)
+        await self._adopt_orphans(held)
+
+    async def _adopt_orphans(self, held: Mapping[str, int]) -> None:
+        """Queue events that are leased to this daemon and in no worker's hands: one crashed.
+
+        Seen twice, since an event that was just claimed is not in its worker's hands yet.
+        """
+        orphans = {i: token for i, token in held.items() if self._dispatcher.get(i) is None}
+        seen_before, self._orphans = self._orphans, orphans
+        for event_id in [i for i, token in orphans.items() if seen_before.get(i) == token]:
+            record = await self._store.get(event_id)
+            if record is None:
+                continue
+            lease = Lease(record.event, orphans[event_id], record.attempts)
+            now = self._now()
+            lost = lost_attempt(record.backend or "", now, now)
+            await self._store.release(lease, due_at=now, attempts=(*record.attempts, lost))
+            self._requeued.notify()
 
     async def _take_over(self) -> None:
         if await self._store.recover(self._now()):

@@ -39,7 +39,7 @@ def cancel(
     seq = _seq(transaction, event_id)
     after = EventState.CANCELLED
     transaction.end(seq, record.event.priority, record.state, after, ended, now)
-    return record.state, EventRecord(record.event, after, ended.attempts, ended, None)
+    return record.state, EventRecord(record.event, after, ended.attempts, ended)
 
 
 def expire(transaction: Transaction, *, now: float, limit: int) -> list[EventRecord]:
@@ -56,7 +56,7 @@ def expire(transaction: Transaction, *, now: float, limit: int) -> list[EventRec
         event = transaction.content(seq)
         outcome = expired_in_queue(event, decode_attempts(attempts))
         transaction.end(seq, priority, EventState.QUEUED, EventState.EXPIRED, outcome, now)
-        expired.append(EventRecord(event, EventState.EXPIRED, outcome.attempts, outcome, None))
+        expired.append(EventRecord(event, EventState.EXPIRED, outcome.attempts, outcome))
     return expired
 
 

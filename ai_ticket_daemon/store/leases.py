@@ -117,13 +117,7 @@ def _recover(transaction: Transaction, seat: int, now: float, *, expired_only: b
         now if expired_only else NEVER,
     )
     for seq, _, priority, attempts, backend, claimed_at in lost:
-        attempt = Attempt(
-            backend,
-            claimed_at,
-            now,
-            error=ErrorCode.INTERNAL_ERROR,
-            message="The daemon ended, or lost touch with the store, while this attempt ran.",
-        )
+        attempt = lost_attempt(backend, claimed_at, now)
         _queue(transaction, seq, priority, 0.0, (*decode_attempts(attempts), attempt))
     return [event_id for _, event_id, *_ in lost]
 
@@ -149,6 +143,17 @@ def _held(transaction: Transaction, lease: Lease) -> int | None:
         transaction.seat.number,
     )
     return seq
+
+
+def lost_attempt(backend: str, started_at: float, now: float) -> Attempt:
+    """Return the record of an attempt that nobody reported the end of."""
+    return Attempt(
+        backend,
+        started_at,
+        now,
+        error=ErrorCode.INTERNAL_ERROR,
+        message="The daemon ended, or lost touch with the store, while this attempt ran.",
+    )
 
 
 def fresh(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:

@@ -36,6 +36,7 @@ class _Row:
     state: EventState = EventState.QUEUED
     due_at: float = 0.0
     token: int = 0
+    backend: str = ""
     attempts: tuple[Attempt, ...] = ()
     outcome: Outcome | None = None
     ended_at: float = 0.0
@@ -93,7 +94,7 @@ class MemoryStore:
 
     async def claim(self, now: float, *, backend: str = "", until: float = 0.0) -> Lease | None:
         """See :meth:`EventStore.claim`; a lease holds as long as the process."""
-        del backend, until
+        del until
         while self._later and self._later[0][0] <= now:
             _, event_id = heapq.heappop(self._later)
             row = self._rows.get(event_id)
@@ -107,7 +108,7 @@ class MemoryStore:
             if row.event.deadline_at <= now:
                 continue  # left to expire(), which finds it among the deadlines
             self._move(row, EventState.RUNNING)
-            row.token = next(self._tokens)
+            row.token, row.backend = next(self._tokens), backend
             return Lease(row.event, row.token, row.attempts)
         return None
 
@@ -258,8 +259,14 @@ class MemoryStore:
         return self._position(row)
 
     def _record(self, row: _Row) -> EventRecord:
-        position = self._position(row) if row.state is EventState.QUEUED else None
-        return EventRecord(row.event, row.state, row.attempts, row.outcome, position)
+        return EventRecord(
+            row.event,
+            row.state,
+            row.attempts,
+            row.outcome,
+            self._position(row) if row.state is EventState.QUEUED else None,
+            row.backend if row.state is EventState.RUNNING else None,
+        )
 
     def _position(self, row: _Row) -> int:
         queued = (r for r in self._rows.values() if r.state is EventState.QUEUED)

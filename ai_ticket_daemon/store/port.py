@@ -40,13 +40,17 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class EventRecord:
-    """All the store knows of one event. ``position`` counts from 1 and is None unless queued."""
+    """All the store knows of one event.
+
+    ``position`` counts from 1 and is None unless queued; ``backend`` is None unless running.
+    """
 
     event: Event
     state: EventState
     attempts: tuple[Attempt, ...]
-    outcome: Outcome | None
-    position: int | None
+    outcome: Outcome | None = None
+    position: int | None = None
+    backend: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,13 +25,13 @@ def get(connection: apsw.Connection, event_id: str) -> EventRecord | None:
     """See :meth:`EventStore.get`."""
     found = row(
         connection,
-        "SELECT seq, state, priority, attempts, event, outcome FROM event JOIN content USING (seq) "
+        "SELECT seq, state, priority, attempts, backend, event, outcome FROM event JOIN content USING (seq) "
         "LEFT JOIN result USING (seq) WHERE event_id = ?",
         event_id,
     )
     if found is None:
         return None
-    seq, name, priority, attempts, content, result = found
+    seq, name, priority, attempts, backend, content, result = found
     state = EventState(name)
     outcome = None if result is None else decode_outcome(state, result)
     return EventRecord(
@@ -40,6 +40,7 @@ def get(connection: apsw.Connection, event_id: str) -> EventRecord | None:
         decode_attempts(attempts) if outcome is None else outcome.attempts,
         outcome,
         position(connection, seq, priority) if state is EventState.QUEUED else None,
+        backend if state is EventState.RUNNING else None,
     )
 
 

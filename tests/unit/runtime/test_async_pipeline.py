@@ -675,3 +675,16 @@ async def test_a_lease_that_somebody_else_took_aborts_the_generation(
         await trio.sleep(StoreConfig().lease_seconds)
         assert house.pipeline.in_flight == 0
     assert house.primary.aborted == 1
+
+
+async def test_an_event_whose_worker_crashed_is_run_again(autojump_clock: MockClock) -> None:
+    async with running() as house:
+        house.pipeline.paused = True
+        await house.pipeline.enqueue([event("orphan")])
+        assert await house.store.claim(trio.current_time()) is not None
+        house.pipeline.paused = False
+        await trio.sleep(StoreConfig().lease_seconds)
+        status = await house.pipeline.status("id-orphan")
+    assert status is not None
+    assert isinstance(status.outcome, Succeeded)
+    assert [attempt.error for attempt in status.attempts] == [ErrorCode.INTERNAL_ERROR, None]

@@ -271,6 +271,9 @@ async def test_leases_are_held_until_the_event_leaves_its_worker(store: EventSto
     await store.submit([event("a"), event("b")], home=False)
     first, second = await claimed(store), await claimed(store)
     assert await store.extend(60) == {"a": first.token, "b": second.token}
+    record = await store.get("a")
+    assert record is not None
+    assert (record.state, record.backend) == (EventState.RUNNING, "primary")
     await store.release(first, due_at=0, attempts=[])
     await store.complete(second, EventState.SUCCEEDED, DONE, 1)
     assert await store.extend(60) == {}
