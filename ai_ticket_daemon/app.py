@@ -39,22 +39,16 @@ from ai_ticket_daemon.supervisor import Supervisor
 from ai_ticket_daemon.systemd import Systemd
 from ai_ticket_daemon.telemetry import exporter, sampler
 from ai_ticket_daemon.telemetry.capture import Capture
+from ai_ticket_daemon.telemetry.client import InstrumentedClient
 from ai_ticket_daemon.telemetry.http import HttpTelemetry
 from ai_ticket_daemon.telemetry.lag import LoopLag
 from ai_ticket_daemon.telemetry.metrics import Metrics
-from ai_ticket_daemon.telemetry.observers import (
-    InstrumentedClient,
-    PipelineTelemetry,
-    PoolTelemetry,
-    StoreTelemetry,
-)
+from ai_ticket_daemon.telemetry.observers import PipelineTelemetry, PoolTelemetry, StoreTelemetry
 from ai_ticket_daemon.telemetry.tracing import open_tracing
 from ai_ticket_daemon.verdict import verdict_path
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
-
-    from opentelemetry.sdk.trace import TracerProvider
 
     from ai_ticket_daemon.backends.generation import BackendClient
     from ai_ticket_daemon.config.backends import ServerConfig
@@ -98,8 +92,14 @@ class Daemon:
         self._metrics = metrics = Metrics(CollectorRegistry())
         self._lag = LoopLag()
         metrics.event_loop_lag.set_function(lambda: self._lag.worst_seconds)
-        self._tracing = open_tracing(config.telemetry)
-        self._tracer = None if self._tracing is None else self._tracing.get_tracer(__name__)
+        self._tracing = open_tracing(
+            config.telemetry,
+            log=logs.logger(actor="traces"),
+            dropped=lambda reason, number: metrics.telemetry_spans_dropped.labels(reason.value).inc(
+                number
+            ),
+        )
+        self._tracer = self._tracing.tracer
 
         self._store = make_store(
             config.store,
@@ -265,8 +265,7 @@ class Daemon:
     async def _close(self) -> None:
         for backend in self._pool:
             await backend.client.aclose()
-        if self._tracing is not None:
-            await trio.to_thread.run_sync(_flush, self._tracing)
+        await trio.to_thread.run_sync(self._tracing.close)
         self._log.info("stopped")
 
     def _open_client(self, server: ServerConfig) -> BackendClient:
@@ -351,8 +350,3 @@ async def _start(
 ) -> Any:
     """Start ``actor`` under its name; return what it calls itself started with."""
     return await nursery.start(supervisor.run, name, partial(actor, **dependencies), name=name)
-
-
-def _flush(tracing: TracerProvider) -> None:
-    tracing.force_flush(timeout_millis=2000)
-    tracing.shutdown()

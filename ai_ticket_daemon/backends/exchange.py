@@ -18,7 +18,7 @@ from ai_ticket_daemon.backends.sse import EventStream, LineTooLong
 from ai_ticket_daemon.backends.stops import StopCutter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from ai_ticket_daemon.backends.dialects import WireDialect
     from ai_ticket_daemon.backends.wire import Answer, Wire
@@ -70,6 +70,7 @@ class Exchange:
         stream: whether the answer is a stream.
         stops: strings to cut off.
         on_delta: is given the text as it comes.
+        headers: go along with the request.
     """
 
     def __init__(
@@ -81,8 +82,10 @@ class Exchange:
         stream: bool,
         stops: tuple[str, ...],
         on_delta: Callable[[str], None] | None,
+        headers: Mapping[str, str],
     ) -> None:
         self._wire = wire
+        self._headers = headers
         self._dialect = dialect
         self._content = content
         self._on_delta = on_delta
@@ -142,7 +145,9 @@ class Exchange:
 
     async def _run(self) -> Completion:
         path = self._dialect.stream_path if self.stream else self._dialect.path
-        answer = await self._wire.send("POST", path, self._content, on_send=self._mark_sent)
+        answer = await self._wire.send(
+            "POST", path, self._content, on_send=self._mark_sent, headers=self._headers
+        )
         try:
             await refuse_error_status(answer)
             self.answering = True

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from ai_ticket_daemon.events.event import Message, Sampling
     from ai_ticket_daemon.events.outcome import Usage
@@ -14,11 +14,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One generation to be made. ``stream`` asks the backend for its text as it is made."""
+    """One generation to be made.
+
+    ``stream`` asks the backend for its text as it is made. ``headers`` go along with the request,
+    such as those of its trace.
+    """
 
     messages: tuple[Message, ...]
     sampling: Sampling
     stream: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,7 @@ class KoboldClient:
             stream=request.stream,
             stops=self._dialect.stops(request),
             on_delta=on_delta,
+            headers=request.headers,
         )
         limits = Limits.of(self._config, self._stall_seconds())
         guard = KoboldGuard(

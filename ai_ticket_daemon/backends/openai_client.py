@@ -97,6 +97,7 @@ class OpenAIClient:
             stream=request.stream,
             stops=self._dialect.stops(request),
             on_delta=on_delta,
+            headers=request.headers,
         )
         limits = Limits.of(self._config, self._stall_seconds())
         self._exchanges.add(exchange)

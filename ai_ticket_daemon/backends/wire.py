@@ -19,7 +19,7 @@ from ai_ticket_daemon.backends.replies import parse_json, refuse_error_status
 from ai_ticket_daemon.backends.translate import FOREIGN, translate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from ai_ticket_daemon.config.secret import Secret
 
@@ -145,6 +145,7 @@ class Wire:
         content: bytes | None = None,
         *,
         on_send: Callable[[], None] | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """Send a request and return the answer once its head has come.
 
@@ -155,6 +156,7 @@ class Wire:
             path: below the base URL, one of a fixed few.
             content: JSON, if the request has a body.
             on_send: called when the connection is there and the body is about to go out.
+            headers: sent along, besides those of the server.
 
         Raises:
             AttemptFailed: no answer came.
@@ -163,18 +165,16 @@ class Wire:
         if url is None:
             raw_path = self._base.raw_path.rstrip(b"/") + path.encode()
             url = self._urls[path] = self._base.copy_with(raw_path=raw_path)
-        headers = self._headers
+        lines = [*self._headers]
         if content is not None:
             length = str(len(content)).encode()
-            headers = [
-                *headers,
-                (b"Content-Type", b"application/json"),
-                (b"Content-Length", length),
-            ]
+            lines += [(b"Content-Type", b"application/json"), (b"Content-Length", length)]
+        if headers:
+            lines += [(name.encode(), value.encode()) for name, value in headers.items()]
         request = httpx.Request(
             method,
             url,
-            headers=headers,
+            headers=lines,
             stream=_Body(content or b"", on_send),
             extensions=self._extensions,
         )

@@ -169,6 +169,16 @@ VARIABLES: Mapping[str, Variable] = MappingProxyType(
             "`telemetry.otlp_protocol`",
             _over("telemetry", "otlp_protocol"),
         ),
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": Variable(
+            ("telemetry", "otlp_traces_endpoint"),
+            "`telemetry.otlp_traces_endpoint`",
+            _over("telemetry", "otlp_traces_endpoint"),
+        ),
+        "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": Variable(
+            ("telemetry", "otlp_protocol"),
+            "`telemetry.otlp_protocol`, over `OTEL_EXPORTER_OTLP_PROTOCOL`",
+            _over("telemetry", "otlp_protocol"),
+        ),
         "OTEL_PROMETHEUS_HOST": Variable(
             _METRICS_BIND, "host of `metrics.bind`", _over_metrics_host
         ),

@@ -47,6 +47,13 @@ class TelemetryConfig:
             "appended.",
         ),
     )
+    otlp_traces_endpoint: str | None = field(
+        default=None,
+        metadata=setting(
+            optional(url),
+            "Full URL of the collector for spans, taken as it is; goes over `otlp_endpoint`.",
+        ),
+    )
     otlp_protocol: OtlpProtocol = field(
         default=OtlpProtocol.HTTP_PROTOBUF,
         metadata=setting(choice(OtlpProtocol), "How spans travel to the collector."),
@@ -65,5 +72,6 @@ class TelemetryConfig:
 
     def conflicts(self) -> Iterator[Mistake]:
         """Yield what does not go together."""
-        if self.traces is TracesExporter.OTLP and self.otlp_endpoint is None:
+        endpoint = self.otlp_endpoint or self.otlp_traces_endpoint
+        if self.traces is TracesExporter.OTLP and endpoint is None:
             yield Mistake(("traces",), '"otlp" needs `otlp_endpoint` to be set', ("otlp_endpoint",))

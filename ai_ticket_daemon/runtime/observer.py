@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
     from ai_ticket_daemon.events.event import Event
@@ -16,9 +17,14 @@ if TYPE_CHECKING:
 class PipelineObserver:
     """Listens to nothing; the base of those who listen to something."""
 
-    def handling(self, event: Event, waited_seconds: float) -> AbstractContextManager[object]:
-        """A worker takes up the event, ``waited_seconds`` after it was submitted."""
-        del event, waited_seconds
+    def handling(
+        self, event: Event, waited_seconds: float, *, backend: str, earlier: Sequence[Attempt]
+    ) -> AbstractContextManager[object]:
+        """A worker takes up the event, ``waited_seconds`` after it was submitted.
+
+        It is to go to ``backend``, after the attempts made ``earlier``.
+        """
+        del event, waited_seconds, backend, earlier
         return nullcontext()
 
     def attempt_ended(self, event: Event, attempt: Attempt) -> None:

@@ -108,7 +108,12 @@ class Worker:
         run.backend, run.started_at = slot.backend.name, self.now()
         if not run.lease.attempts:
             self.budget.started(run.started_at)
-        with self.observer.handling(event, run.started_at - event.submitted_at):
+        with self.observer.handling(
+            event,
+            run.started_at - event.submitted_at,
+            backend=run.backend,
+            earlier=run.lease.attempts,
+        ):
             try:
                 resolution = await self._run(run, slot)
             except trio.Cancelled:

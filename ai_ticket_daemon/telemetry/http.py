@@ -6,12 +6,12 @@ import math
 from typing import TYPE_CHECKING
 
 import trio
-from opentelemetry.propagate import extract
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.server.trace import TraceContext
 from ai_ticket_daemon.telemetry import exemplars
+from ai_ticket_daemon.telemetry.context import parent_of
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.server.ports import RequestEnded, RequestStarted
     from ai_ticket_daemon.telemetry.metrics import Metrics
 
+_TRACED = frozenset({("POST", "/event"), ("POST", "/events")})
+"""Requests that bring events; looking at one is not part of its trace."""
 _SERVER_FAULT = 500
 _QUEUE_FULL_SECONDS = 60.0
 """Between two lines that say the queue is full, however many requests are refused."""
@@ -37,11 +39,11 @@ class HttpTelemetry:
     def started(self, request: RequestStarted) -> _Observed:
         """See :meth:`RequestObserver.started`."""
         self._metrics.server_requests_in_flight.inc()
-        if self._tracer is None or request.route != "/event":
+        if self._tracer is None or (request.method, request.route) not in _TRACED:
             return _Observed(self, request.trace, None)
         span = self._tracer.start_span(
             "server.handle_event",
-            context=extract(request.trace.headers()) if request.trace.remote else None,
+            context=parent_of(request.trace.headers() if request.trace.remote else {}),
             kind=SpanKind.SERVER,
             attributes={"http.route": request.route, "http.request.method": request.method},
         )

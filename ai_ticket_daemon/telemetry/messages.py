@@ -161,6 +161,28 @@ MESSAGES: Mapping[str, Message] = MappingProxyType(
             "Correct log.capture_directory, its owner (the service's user) or the room on its "
             "disk.",
         ),
+        "store_recovered": Message(
+            "16de9a1e56094c128c8d7e16de054497",
+            "The store takes writes again",
+            "What had to wait in memory has been written.",
+            "Nothing is to be done.",
+        ),
+        "collector_unreachable": Message(
+            "3072781aafe741f3982825c35f6fe4a1",
+            "Spans do not reach the collector",
+            "The collector does not take spans: @AI_TICKET_REASON@. Events are not affected; "
+            "spans that find no room while it is away are dropped and counted in "
+            "ai_ticket_telemetry_spans_dropped_total.",
+            "Look after the collector, or correct telemetry.otlp_endpoint, "
+            "OTEL_EXPORTER_OTLP_HEADERS or its certificate and restart. This is said once until "
+            "spans arrive again.",
+        ),
+        "collector_reachable": Message(
+            "df4c7530efa6460c9407d93f1b76a997",
+            "Spans reach the collector again",
+            "The collector has taken spans again; @AI_TICKET_DROPPED@ were lost meanwhile.",
+            "Nothing is to be done.",
+        ),
     }
 )
 """By the name of the event."""

@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import trio
-from opentelemetry.propagate import extract
-from opentelemetry.trace import SpanKind
+from opentelemetry.trace import SpanKind, Status, StatusCode, get_current_span
 
 from ai_ticket_daemon.backends.health import HealthState
 from ai_ticket_daemon.config.backends import BackendRole
-from ai_ticket_daemon.errors import BackendError
 from ai_ticket_daemon.events.outcome import Failed
+from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.runtime.observer import PipelineObserver
 from ai_ticket_daemon.telemetry import exemplars
+from ai_ticket_daemon.telemetry.context import parent_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from opentelemetry.trace import Tracer
+    from opentelemetry.trace import Span, Tracer
     from structlog.typing import FilteringBoundLogger
 
     from ai_ticket_daemon.backends.abort import AbortReason
     from ai_ticket_daemon.backends.backend import Backend, GuestReason
-    from ai_ticket_daemon.backends.generation import (
-        BackendClient,
-        GenerationRequest,
-        GenerationResult,
-        ProbeResult,
-    )
     from ai_ticket_daemon.backends.health import Health
     from ai_ticket_daemon.backends.switch import ActiveRole
-    from ai_ticket_daemon.config.backends import ServerConfig
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Attempt, Outcome
-    from ai_ticket_daemon.events.state import EventState
     from ai_ticket_daemon.telemetry.capture import Capture
     from ai_ticket_daemon.telemetry.metrics import Metrics
+
+
+REMEMBERED_STARTS = 10_000
+"""Bounds the memory of starts; whoever waited behind more is told that many."""
 
 
 class PipelineTelemetry(PipelineObserver):
@@ -54,28 +51,50 @@ class PipelineTelemetry(PipelineObserver):
         self._metrics = metrics
         self._tracer = tracer
         self._capture = capture
+        self._starts = RecentStarts()
 
     @contextmanager
-    def handling(self, event: Event, waited_seconds: float) -> Iterator[None]:
+    def handling(
+        self, event: Event, waited_seconds: float, *, backend: str, earlier: Sequence[Attempt]
+    ) -> Iterator[None]:
         """Span ``pipeline.handle_event``, a child of the client's trace."""
-        self._metrics.pipeline_queue_wait.observe(waited_seconds, self._exemplar(event))
+        if not earlier:
+            self._metrics.pipeline_queue_wait.observe(waited_seconds, self._exemplar(event))
+        behind = self._starts.since(event.submitted_at) - len(earlier)
+        self._starts.note(event.submitted_at + waited_seconds)
         if self._tracer is None:
             yield
             return
         with self._tracer.start_as_current_span(
             "pipeline.handle_event",
-            context=extract(dict(event.trace_context)),
+            context=parent_of(event.trace_context),
             kind=SpanKind.CONSUMER,
             attributes={
                 "ai_ticket.event_id": event.event_id,
+                "ai_ticket.priority": event.priority,
                 "ai_ticket.queue_wait_seconds": waited_seconds,
             },
-        ):
+            record_exception=False,  # it would bring whatever text the exception holds
+        ) as span:
+            if earlier and earlier[-1].backend != backend:
+                span.add_event("switched", {"from": earlier[-1].backend, "to": backend})
+            if behind > 0:
+                span.add_event(
+                    "waited", {"ai_ticket.seconds": waited_seconds, "ai_ticket.behind": behind}
+                )
             yield
 
     def attempt_ended(self, event: Event, attempt: Attempt) -> None:
         """Log a failed attempt; the client's metrics count it."""
         if attempt.error is not None:
+            get_current_span().add_event(
+                "attempt_failed" if attempt.counted else "busy",
+                {
+                    "ai_ticket.backend": attempt.backend,
+                    "error.type": attempt.error.value,
+                    "ai_ticket.reason": attempt.message or "",
+                },
+            )
             self._log.info(
                 "attempt_failed",
                 **_named(event),
@@ -87,6 +106,9 @@ class PipelineTelemetry(PipelineObserver):
     def retry_scheduled(self, event: Event, attempt: Attempt, delay_seconds: float) -> None:
         """Count and log that an event is tried again."""
         error = "none" if attempt.error is None else attempt.error.value
+        get_current_span().add_event(
+            "retry_scheduled", {"error.type": error, "ai_ticket.delay_seconds": delay_seconds}
+        )
         self._metrics.pipeline_retries.labels(error).inc()
         self._log.info(
             "retry_scheduled",
@@ -105,6 +127,7 @@ class PipelineTelemetry(PipelineObserver):
         else:
             duration = outcome.duration_seconds
             error = None
+        _note_outcome(get_current_span(), state, error)
         self._metrics.pipeline_events.labels(state.value).inc()
         self._metrics.pipeline_handler_duration.labels(state.value).observe(
             duration, self._exemplar(event)
@@ -139,6 +162,29 @@ class PipelineTelemetry(PipelineObserver):
 
     def _exemplar(self, event: Event) -> exemplars.Exemplar:
         return None if self._tracer is None else exemplars.of_event(event)
+
+
+class RecentStarts:
+    """When the last events were started, to tell how many went ahead of one that waited."""
+
+    def __init__(self) -> None:
+        self._times: deque[float] = deque(maxlen=REMEMBERED_STARTS)
+
+    def note(self, at: float) -> None:
+        """Note a start (seconds since the Unix epoch)."""
+        self._times.append(at)
+
+    def since(self, at: float) -> int:
+        """Return how many events were started since then, as far as it is remembered."""
+        return len(self._times) - bisect_right(self._times, at)
+
+
+def _note_outcome(span: Span, state: EventState, error: str | None) -> None:
+    span.set_attribute("ai_ticket.outcome", state.value)
+    if error is not None:
+        span.set_attribute("error.type", error)
+        if state is not EventState.CANCELLED:
+            span.set_status(Status(StatusCode.ERROR))
 
 
 def _named(event: Event) -> dict[str, str | None]:
@@ -234,99 +280,3 @@ class PoolTelemetry:
         """Log and count an event sent to a server whose role does not serve."""
         self._metrics.kobold_guests.labels(backend.name, reason.value).inc()
         self._log.info("guest_sent", backend=backend.name, cause=reason.value)
-
-
-class InstrumentedClient:
-    """A backend client whose attempts are counted, timed and traced; else just that client."""
-
-    def __init__(
-        self, client: BackendClient, config: ServerConfig, metrics: Metrics, tracer: Tracer | None
-    ) -> None:
-        self._client = client
-        self._config = config
-        self._metrics = metrics
-        self._tracer = tracer
-
-    @property
-    def name(self) -> str:
-        """The server's name in the conf file."""
-        return self._client.name
-
-    async def generate(
-        self, request: GenerationRequest, on_delta: Callable[[str], None] | None = None
-    ) -> GenerationResult:
-        """See :meth:`BackendClient.generate`."""
-        if self._tracer is None:
-            return await self._counted(request, on_delta)
-        with self._tracer.start_as_current_span(
-            "kobold.get_completion",
-            kind=SpanKind.CLIENT,
-            attributes={
-                "gen_ai.operation.name": "chat",
-                "gen_ai.request.max_tokens": request.sampling.max_tokens,
-                "gen_ai.request.temperature": request.sampling.temperature,
-                "gen_ai.request.top_p": request.sampling.top_p,
-                "ai_ticket.backend": self.name,
-            },
-            record_exception=False,
-        ) as span:
-            result = await self._counted(request, on_delta)
-            span.set_attributes(
-                {
-                    "gen_ai.response.finish_reasons": (result.finish_reason,),
-                    "gen_ai.usage.input_tokens": result.usage.prompt_tokens,
-                    "gen_ai.usage.output_tokens": result.usage.completion_tokens,
-                }
-            )
-            return result
-
-    async def _counted(
-        self, request: GenerationRequest, on_delta: Callable[[str], None] | None
-    ) -> GenerationResult:
-        metrics, dialect = self._metrics, self._config.dialect.value
-        outcome, started_at = "cancelled", trio.current_time()
-        in_flight = metrics.kobold_backend_in_flight.labels(self.name)
-        in_flight.inc()
-        try:
-            result = await self._client.generate(request, on_delta)
-        except BackendError as error:
-            outcome = "failed"
-            metrics.kobold_request_failures.labels(self.name, error.code.value).inc()
-            raise
-        else:
-            outcome = "succeeded"
-            tokens = metrics.kobold_tokens
-            tokens.labels(self.name, "prompt").inc(result.usage.prompt_tokens)
-            tokens.labels(self.name, "completion").inc(result.usage.completion_tokens)
-            return result
-        finally:
-            in_flight.dec()
-            metrics.kobold_request_duration.labels(self.name).observe(
-                trio.current_time() - started_at, exemplars.of_current_span()
-            )
-            metrics.kobold_requests.labels(self.name, dialect, outcome).inc()
-
-    async def probe(self, *, identify: bool = False) -> ProbeResult:
-        """See :meth:`BackendClient.probe`."""
-        started_at = trio.current_time()
-        result = "timeout"
-        try:
-            found = await self._client.probe(identify=identify)
-        except BackendError:
-            result = "failed"
-            raise
-        else:
-            result = "answered"
-            return found
-        finally:
-            self._metrics.kobold_probe_duration.labels(self.name, result).observe(
-                trio.current_time() - started_at
-            )
-
-    def doubt(self) -> None:
-        """See :meth:`BackendClient.doubt`."""
-        self._client.doubt()
-
-    async def aclose(self) -> None:
-        """See :meth:`BackendClient.aclose`."""
-        await self._client.aclose()

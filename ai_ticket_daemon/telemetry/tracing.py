@@ -1,47 +1,93 @@
-"""Traces: a provider that sends spans where the configuration says."""
+"""Traces: where spans go, as the configuration and the standard ``OTEL_*`` variables say."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+import sys
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter, SpanExporter
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SpanExporter
 from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 
 from ai_ticket_daemon import __version__
 from ai_ticket_daemon.config.telemetry import OtlpProtocol, TelemetryConfig, TracesExporter
+from ai_ticket_daemon.telemetry.span_sender import SpanSender, batch_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.trace import Tracer
+    from structlog.typing import FilteringBoundLogger
+
+    from ai_ticket_daemon.telemetry.span_sender import DropReason
 
 
-def open_tracing(config: TelemetryConfig) -> TracerProvider | None:
-    """Return a provider for the configured exporter; None if traces are off.
+class Tracing:
+    """Makes spans and sends them; ``tracer`` is None if traces are off."""
 
-    The caller shuts it down at the end, which flushes what is left.
+    def __init__(self, provider: TracerProvider | None, sender: SpanSender | None) -> None:
+        self._sender = sender
+        self.tracer: Tracer | None = None
+        if provider is not None:
+            self.tracer = provider.get_tracer("ai_ticket_daemon", __version__)
+
+    def close(self) -> None:
+        """Send what is left; bounded, and to be called from a thread."""
+        if self._sender is not None:
+            self._sender.close()
+
+
+def open_tracing(
+    config: TelemetryConfig,
+    *,
+    log: FilteringBoundLogger,
+    dropped: Callable[[DropReason, int], None],
+    environ: Mapping[str, str] = os.environ,
+) -> Tracing:
+    """Return what makes spans, for the configured exporter.
+
+    Headers, TLS, compression and time-outs of OTLP, limits of spans and the attributes of the
+    resource are read from their standard variables by OpenTelemetry itself.
+
+    Args:
+        config: the ``[telemetry]`` section.
+        log: told when the collector is away and when it is back.
+        dropped: counts spans that are lost; called from any thread.
+        environ: the standard variables that this module reads itself.
     """
-    exporter = _exporter(config)
+    exporter = None
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true":
+        exporter = _exporter(config)
     if exporter is None:
-        return None
+        return Tracing(None, None)
+    sampler = None  # as OTEL_TRACES_SAMPLER says
+    if not environ.get("OTEL_TRACES_SAMPLER"):
+        sampler = ParentBasedTraceIdRatio(config.sample_ratio)
     provider = TracerProvider(
         resource=Resource.create(
             {"service.name": config.service_name, "service.version": __version__}
         ),
-        sampler=ParentBasedTraceIdRatio(config.sample_ratio),
+        sampler=sampler,
         shutdown_on_exit=False,
     )
-    provider.add_span_processor(BatchSpanProcessor(exporter))
-    return provider
+    settings: dict[str, Any] = batch_settings(environ)
+    sender = SpanSender(exporter, log=log, dropped=dropped, **settings)
+    provider.add_span_processor(sender)
+    return Tracing(provider, sender)
 
 
 def _exporter(config: TelemetryConfig) -> SpanExporter | None:
     if config.traces is TracesExporter.NONE:
         return None
-    wants_otlp = config.traces is TracesExporter.OTLP
-    if wants_otlp or (config.traces is TracesExporter.AUTO and config.otlp_endpoint):
+    has_endpoint = config.otlp_endpoint or config.otlp_traces_endpoint
+    if config.traces is TracesExporter.OTLP or (
+        config.traces is TracesExporter.AUTO and has_endpoint
+    ):
         return _otlp_exporter(config)
-    return ConsoleSpanExporter(formatter=_one_line)
+    return ConsoleSpanExporter(out=sys.stdout, formatter=_one_line)
 
 
 def _one_line(span: ReadableSpan) -> str:
@@ -50,11 +96,11 @@ def _one_line(span: ReadableSpan) -> str:
 
 def _otlp_exporter(config: TelemetryConfig) -> SpanExporter:
     # Imported here: these bring requests or grpc along, which only this exporter needs.
-    endpoint = (config.otlp_endpoint or "").rstrip("/")
+    base = (config.otlp_endpoint or "").rstrip("/")
     if config.otlp_protocol is OtlpProtocol.GRPC:
         from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as grpc  # noqa: PLC0415
 
-        return grpc.OTLPSpanExporter(endpoint=endpoint)
+        return grpc.OTLPSpanExporter(endpoint=config.otlp_traces_endpoint or base)
     from opentelemetry.exporter.otlp.proto.http import trace_exporter as http  # noqa: PLC0415
 
-    return http.OTLPSpanExporter(endpoint=f"{endpoint}/v1/traces")
+    return http.OTLPSpanExporter(endpoint=config.otlp_traces_endpoint or f"{base}/v1/traces")

@@ -88,6 +88,7 @@ def test_the_keys_that_need_a_restart_are_known() -> None:
         "store.lease_seconds",
         "telemetry.service_name",
         "telemetry.otlp_endpoint",
+        "telemetry.otlp_traces_endpoint",
         "telemetry.otlp_protocol",
         "telemetry.traces",
         "telemetry.sample_ratio",

@@ -13,7 +13,7 @@ from ai_ticket_daemon.telemetry.messages import MESSAGES, catalog
 ROOT = Path(__file__).parents[3]
 REQUIRED = {
     "started", "stopping", "reload_applied", "reload_refused", "failover", "failback",
-    "actor_restarted", "queue_full",
+    "actor_restarted", "queue_full", "store_failed",
 }  # fmt: skip
 
 

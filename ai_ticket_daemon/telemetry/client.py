@@ -1,0 +1,189 @@
+"""Counts, times and traces what goes to one backend: span ``kobold.get_completion``.
+
+Attributes follow OpenTelemetry's conventions for generative AI
+(https://opentelemetry.io/docs/specs/semconv/gen-ai/). Prompts and completions are never among them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import trio
+from opentelemetry.trace import SpanKind, Status, StatusCode, use_span
+
+from ai_ticket_daemon.config.backend_server import Dialect
+from ai_ticket_daemon.errors import BackendError
+from ai_ticket_daemon.telemetry import exemplars
+from ai_ticket_daemon.telemetry.context import headers_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opentelemetry.trace import Span, Tracer
+    from opentelemetry.util.types import AttributeValue
+
+    from ai_ticket_daemon.backends.generation import (
+        BackendClient,
+        GenerationRequest,
+        GenerationResult,
+        ProbeResult,
+    )
+    from ai_ticket_daemon.config.backends import ServerConfig
+    from ai_ticket_daemon.telemetry.metrics import Metrics
+
+
+class InstrumentedClient:
+    """A backend client whose attempts are counted, timed and traced; else just that client."""
+
+    def __init__(
+        self, client: BackendClient, config: ServerConfig, metrics: Metrics, tracer: Tracer | None
+    ) -> None:
+        self._client = client
+        self._config = config
+        self._metrics = metrics
+        self._tracer = tracer
+        self._attributes = _attributes_of(config)
+
+    @property
+    def name(self) -> str:
+        """The server's name in the conf file."""
+        return self._client.name
+
+    async def generate(
+        self, request: GenerationRequest, on_delta: Callable[[str], None] | None = None
+    ) -> GenerationResult:
+        """See :meth:`BackendClient.generate`."""
+        if self._tracer is None:
+            return await self._counted(request, on_delta)
+        span = self._tracer.start_span("kobold.get_completion", kind=SpanKind.CLIENT)
+        with use_span(
+            span, end_on_exit=True, record_exception=False, set_status_on_exception=False
+        ):
+            if not span.is_recording():
+                return await self._counted(replace(request, headers=headers_of(span)), on_delta)
+            return await self._traced(span, request, on_delta)
+
+    async def _traced(
+        self, span: Span, request: GenerationRequest, on_delta: Callable[[str], None] | None
+    ) -> GenerationResult:
+        span.set_attributes(self._attributes)
+        sampling = request.sampling
+        span.set_attributes(
+            {
+                "gen_ai.request.max_tokens": sampling.max_tokens,
+                "gen_ai.request.temperature": sampling.temperature,
+                "gen_ai.request.top_p": sampling.top_p,
+            }
+        )
+        if sampling.seed is not None:
+            span.set_attribute("gen_ai.request.seed", sampling.seed)
+        request = replace(request, headers=headers_of(span))
+        ended = False
+        try:
+            result = await self._counted(request, _noting_first(span, on_delta))
+            ended = True
+        except BackendError as error:
+            ended = True
+            span.set_attribute("error.type", error.code.value)
+            span.set_status(Status(StatusCode.ERROR, error.message))
+            raise
+        finally:
+            if not ended:  # cancelled, perhaps in a group
+                span.add_event("aborted")
+        span.set_attributes(
+            {
+                "gen_ai.response.finish_reasons": (result.finish_reason,),
+                "gen_ai.usage.input_tokens": result.usage.prompt_tokens,
+                "gen_ai.usage.output_tokens": result.usage.completion_tokens,
+            }
+        )
+        return result
+
+    async def _counted(
+        self, request: GenerationRequest, on_delta: Callable[[str], None] | None
+    ) -> GenerationResult:
+        metrics, dialect = self._metrics, self._config.dialect.value
+        outcome, started_at = "cancelled", trio.current_time()
+        in_flight = metrics.kobold_backend_in_flight.labels(self.name)
+        in_flight.inc()
+        try:
+            result = await self._client.generate(request, on_delta)
+        except BackendError as error:
+            outcome = "failed"
+            metrics.kobold_request_failures.labels(self.name, error.code.value).inc()
+            raise
+        else:
+            outcome = "succeeded"
+            tokens = metrics.kobold_tokens
+            tokens.labels(self.name, "prompt").inc(result.usage.prompt_tokens)
+            tokens.labels(self.name, "completion").inc(result.usage.completion_tokens)
+            return result
+        finally:
+            in_flight.dec()
+            metrics.kobold_request_duration.labels(self.name).observe(
+                trio.current_time() - started_at, exemplars.of_current_span()
+            )
+            metrics.kobold_requests.labels(self.name, dialect, outcome).inc()
+
+    async def probe(self, *, identify: bool = False) -> ProbeResult:
+        """See :meth:`BackendClient.probe`."""
+        started_at = trio.current_time()
+        result = "timeout"
+        try:
+            found = await self._client.probe(identify=identify)
+        except BackendError:
+            result = "failed"
+            raise
+        else:
+            result = "answered"
+            return found
+        finally:
+            self._metrics.kobold_probe_duration.labels(self.name, result).observe(
+                trio.current_time() - started_at
+            )
+
+    def doubt(self) -> None:
+        """See :meth:`BackendClient.doubt`."""
+        self._client.doubt()
+
+    async def aclose(self) -> None:
+        """See :meth:`BackendClient.aclose`."""
+        await self._client.aclose()
+
+
+def _attributes_of(config: ServerConfig) -> dict[str, AttributeValue]:
+    chat = config.dialect is Dialect.OPENAI_CHAT
+    url = urlsplit(config.url)
+    attributes: dict[str, AttributeValue] = {
+        "ai_ticket.backend": config.name,
+        "ai_ticket.backend.role": config.role.value,
+        "gen_ai.operation.name": "chat" if chat else "text_completion",
+        "gen_ai.output.type": "text",
+        "gen_ai.provider.name": config.kind.value,
+        "server.address": url.hostname or "",
+    }
+    if url.port is not None:
+        attributes["server.port"] = url.port
+    if config.model is not None:
+        attributes["gen_ai.request.model"] = config.model
+    return attributes
+
+
+def _noting_first(
+    span: Span, on_delta: Callable[[str], None] | None
+) -> Callable[[str], None] | None:
+    """Return ``on_delta`` that notes on the span when the first text came."""
+    if on_delta is None:
+        return None
+    noted = False
+
+    def pass_on(text: str) -> None:
+        nonlocal noted
+        if not noted:
+            noted = True
+            span.add_event("first_text")
+        on_delta(text)
+
+    return pass_on
