@@ -25,8 +25,8 @@ def get(connection: apsw.Connection, event_id: str) -> EventRecord | None:
     """See :meth:`EventStore.get`."""
     found = row(
         connection,
-        "SELECT seq, state, priority, attempts, backend, event, outcome FROM event JOIN content USING (seq) "
-        "LEFT JOIN result USING (seq) WHERE event_id = ?",
+        "SELECT seq, state, priority, attempts, backend, event, outcome FROM event "
+        "JOIN content USING (seq) LEFT JOIN result USING (seq) WHERE event_id = ?",
         event_id,
     )
     if found is None:
