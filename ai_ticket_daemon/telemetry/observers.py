@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_right
 from collections import deque
 from contextlib import contextmanager
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.telemetry.metrics import Metrics
 
 
-REMEMBERED_STARTS = 10_000
-"""Bounds the memory of starts; whoever waited behind more is told that many."""
+REMEMBERED_TURNS = 10_000
+"""Bounds what is remembered; whoever waited behind more is told that many."""
 
 
 class PipelineTelemetry(PipelineObserver):
@@ -51,7 +52,7 @@ class PipelineTelemetry(PipelineObserver):
         self._metrics = metrics
         self._tracer = tracer
         self._capture = capture
-        self._starts = RecentStarts()
+        self._turns = RecentTurns()
 
     @contextmanager
     def handling(
@@ -60,11 +61,10 @@ class PipelineTelemetry(PipelineObserver):
         """Span ``pipeline.handle_event``, a child of the client's trace."""
         if not earlier:
             self._metrics.pipeline_queue_wait.observe(waited_seconds, self._exemplar(event))
-        behind = self._starts.since(event.submitted_at) - len(earlier)
-        self._starts.note(event.submitted_at + waited_seconds)
         if self._tracer is None:
             yield
             return
+        behind = self._turns.since(event.submitted_at) - len(earlier)
         with self._tracer.start_as_current_span(
             "pipeline.handle_event",
             context=parent_of(event.trace_context),
@@ -82,7 +82,10 @@ class PipelineTelemetry(PipelineObserver):
                 span.add_event(
                     "waited", {"ai_ticket.seconds": waited_seconds, "ai_ticket.behind": behind}
                 )
-            yield
+            try:
+                yield
+            finally:
+                self._turns.note(time.time())
 
     def attempt_ended(self, event: Event, attempt: Attempt) -> None:
         """Log a failed attempt; the client's metrics count it."""
@@ -164,18 +167,18 @@ class PipelineTelemetry(PipelineObserver):
         return None if self._tracer is None else exemplars.of_event(event)
 
 
-class RecentStarts:
-    """When the last events were started, to tell how many went ahead of one that waited."""
+class RecentTurns:
+    """When the last turns of events ended, to tell behind how many of them an event waited."""
 
     def __init__(self) -> None:
-        self._times: deque[float] = deque(maxlen=REMEMBERED_STARTS)
+        self._times: deque[float] = deque(maxlen=REMEMBERED_TURNS)
 
     def note(self, at: float) -> None:
-        """Note a start (seconds since the Unix epoch)."""
+        """Note the end of a turn (seconds since the Unix epoch)."""
         self._times.append(at)
 
     def since(self, at: float) -> int:
-        """Return how many events were started since then, as far as it is remembered."""
+        """Return how many turns have ended since then, as far as it is remembered."""
         return len(self._times) - bisect_right(self._times, at)
 
 

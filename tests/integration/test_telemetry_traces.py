@@ -201,7 +201,8 @@ async def test_what_was_decided_on_the_way_stands_on_the_span() -> None:
         for event in span.events
         if event.name == "waited"
     ]
-    assert sorted(waits)[:2] == [1, 2]
+    assert min(waits) == 1  # the second waited for the first only, the third for both
+    assert 2 <= max(waits) <= 3
     (failed,) = [s for s in turns if any(e.name == "attempt_failed" for e in s.events)]
     assert failed.event("attempt_failed").attributes["error.type"] == "api_server_error"
     assert failed.event("retry_scheduled").attributes["error.type"] == "api_server_error"
