@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ai_ticket_daemon.config.tree import Config
+from typing import TYPE_CHECKING
 
-WITHOUT_EFFECT: tuple[tuple[str, str], ...] = (("events", "max_batch"),)
-"""Keys that are checked, and whose feature a later version brings; harmless if ignored."""
+if TYPE_CHECKING:
+    from ai_ticket_daemon.config.tree import Config
 
 
 def warnings(config: Config) -> list[str]:
@@ -23,8 +23,4 @@ def warnings(config: Config) -> list[str]:
         found.append(f"auth.tokens_file: everybody on this host can read {tokens.path}; chmod o-r")
     if config.store.path is None:
         found.append("store.url: events are kept in memory and are lost at a restart")
-    defaults = Config()
-    for section, key in WITHOUT_EFFECT:
-        if getattr(getattr(config, section), key) != getattr(getattr(defaults, section), key):
-            found.append(f"{section}.{key}: has no effect yet in this version")
     return found

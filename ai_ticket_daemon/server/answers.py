@@ -5,29 +5,48 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from ai_ticket_daemon.errors import HTTP_STATUS, ErrorCode, TicketError
 from ai_ticket_daemon.events.outcome import Failed, Succeeded
+from ai_ticket_daemon.server.trace import trace_id_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Outcome
+    from ai_ticket_daemon.events.status import EventStatus
     from ai_ticket_daemon.server.ports import HealthReport
 
-JSON_TYPE = "application/json"
 RETRY_AFTER_DEFAULT_SECONDS = 5
 RETRY_AFTER_MAX_SECONDS = 86_400
 HEARTBEAT = b": heartbeat\n\n"
+BLANK_LINE = b"\n"
+"""The heartbeat of NDJSON: whoever reads it skips blank lines."""
 
+_ENCODER = msgspec.json.Encoder()
 _RETRY_STATUSES = frozenset({429, 503})
 
 
 def to_json(value: object) -> bytes:
     """Return ``value`` as JSON in UTF-8; half a surrogate pair becomes a question mark."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    try:
+        return _ENCODER.encode(value)
+    except UnicodeEncodeError:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return text.encode("utf-8", "replace")
+
+
+def to_ndjson(values: Sequence[object]) -> bytes:
+    """Return ``values`` as NDJSON: the JSON of each, and a line feed behind it."""
+    try:
+        return _ENCODER.encode_lines(values)
+    except UnicodeEncodeError:
+        return b"".join(to_json(value) + b"\n" for value in values)
 
 
 def error_object(
@@ -66,6 +85,52 @@ def status_of(outcome: Outcome) -> int:
 def completion_object(event: Event, outcome: Succeeded) -> dict[str, Any]:
     """Return the answer to a client that waited."""
     return {"completion": outcome.text, **_result(event, outcome)}
+
+
+def accepted_object(status: EventStatus) -> dict[str, Any]:
+    """Return the answer to a client that does not wait any longer, or that sent a batch."""
+    return {
+        "event_id": status.event.event_id,
+        "state": status.state,
+        "position": status.position,
+        "estimated_start": to_time(status.estimated_start_at),
+    }
+
+
+def status_object(status: EventStatus) -> dict[str, Any]:
+    """Return the answer to a client that looks at an event."""
+    event, outcome = status.event, status.outcome
+    answer: dict[str, Any] | None = None
+    if isinstance(outcome, Succeeded):
+        answer = completion_object(event, outcome)
+    elif outcome is not None:
+        trace_id = trace_id_of(event.trace_context)
+        answer = error_object(outcome, event_id=event.event_id, trace_id=trace_id)
+    return {
+        **accepted_object(status),
+        "submitted_at": to_time(event.submitted_at),
+        "deadline_at": to_time(event.deadline_at),
+        "attempts": [
+            {
+                "backend": attempt.backend,
+                "started_at": to_time(attempt.started_at),
+                "ended_at": to_time(attempt.ended_at),
+                "error": attempt.error,
+                "message": attempt.message,
+                "counted": attempt.counted,
+            }
+            for attempt in status.attempts
+        ],
+        "outcome": answer,
+    }
+
+
+def to_time(seconds: float | None) -> str | None:
+    """Return seconds since the Unix epoch as RFC 3339 has them, in UTC, to the millisecond."""
+    if seconds is None:
+        return None
+    text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    return f"{text[:-6]}Z"
 
 
 def delta_frame(delta: str) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -13,22 +14,23 @@ from werkzeug.exceptions import (
     HTTPException,
     MethodNotAllowed,
     NotFound,
-    RequestEntityTooLarge,
 )
 
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused, TicketError
-from ai_ticket_daemon.events.ids import new_event_id
-from ai_ticket_daemon.events.parse import parse_event
 from ai_ticket_daemon.server import routes
 from ai_ticket_daemon.server.access import Gate
-from ai_ticket_daemon.server.answers import JSON_TYPE, health_object, retry_after
-from ai_ticket_daemon.server.body import check_media_type, decode_json
-from ai_ticket_daemon.server.exchange import EventStream, Exchange, Surface, json_response
+from ai_ticket_daemon.server.answers import health_object, retry_after
+from ai_ticket_daemon.server.batch import post_events
+from ai_ticket_daemon.server.exchange import Exchange, json_response
+from ai_ticket_daemon.server.headers import JSON_TYPE
+from ai_ticket_daemon.server.intake import post_event
+from ai_ticket_daemon.server.lookup import delete_event, get_event
 from ai_ticket_daemon.server.openapi import openapi_json
 from ai_ticket_daemon.server.ports import HealthStatus, NullRequestObserver
+from ai_ticket_daemon.server.surface import Surface
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from ai_ticket_daemon.config.auth import AuthConfig
     from ai_ticket_daemon.config.events import EventsConfig
@@ -64,7 +66,7 @@ class TicketApp(QuartTrio):
             case TicketError():
                 return exchange.refusal(error, error.http_status)
             case HTTPException():
-                refusal, status, headers = self._explain(error)
+                refusal, status, headers = _explain(error)
                 return exchange.refusal(refusal, status, headers)
         return exchange.refusal(exchange.crashed(error), 500)
 
@@ -72,36 +74,6 @@ class TicketApp(QuartTrio):
         """Answer a failure of Quart itself."""
         exchange = Exchange.of(request)
         return exchange.refusal(exchange.crashed(error), 500)
-
-    def _explain(self, error: HTTPException) -> tuple[TicketError, int, dict[str, str]]:
-        """Return what an error of werkzeug is called here, its status, and its headers."""
-        match error:
-            case MethodNotAllowed():
-                allowed = ", ".join(sorted(error.valid_methods or ()))
-                refusal = RequestRefused(
-                    ErrorCode.METHOD_NOT_ALLOWED,
-                    f"{request.path} does not take {request.method}; use {allowed}.",
-                    details={"allowed": sorted(error.valid_methods or ())},
-                )
-                return refusal, refusal.http_status, {"allow": allowed}
-            case NotFound():
-                refusal = RequestRefused(
-                    ErrorCode.NOT_FOUND, "There is no such route; /openapi.json lists them all."
-                )
-            case RequestEntityTooLarge():
-                limit_bytes = self.surface.http().max_body_bytes
-                refusal = RequestRefused(
-                    ErrorCode.PAYLOAD_TOO_LARGE,
-                    f"The body is longer than the {limit_bytes} bytes allowed; "
-                    "shorten it or raise http.max_body_bytes.",
-                    details={"max_bytes": limit_bytes},
-                )
-            case _:
-                refusal = RequestRefused(
-                    ErrorCode.INVALID_REQUEST, f"The request cannot be served: {error.name}."
-                )
-                return refusal, error.code or 400, {}
-        return refusal, refusal.http_status, {}
 
 
 def create_app(
@@ -149,21 +121,6 @@ def create_app(
     )
     surface, openapi = app.surface, openapi_json()
 
-    async def post_event() -> Response:
-        exchange = Exchange.of(request)
-        exchange.admit(routes.POST_EVENT.scopes)
-        headers = request.headers
-        check_media_type(headers.get("content-type", ""), headers.get("content-encoding", ""))
-        event = parse_event(
-            decode_json(await exchange.read_body(request)),
-            limits=surface.events(),
-            now=surface.now(),
-            event_id=new_event_id(),
-            trace_context=exchange.trace_context,
-        )
-        await exchange.submit(event)
-        return EventStream(event) if event.stream else await exchange.answer(event)
-
     async def get_health() -> Response:
         report = surface.health.report()
         well = report.status is not HealthStatus.UNHEALTHY
@@ -180,14 +137,47 @@ def create_app(
         return Response(openapi, 200, {"content-type": JSON_TYPE})
 
     for route, view in (
-        (routes.POST_EVENT, post_event),
+        (routes.POST_EVENT, partial(_of_this_request, post_event, surface)),
+        (routes.GET_EVENT, partial(_of_this_request, get_event, surface)),
+        (routes.DELETE_EVENT, partial(_of_this_request, delete_event, surface)),
+        (routes.POST_EVENTS, partial(_of_this_request, post_events, surface)),
         (routes.GET_HEALTH, get_health),
         (routes.GET_LIVE, get_live),
         (routes.GET_READY, get_ready),
         (routes.GET_OPENAPI, get_openapi),
     ):
-        app.add_url_rule(route.path, route.operation, view, methods=[route.method])
+        rule = route.path.replace("{", "<").replace("}", ">")
+        app.add_url_rule(rule, route.operation, view, methods=[route.method])
     return app
+
+
+async def _of_this_request(
+    handler: Callable[..., Awaitable[Response]], surface: Surface, **parameters: str
+) -> Response:
+    return await handler(surface, Exchange.of(request), **parameters)
+
+
+def _explain(error: HTTPException) -> tuple[TicketError, int, dict[str, str]]:
+    """Return what an error of werkzeug is called here, its status, and its headers."""
+    match error:
+        case MethodNotAllowed():
+            allowed = ", ".join(sorted(error.valid_methods or ()))
+            refusal = RequestRefused(
+                ErrorCode.METHOD_NOT_ALLOWED,
+                f"{request.path} does not take {request.method}; use {allowed}.",
+                details={"allowed": sorted(error.valid_methods or ())},
+            )
+            return refusal, refusal.http_status, {"allow": allowed}
+        case NotFound():
+            refusal = RequestRefused(
+                ErrorCode.NOT_FOUND, "There is no such route; /openapi.json lists them all."
+            )
+        case _:
+            refusal = RequestRefused(
+                ErrorCode.INVALID_REQUEST, f"The request cannot be served: {error.name}."
+            )
+            return refusal, error.code or 400, {}
+    return refusal, refusal.http_status, {}
 
 
 def _report(value: object, *, well: bool) -> Response:

@@ -6,87 +6,68 @@ becomes the one error shape, and whoever observes requests is told of start and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import trio
 from quart import Response
 from quart.utils import encode_headers
 from quart_trio.asgi import TrioASGIHTTPConnection
 
-from ai_ticket_daemon.errors import ErrorCode, RequestRefused, TicketError
+from ai_ticket_daemon.errors import ErrorCode, TicketError
 from ai_ticket_daemon.events.outcome import Failed
 from ai_ticket_daemon.server.access import ANYBODY
 from ai_ticket_daemon.server.answers import (
-    JSON_TYPE,
-    completion_object,
     error_headers,
     error_object,
     internal_error,
-    last_frame,
-    status_of,
     to_json,
 )
+from ai_ticket_daemon.server.headers import JSON_TYPE, value_of
 from ai_ticket_daemon.server.ports import RequestEnded, RequestStarted
-from ai_ticket_daemon.server.routes import method_label, route_label
-from ai_ticket_daemon.server.streaming import relay_deltas
+from ai_ticket_daemon.server.request_body import RequestBody
+from ai_ticket_daemon.server.routes import POST_EVENTS, method_label, route_label
 from ai_ticket_daemon.server.trace import trace_of
 
 if TYPE_CHECKING:
-    import logging
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, HTTPScope
+    from hypercorn.typing import (
+        ASGIReceiveCallable,
+        ASGIReceiveEvent,
+        ASGISendCallable,
+        HTTPScope,
+    )
     from quart import Quart
     from quart.wrappers import Request
 
-    from ai_ticket_daemon.config.events import EventsConfig
-    from ai_ticket_daemon.config.http import HttpConfig
     from ai_ticket_daemon.config.tokens import Scope
-    from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Outcome
-    from ai_ticket_daemon.server.access import Gate
     from ai_ticket_daemon.server.app import TicketApp
-    from ai_ticket_daemon.server.ports import HealthView, Pipeline, RequestObserver, Submission
+    from ai_ticket_daemon.server.ports import Submission
+
+    Write = Callable[[bytes], Awaitable[None]]
 
 STATUS_CLIENT_GONE = 499
 _SCOPE_KEY = "ai_ticket_exchange"
-_STREAM_HEADERS = {
-    "content-type": "text/event-stream",
-    "cache-control": "no-store",
-    "x-accel-buffering": "no",
-}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Surface:
-    """What the HTTP surface stands on.
+class Streamed(Response):
+    """Stands for a response whose body is written as it is made.
 
-    ``http`` and ``events`` return the settings in force now. ``heartbeat_seconds`` is the longest
-    silence in a stream; ``write_timeout_seconds`` how long a client may refuse to read before it
-    counts as gone. ``now`` returns seconds since the Unix epoch.
+    Args:
+        headers: of the response; its status is 200.
+        write_body: writes the body and returns its last piece. The headers go out with the first
+            piece; what it raises before that is answered with a status of its own.
     """
 
-    pipeline: Pipeline
-    health: HealthView
-    http: Callable[[], HttpConfig]
-    events: Callable[[], EventsConfig]
-    gate: Gate
-    observer: RequestObserver
-    logger: logging.Logger
-    heartbeat_seconds: float
-    write_timeout_seconds: float
-    now: Callable[[], float]
-
-
-class EventStream(Response):
-    """Stands for a response whose body is written as the event's completion is made."""
-
-    def __init__(self, event: Event) -> None:
-        super().__init__(b"", 200, dict(_STREAM_HEADERS))
+    def __init__(
+        self, headers: Mapping[str, str], write_body: Callable[[Write], Awaitable[bytes]]
+    ) -> None:
+        super().__init__(b"", 200, {"cache-control": "no-store", **headers})
         del self.headers["content-length"]
-        self.event = event
+        self.write_body = write_body
 
 
 class Exchange(TrioASGIHTTPConnection):
@@ -100,14 +81,15 @@ class Exchange(TrioASGIHTTPConnection):
         self._begun_at = trio.current_time()
         self._route = route_label(scope["path"])
         self._method = method_label(scope["method"])
+        self.headers = cast("list[tuple[bytes, bytes]]", scope["headers"])
         self._observed = self._surface.observer.started(
-            RequestStarted(self._route, self._method, trace_of(scope["headers"]))
+            RequestStarted(self._route, self._method, trace_of(self.headers))
         )
-        self._headers: Mapping[str, str] = {}
+        self._body = self._expected_body()
+        self._answer_headers: Mapping[str, str] = {}
         self.caller = ANYBODY
-        self._submission: Submission | None = None
+        self._held: Submission | None = None
         self._event_id: str | None = None
-        self._ended = False
         self._status: int | None = None
         self._error: ErrorCode | None = None
         self._complete = False
@@ -122,17 +104,48 @@ class Exchange(TrioASGIHTTPConnection):
         """The W3C headers of the trace that this request belongs to."""
         return self._observed.trace.headers()
 
+    @property
+    def trace_id(self) -> str:
+        """The id of the trace that this request belongs to."""
+        return self._observed.trace.trace_id
+
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Serve the request; returns early if the client leaves."""
-        # Quart reads its limit here, and only here, so a reload takes effect with the next request.
-        self.app.config["MAX_CONTENT_LENGTH"] = self._surface.http().max_body_bytes
         try:
+            if not self._take_what_is_here(receive):
+                return
             request = self._create_request_from_scope(send)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.handle_messages, nursery, request, receive)
+                nursery.start_soon(self._listen, nursery, receive)
                 nursery.start_soon(self._respond, nursery, request, send)
         finally:
             self._end()
+
+    async def _listen(self, nursery: trio.Nursery, receive: ASGIReceiveCallable) -> None:
+        """Take in the body, then wait; when the client leaves, so does the handler."""
+        while self._take(await receive()):
+            pass
+        nursery.cancel_scope.cancel()
+
+    def _take_what_is_here(self, receive: ASGIReceiveCallable) -> bool:
+        """Take in what hypercorn has for us already; False if the client has left.
+
+        Most bodies are here before anything else happens, and waiting for them all the same would
+        cost several turns of the event loop.
+        """
+        channel = getattr(receive, "__self__", None)
+        if isinstance(channel, trio.MemoryReceiveChannel):
+            with suppress(trio.WouldBlock):
+                while True:
+                    if not self._take(channel.receive_nowait()):
+                        return False
+        return True
+
+    def _take(self, message: ASGIReceiveEvent) -> bool:
+        if message["type"] != "http.request":
+            return False
+        self._body.add(message["body"], is_last=not message["more_body"])
+        return True
 
     async def _respond(
         self, nursery: trio.Nursery, request: Request, send: ASGISendCallable
@@ -149,28 +162,42 @@ class Exchange(TrioASGIHTTPConnection):
                 nursery.cancel_scope.cancel()
                 await trio.lowlevel.checkpoint()
 
+        async def start(response: Response) -> None:
+            self._status = response.status_code
+            response.headers.update(self._answer_headers)
+            await send_in_time(
+                {
+                    "type": "http.response.start",
+                    "status": response.status_code,
+                    "headers": encode_headers(response.headers),
+                }
+            )
+
         async def write(data: bytes) -> None:
+            if self._status is None:
+                await start(response)
             await send_in_time({"type": "http.response.body", "body": data, "more_body": True})
 
-        self._status = response.status_code
-        response.headers.update(self._headers)
-        await send_in_time(
-            {
-                "type": "http.response.start",
-                "status": response.status_code,
-                "headers": encode_headers(response.headers),
-            }
-        )
-        if isinstance(response, EventStream):
-            outcome = await self._relay(write)
-            body = last_frame(response.event, outcome, self._observed.trace.trace_id)
+        if isinstance(response, Streamed):
+            try:
+                body = await response.write_body(write)
+            except Exception as error:  # noqa: BLE001 - the edge: see Streamed
+                response = self._failed(error)
+                body = await response.get_data(as_text=False)
         else:
             body = await response.get_data(as_text=False)
+        if self._status is None:
+            await start(response)
         # From inside this call hypercorn reports the end of the request, upon which we are
         # cancelled; the shield lets it finish what it does for the connection.
         await send_in_time({"type": "http.response.body", "body": body}, shield=True)
         self._complete = True
         nursery.cancel_scope.cancel()
+
+    def query(self, name: str) -> list[str]:
+        """Return all values of one parameter of the query."""
+        text = self.scope["query_string"].decode("latin-1")
+        return parse_qs(text, keep_blank_values=True).get(name, [])
 
     def admit(self, scopes: Sequence[Scope]) -> None:
         """Let the request in; its caller is known from here on.
@@ -180,45 +207,40 @@ class Exchange(TrioASGIHTTPConnection):
         """
         client = self.scope["client"]
         verdict = self._surface.gate.judge(
-            cast("list[tuple[bytes, bytes]]", self.scope["headers"]),
-            None if client is None else client[0],
-            scopes,
-            trio.current_time(),
+            self.headers, None if client is None else client[0], scopes, trio.current_time()
         )
-        self._headers = verdict.headers
+        self._answer_headers = verdict.headers
         if verdict.refusal is not None:
             raise verdict.refusal
         self.caller = verdict.caller
 
-    async def read_body(self, request: Request) -> bytes:
+    async def read_body(self) -> bytes:
         """Return the whole body.
 
         Raises:
-            RequestRefused: it takes longer than the settings allow.
-            RequestEntityTooLarge: it is longer than the settings allow.
+            RequestRefused: it is longer, or takes longer, than the settings allow.
         """
-        timeout_seconds = self._surface.http().body_timeout_seconds
-        with trio.move_on_after(timeout_seconds):
-            return cast("bytes", await request.body)
-        raise RequestRefused(
-            ErrorCode.REQUEST_TIMEOUT,
-            f"The body did not arrive within {timeout_seconds:g} seconds; send it faster.",
-            details={"timeout_seconds": timeout_seconds},
-        )
+        return await self._body.read(self._surface.http().body_timeout_seconds)
 
-    async def submit(self, event: Event) -> None:
-        """Hand ``event`` to the pipeline; from here on it is abandoned if the client leaves."""
-        self._submission = await self._surface.pipeline.submit(event)
-        self._event_id = event.event_id
+    def hold(self, submission: Submission) -> None:
+        """Take charge of a submitted event: it is abandoned if the client leaves."""
+        self._held = submission
+        self._event_id = submission.event_id
 
-    async def answer(self, event: Event) -> Response:
-        """Wait until the submitted ``event`` has ended and return what its client is told."""
-        assert self._submission is not None  # noqa: S101 - submit() comes first
-        outcome = await self._submission.outcome()
-        self._note(outcome)
-        if isinstance(outcome, Failed):
-            return self.refusal(outcome, status_of(outcome))
-        return json_response(200, completion_object(event, outcome))
+    def let_go(self) -> None:
+        """Leave the event to itself: its client is about to be told where to find it."""
+        if self._held is not None:
+            self._held.release()
+            self._held = None
+
+    def concerns(self, event_id: str) -> None:
+        """Take note of the event that this request is about."""
+        self._event_id = event_id
+
+    def note(self, outcome: Outcome) -> None:
+        """Take note of how the event ended that the client is about to be told of."""
+        self.let_go()
+        self._error = outcome.code if isinstance(outcome, Failed) else None
 
     def refusal(
         self,
@@ -230,42 +252,41 @@ class Exchange(TrioASGIHTTPConnection):
         self._error = error.code
         return json_response(
             status,
-            error_object(error, event_id=self._event_id, trace_id=self._observed.trace.trace_id),
+            error_object(error, event_id=self._event_id, trace_id=self.trace_id),
             {**error_headers(error, status), **(headers or {})},
         )
 
     def crashed(self, error: BaseException) -> TicketError:
         """Log an error nobody expected, once; return what the client is told instead."""
+        self._error = ErrorCode.INTERNAL_ERROR
         self._surface.logger.error(
             "request_crashed",
             exc_info=error,
             extra={
                 "AI_TICKET_ERROR": ErrorCode.INTERNAL_ERROR.value,
                 "AI_TICKET_EVENT_ID": self._event_id,
-                "TRACE_ID": self._observed.trace.trace_id,
+                "TRACE_ID": self.trace_id,
             },
         )
         return internal_error()
 
-    async def _relay(self, write: Callable[[bytes], Any]) -> Outcome:
-        assert self._submission is not None  # noqa: S101 - submit() comes first
-        try:
-            outcome = await relay_deltas(
-                self._submission, write, heartbeat_seconds=self._surface.heartbeat_seconds
-            )
-        except Exception as error:  # noqa: BLE001 - the edge: the status is sent, the stream is not
-            self._error = ErrorCode.INTERNAL_ERROR
-            return Failed.from_error(self.crashed(error))
-        self._note(outcome)
-        return outcome
+    def _expected_body(self) -> RequestBody:
+        length = value_of(self.headers, b"content-length")
+        announced_bytes = int(length) if length.isdecimal() else None
+        if self._route == POST_EVENTS.path:
+            limit_bytes = self._surface.events().max_batch_bytes
+            return RequestBody(limit_bytes, "events.max_batch_bytes", announced_bytes)
+        limit_bytes = self._surface.http().max_body_bytes
+        return RequestBody(limit_bytes, "http.max_body_bytes", announced_bytes)
 
-    def _note(self, outcome: Outcome) -> None:
-        self._ended = True
-        self._error = outcome.code if isinstance(outcome, Failed) else None
+    def _failed(self, error: Exception) -> Response:
+        if isinstance(error, TicketError):
+            return self.refusal(error, error.http_status)
+        return self.refusal(self.crashed(error), 500)
 
     def _end(self) -> None:
-        if self._submission is not None and not self._ended:
-            self._submission.abandon()
+        if self._held is not None:
+            self._held.abandon()
         gone = not self._complete
         self._observed.ended(
             RequestEnded(

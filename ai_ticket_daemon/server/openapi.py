@@ -6,22 +6,24 @@ from typing import Any
 
 from ai_ticket_daemon import __version__
 from ai_ticket_daemon.errors import HTTP_STATUS, ErrorCode
-from ai_ticket_daemon.events.event import PRIORITY_DEFAULT, PRIORITY_FIRST, PRIORITY_LAST, Role
-from ai_ticket_daemon.events.parse import (
-    MAX_METADATA_BYTES,
-    MAX_SEED,
-    MAX_STOP_STRINGS,
-    MAX_TEMPERATURE,
-    MAX_TIMEOUT_SECONDS,
+from ai_ticket_daemon.server.answers import to_json
+from ai_ticket_daemon.server.headers import (
+    JSON_TYPE,
+    MAX_KEY_CHARACTERS,
+    MAX_WAIT_SECONDS,
+    NDJSON_TYPE,
 )
-from ai_ticket_daemon.server.answers import JSON_TYPE, to_json
+from ai_ticket_daemon.server.openapi_schemas import schemas
 from ai_ticket_daemon.server.routes import (
+    DELETE_EVENT,
     EVERYWHERE,
+    GET_EVENT,
     GET_HEALTH,
     GET_LIVE,
     GET_OPENAPI,
     GET_READY,
     POST_EVENT,
+    POST_EVENTS,
     ROUTES,
     Route,
 )
@@ -34,6 +36,19 @@ _RETRY_AFTER: _Json = {
         "schema": {"type": "integer", "minimum": 1},
     }
 }
+_APPLIED: _Json = {
+    "Preference-Applied": {
+        "description": "The preferences that were honoured.",
+        "schema": {"type": "string"},
+    }
+}
+_LOCATION: _Json = {
+    "Location": {
+        "description": "Where to look at the event.",
+        "schema": {"type": "string", "format": "uri-reference"},
+    }
+}
+_CHALLENGE: _Json = {"WWW-Authenticate": {"description": "RFC 6750.", "schema": {"type": "string"}}}
 
 
 def openapi_json() -> bytes:
@@ -54,7 +69,13 @@ def openapi_document() -> _Json:
             "summary": "An event in, a completion or a precise error out.",
         },
         "paths": paths,
-        "components": {"schemas": _schemas()},
+        "components": {
+            "schemas": schemas(),
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            },
+        },
     }
 
 
@@ -64,9 +85,42 @@ def _operation(route: Route) -> _Json:
         "summary": route.summary,
         "responses": _answers(route) | _errors((*EVERYWHERE, *route.errors)),
     }
+    parameters = _parameters(route)
+    if parameters:
+        operation["parameters"] = parameters
+    if route.scopes:
+        scopes = [scope.value for scope in route.scopes]
+        # Open where the daemon has no tokens file.
+        operation["security"] = [{"bearer": scopes}, {"apiKey": scopes}, {}]
     if route is POST_EVENT:
         operation["requestBody"] = {"required": True, "content": _json_of("EventRequest")}
+    if route is POST_EVENTS:
+        lines = {NDJSON_TYPE: {"schema": {"$ref": "#/components/schemas/EventRequest"}}}
+        content = _json_of("BatchRequest") | lines
+        operation["requestBody"] = {"required": True, "content": content}
     return operation
+
+
+def _parameters(route: Route) -> list[_Json]:
+    parameters = []
+    if "{event_id}" in route.path:
+        parameters.append(
+            _parameter("path", "event_id", {"type": "string", "format": "uuid"}, required=True)
+        )
+    if route is GET_EVENT:
+        seconds = {"type": "number", "minimum": 0, "maximum": MAX_WAIT_SECONDS, "default": 0}
+        parameters.append(_parameter("query", "wait", seconds))
+    if route in (POST_EVENT, POST_EVENTS):
+        key = {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARACTERS}
+        parameters += [
+            _parameter("header", "Prefer", {"type": "string"}),
+            _parameter("header", "Idempotency-Key", key),
+        ]
+    return parameters
+
+
+def _parameter(place: str, name: str, schema: _Json, *, required: bool = False) -> _Json:
+    return {"in": place, "name": name, "schema": schema, "required": required}
 
 
 def _answers(route: Route) -> _Json:
@@ -78,7 +132,23 @@ def _answers(route: Route) -> _Json:
             "200": {
                 "description": "The completion; with `stream`, as events of StreamEvent.",
                 "content": _json_of("Completion") | stream,
-            }
+            },
+            "202": {
+                "description": "Accepted, as preferred; the outcome can be fetched later.",
+                "content": _json_of("Accepted"),
+                "headers": _LOCATION | _APPLIED,
+            },
+        }
+    if route is POST_EVENTS:
+        lines = {NDJSON_TYPE: {"schema": {"$ref": "#/components/schemas/BatchItem"}}}
+        content = _json_of("BatchAnswer") | lines
+        return {
+            "200": {"description": "One answer for each event.", "content": content},
+            "202": {
+                "description": "Accepted, as preferred, where the item says so.",
+                "content": content,
+                "headers": _APPLIED,
+            },
         }
     if route is GET_HEALTH:
         content = _json_of("Health")
@@ -92,6 +162,8 @@ def _answers(route: Route) -> _Json:
             "200": {"description": "Ready.", "content": content},
             "503": {"description": "Not ready.", "content": content, **not_now},
         }
+    if route in (GET_EVENT, DELETE_EVENT):
+        return {"200": {"description": "How it stands.", "content": _json_of("EventStatus")}}
     descriptions = {GET_LIVE: "Alive.", GET_OPENAPI: "This document."}
     return {
         "200": {
@@ -118,6 +190,8 @@ def _errors(codes: tuple[ErrorCode, ...]) -> _Json:
             "description": ", ".join(names),
             "content": {JSON_TYPE: {"schema": shape}},
         }
+        if status in (401, 403):
+            response["headers"] = _CHALLENGE
         if status in (429, 503):
             response["headers"] = _RETRY_AFTER
         responses[str(status)] = response
@@ -126,129 +200,3 @@ def _errors(codes: tuple[ErrorCode, ...]) -> _Json:
 
 def _json_of(name: str) -> _Json:
     return {JSON_TYPE: {"schema": {"$ref": f"#/components/schemas/{name}"}}}
-
-
-def _object(required: list[str], **properties: _Json) -> _Json:
-    return {"type": "object", "required": required, "properties": properties}
-
-
-def _schemas() -> _Json:
-    text: _Json = {"type": "string"}
-    whole: _Json = {"type": "integer"}
-    flag: _Json = {"type": "boolean"}
-    anything: _Json = {"type": ["object", "null"]}
-    part = _object(["type", "text"], type={"const": "text"}, text=text)
-    message = _object(
-        ["role", "content"],
-        role={"enum": [role.value for role in Role]},
-        content={"oneOf": [text, {"type": "array", "items": part}]},
-    )
-    prompt: _Json = {
-        "oneOf": [
-            text,
-            _object(["messages"], messages={"type": "array", "minItems": 1, "items": message}),
-            _object(["prompt"], prompt=text),
-        ]
-    }
-    reference = {"$ref": "#/components/schemas/Prompt"}
-    usage = _object(
-        ["prompt_tokens", "completion_tokens", "total_tokens", "estimated"],
-        prompt_tokens=whole,
-        completion_tokens=whole,
-        total_tokens=whole,
-        estimated=flag,
-    )
-    result = {
-        "event_id": {"type": "string", "format": "uuid"},
-        "backend": text,
-        "attempts": whole,
-        "finish_reason": {"enum": ["stop", "length"]},
-        "usage": usage,
-        "duration_seconds": {"type": "number"},
-        "metadata": anything,
-    }
-    backend = _object(
-        ["name", "role", "state", "active", "in_flight"],
-        name=text,
-        role=text,
-        state=text,
-        active=flag,
-        in_flight=whole,
-    )
-    reasons = {"type": "array", "items": text}
-    return {
-        "Prompt": prompt,
-        "EventRequest": _object(
-            ["content"],
-            content={"oneOf": [*prompt["oneOf"], {"type": "array", "items": reference}]},
-            max_tokens={"type": "integer", "minimum": 1},
-            temperature={"type": "number", "minimum": 0, "maximum": MAX_TEMPERATURE},
-            top_p={"type": "number", "exclusiveMinimum": 0, "maximum": 1},
-            stop={
-                "oneOf": [
-                    {"type": "string", "minLength": 1},
-                    {
-                        "type": "array",
-                        "maxItems": MAX_STOP_STRINGS,
-                        "items": {"type": "string", "minLength": 1},
-                    },
-                ]
-            },
-            seed={"type": "integer", "minimum": -1, "maximum": MAX_SEED},
-            priority={
-                "type": "integer",
-                "minimum": PRIORITY_FIRST,
-                "maximum": PRIORITY_LAST,
-                "default": PRIORITY_DEFAULT,
-            },
-            timeout_seconds={
-                "type": "number",
-                "exclusiveMinimum": 0,
-                "maximum": MAX_TIMEOUT_SECONDS,
-            },
-            metadata={"type": "object", "description": f"At most {MAX_METADATA_BYTES} bytes."},
-            stream={"type": "boolean", "default": False},
-        ),
-        "Completion": _object(["completion", *result], completion=text, **result),
-        "StreamEvent": {
-            "oneOf": [
-                _object(["delta", "done"], delta=text, done={"const": False}),
-                _object(["delta", "done", *result], delta=text, done={"const": True}, **result),
-                {
-                    "allOf": [
-                        {"$ref": "#/components/schemas/Error"},
-                        _object(["done"], done={"const": True}),
-                    ]
-                },
-            ]
-        },
-        "Error": _object(
-            ["error", "message", "details", "event_id", "trace_id"],
-            error={"enum": [code.value for code in ErrorCode]},
-            message=text,
-            details=anything,
-            event_id={"type": ["string", "null"]},
-            trace_id={"type": ["string", "null"]},
-        ),
-        "Health": _object(
-            [
-                "status",
-                "reasons",
-                "ready",
-                "draining",
-                "version",
-                "uptime_seconds",
-                "backends",
-                "queue",
-            ],
-            status={"enum": ["healthy", "degraded", "unhealthy"]},
-            reasons=reasons,
-            ready=flag,
-            draining=flag,
-            version=text,
-            uptime_seconds={"type": "number"},
-            backends={"type": "array", "items": backend},
-            queue={"type": "object", "additionalProperties": whole},
-        ),
-        "Ready": _object(["ready", "reasons"], ready=flag, reasons=reasons),
-    }

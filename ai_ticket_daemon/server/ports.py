@@ -7,40 +7,107 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
-    from ai_ticket_daemon.errors import ErrorCode
+    from ai_ticket_daemon.errors import ErrorCode, RequestRefused
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Outcome
+    from ai_ticket_daemon.events.status import EventStatus
     from ai_ticket_daemon.server.trace import TraceContext
 
 
 class Submission(Protocol):
-    """An accepted event, as seen by whoever waits for it."""
+    """An accepted event, as seen by whoever waits for it.
+
+    ``status`` is how it stood when it was accepted; ``replayed`` tells that it had been accepted
+    before, under the same idempotency key.
+    """
 
     @property
     def event_id(self) -> str:
         """The id of the event."""
 
+    @property
+    def status(self) -> EventStatus:
+        """How the event stood when it was accepted."""
+
+    @property
+    def replayed(self) -> bool:
+        """Whether the event had been accepted before."""
+
     async def outcome(self) -> Outcome:
         """Wait until the event has ended and return how."""
 
     def deltas(self) -> AsyncIterator[str]:
-        """Yield the completion in pieces as they come; ends when the event has ended."""
+        """Yield the completion in pieces as they come; ends when the event has ended.
+
+        Of an event that had been accepted before, the whole text comes as one piece at its end.
+        """
+
+    def release(self) -> None:
+        """Stop waiting; the event goes on."""
 
     def abandon(self) -> None:
-        """Nobody wants the result any more: cancel, and free the slot. Harmless once ended."""
+        """Nobody wants the result any more: cancel, and free the slot. Harmless once ended.
+
+        An event that somebody else waits for, or that has an idempotency key, goes on.
+        """
 
 
 class Pipeline(Protocol):
     """Takes events and sees them through."""
 
-    async def submit(self, event: Event) -> Submission:
-        """Accept one event.
+    async def submit(self, event: Event, *, fail_fast: bool = True) -> Submission:
+        """Accept one event. ``fail_fast`` False queues it even while no backend is usable.
 
         Raises:
-            RequestRefused: ``queue_full``, ``draining`` or ``no_backend_available``.
+            RequestRefused: ``queue_full``, ``draining``, ``no_backend_available`` or
+                ``idempotency_conflict``.
             StoreUnavailable: the event could not be written.
+        """
+
+    async def enqueue(self, events: Sequence[Event]) -> list[EventStatus | RequestRefused]:
+        """Accept ``events`` in one transaction, for nobody to wait for; one answer for each.
+
+        An event whose idempotency key stands for another payload is refused by itself.
+
+        Raises:
+            RequestRefused: ``queue_full`` or ``draining``; none was accepted.
+            StoreUnavailable: none could be written.
+        """
+
+    def iter_responses(
+        self, events: Sequence[Event], *, earlier: dict[str, str] | None = None
+    ) -> AsyncGenerator[tuple[str, Outcome], None]:
+        """Accept ``events`` in one transaction; yield the id and outcome of each as it ends.
+
+        The id is that of the event as given; where its idempotency key leads to an earlier event,
+        ``earlier`` takes the id of that one. Leaving early abandons those that have not ended.
+
+        Raises:
+            RequestRefused: ``queue_full`` or ``draining``; none was accepted.
+            StoreUnavailable: none could be written.
+        """
+
+    async def status(self, event_id: str) -> EventStatus | None:
+        """Return how an event stands; None if there is none of this id.
+
+        Raises:
+            StoreUnavailable: the store cannot be read.
+        """
+
+    async def watch(self, event_id: str) -> Submission | None:
+        """Wait for an event that was accepted before; None if there is none of this id.
+
+        Raises:
+            StoreUnavailable: the store cannot be read.
+        """
+
+    async def cancel(self, event_id: str) -> EventStatus | None:
+        """Cancel an event and return how it stands then; one that has ended stays as it is.
+
+        Raises:
+            StoreUnavailable: the cancellation cannot be written.
         """
 
 

@@ -20,7 +20,8 @@ from hypercorn.protocol.h2 import BUFFER_LOW_WATER, H2Protocol, StreamBuffer
 from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedError, H11Protocol
 
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
-from ai_ticket_daemon.server.answers import JSON_TYPE, error_object, to_json
+from ai_ticket_daemon.server.answers import error_object, to_json
+from ai_ticket_daemon.server.headers import JSON_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

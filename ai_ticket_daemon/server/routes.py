@@ -47,23 +47,27 @@ class Route:
 
 _AT_THE_GATE = (ErrorCode.UNAUTHORISED, ErrorCode.FORBIDDEN, ErrorCode.RATE_LIMITED)
 
+_IN_A_BODY = (
+    ErrorCode.INVALID_PARAMETER,
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE,
+    ErrorCode.PAYLOAD_TOO_LARGE,
+    ErrorCode.REQUEST_TIMEOUT,
+)
+_AT_INTAKE = (ErrorCode.QUEUE_FULL, ErrorCode.DRAINING, ErrorCode.STORE_UNAVAILABLE)
+
 POST_EVENT = Route(
     "/event",
     "POST",
     "postEvent",
-    "Hand over an event; wait for its completion, or read it as it is made.",
+    "Hand over an event; wait for its completion, read it as it is made, or fetch it later.",
     (
         *_AT_THE_GATE,
+        *_IN_A_BODY,
+        *_AT_INTAKE,
         ErrorCode.INVALID_INPUT_FORMAT,
         ErrorCode.MISSING_CONTENT_FIELD,
         ErrorCode.PROMPT_EXTRACTION_FAILED,
-        ErrorCode.INVALID_PARAMETER,
-        ErrorCode.UNSUPPORTED_MEDIA_TYPE,
-        ErrorCode.PAYLOAD_TOO_LARGE,
-        ErrorCode.REQUEST_TIMEOUT,
-        ErrorCode.QUEUE_FULL,
-        ErrorCode.DRAINING,
-        ErrorCode.STORE_UNAVAILABLE,
+        ErrorCode.IDEMPOTENCY_CONFLICT,
         ErrorCode.NO_BACKEND_AVAILABLE,
         ErrorCode.DEADLINE_EXCEEDED,
         ErrorCode.CANCELLED,
@@ -80,19 +84,62 @@ POST_EVENT = Route(
     ),
     (Scope.SUBMIT,),
 )
+GET_EVENT = Route(
+    "/event/{event_id}",
+    "GET",
+    "getEvent",
+    "Tell how an event stands, or wait for its end.",
+    (
+        *_AT_THE_GATE,
+        ErrorCode.EVENT_NOT_FOUND,
+        ErrorCode.INVALID_PARAMETER,
+        ErrorCode.STORE_UNAVAILABLE,
+    ),
+    (Scope.READ, Scope.OPERATE),
+)
+DELETE_EVENT = Route(
+    "/event/{event_id}",
+    "DELETE",
+    "deleteEvent",
+    "Cancel an event, whether it waits or runs.",
+    (*_AT_THE_GATE, ErrorCode.EVENT_NOT_FOUND, ErrorCode.STORE_UNAVAILABLE),
+    (Scope.SUBMIT, Scope.OPERATE),
+)
+POST_EVENTS = Route(
+    "/events",
+    "POST",
+    "postEvents",
+    "Hand over many events at once; each is answered in its place, or as it completes.",
+    (*_AT_THE_GATE, *_IN_A_BODY, *_AT_INTAKE),
+    (Scope.SUBMIT,),
+)
 GET_HEALTH = Route("/health", "GET", "getHealth", "Tell how the daemon does, and why.")
 GET_LIVE = Route("/live", "GET", "getLive", "Answer as long as the event loop turns.")
 GET_READY = Route("/ready", "GET", "getReady", "Tell whether an event sent now would be served.")
 GET_OPENAPI = Route("/openapi.json", "GET", "getOpenapi", "Describe this HTTP surface.")
 
-ROUTES: Sequence[Route] = (POST_EVENT, GET_HEALTH, GET_LIVE, GET_READY, GET_OPENAPI)
+ROUTES: Sequence[Route] = (
+    POST_EVENT,
+    GET_EVENT,
+    DELETE_EVENT,
+    POST_EVENTS,
+    GET_HEALTH,
+    GET_LIVE,
+    GET_READY,
+    GET_OPENAPI,
+)
 
 _PATHS = frozenset(route.path for route in ROUTES)
+_ONE_EVENT = "/event/"
 
 
 def route_label(path: str) -> str:
     """Return the template ``path`` belongs to, fit for a metric's label."""
-    return path if path in _PATHS else UNMATCHED
+    if path in _PATHS and "{" not in path:
+        return path
+    if path.startswith(_ONE_EVENT) and path.count("/") == 2 and len(path) > len(_ONE_EVENT):
+        return GET_EVENT.path
+    return UNMATCHED
 
 
 def method_label(method: str) -> str:

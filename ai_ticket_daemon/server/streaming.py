@@ -27,7 +27,7 @@ async def relay_deltas(
         heartbeat_seconds: the longest silence; a heartbeat is also the first thing written, so
             that proxies and clients see at once that the stream is there.
     """
-    pulse = _Pulse(write, heartbeat_seconds)
+    pulse = Pulse(write, HEARTBEAT, heartbeat_seconds)
     await pulse.write(HEARTBEAT)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(pulse.beat)
@@ -43,20 +43,41 @@ async def relay_deltas(
     return outcome
 
 
-class _Pulse:
-    """Writes, and remembers when, so that a heartbeat comes only into a silence."""
+class Pulse:
+    """Writes, and remembers when, so that a heartbeat comes only into a silence.
 
-    def __init__(self, write: Callable[[bytes], Awaitable[None]], interval_seconds: float) -> None:
+    Args:
+        write: hands bytes to the client; returns when they are on their way.
+        heartbeat: what to write where there is nothing to say.
+        interval_seconds: the longest silence.
+    """
+
+    def __init__(
+        self,
+        write: Callable[[bytes], Awaitable[None]],
+        heartbeat: bytes,
+        interval_seconds: float,
+    ) -> None:
         self._write = write
+        self._heartbeat = heartbeat
         self._interval_seconds = interval_seconds
         self._due_at = 0.0
+        self.has_begun = False
 
     async def write(self, data: bytes) -> None:
+        """Write ``data``; the next heartbeat is due after as long a silence as is allowed."""
+        self.has_begun = True
         await self._write(data)
         self._due_at = trio.current_time() + self._interval_seconds
 
-    async def beat(self) -> None:
+    async def beat(self, first_after_seconds: float = 0.0) -> None:
+        """Write heartbeats into silences, until cancelled.
+
+        If nothing has been written by then, the first comes after ``first_after_seconds``.
+        """
+        if not self.has_begun:
+            self._due_at = trio.current_time() + first_after_seconds
         while True:
             await trio.sleep_until(self._due_at)
             if trio.current_time() >= self._due_at:
-                await self.write(HEARTBEAT)
+                await self.write(self._heartbeat)

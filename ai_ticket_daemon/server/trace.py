@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 # The longest tracestate that has to be passed on; a longer one may be dropped as a whole.
 _MAX_STATE_BYTES = 512
@@ -61,6 +61,12 @@ def trace_of(headers: Iterable[tuple[bytes, bytes]]) -> TraceContext:
 def new_trace() -> TraceContext:
     """Return a trace of its own, marked as sampled: nobody before us decided otherwise."""
     return TraceContext(secrets.token_hex(16), secrets.token_hex(8), "01", None, remote=False)
+
+
+def trace_id_of(headers: Mapping[str, str]) -> str | None:
+    """Return the id of the trace that :meth:`TraceContext.headers` handed on; None if none was."""
+    match = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+    return None if match is None else match["trace"]
 
 
 def _is_valid(match: re.Match[str]) -> bool:

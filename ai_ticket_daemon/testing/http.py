@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,119 +15,16 @@ from ai_ticket_daemon.config.auth import AuthConfig
 from ai_ticket_daemon.config.events import EventsConfig
 from ai_ticket_daemon.config.http import HttpConfig
 from ai_ticket_daemon.config.rate_limit import RateLimitConfig
-from ai_ticket_daemon.events.outcome import Attempt, Succeeded, Usage
 from ai_ticket_daemon.server.app import create_app
 from ai_ticket_daemon.server.listeners import serve
 from ai_ticket_daemon.server.ports import HealthReport, HealthStatus
+from ai_ticket_daemon.testing.pipeline import GUARD_SECONDS, ScriptedPipeline
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from ai_ticket_daemon.errors import TicketError
-    from ai_ticket_daemon.events.event import Event
-    from ai_ticket_daemon.events.outcome import Outcome
     from ai_ticket_daemon.server.ports import ObservedRequest, RequestEnded, RequestStarted
     from ai_ticket_daemon.server.trace import TraceContext
-
-GUARD_SECONDS = 10.0
-"""How long anything may take before a test counts as hanging."""
-
-
-def succeeded(text: str = "done") -> Succeeded:
-    """Return the outcome of an event that went well."""
-    return Succeeded(
-        text=text,
-        backend="primary",
-        finish_reason="stop",
-        usage=Usage(3, 2),
-        duration_seconds=0.5,
-        attempts=(Attempt("primary", 1.0, 1.5),),
-    )
-
-
-class ScriptedSubmission:
-    """An event whose end the test decides."""
-
-    def __init__(self, event: Event) -> None:
-        self.event = event
-        self.abandoned = trio.Event()
-        self.crash: Exception | None = None
-        self._send, self._receive = trio.open_memory_channel[str](math.inf)
-        self._ended = trio.Event()
-        self._outcome: Outcome | None = None
-
-    @property
-    def event_id(self) -> str:
-        """The id of the event."""
-        return self.event.event_id
-
-    def say(self, delta: str) -> None:
-        """Have the backend make a piece of text."""
-        self._send.send_nowait(delta)
-
-    def end(self, outcome: Outcome) -> None:
-        """Have the event end."""
-        self._outcome = outcome
-        self._send.close()
-        self._ended.set()
-
-    def fall_over(self, error: Exception) -> None:
-        """Have whoever waits meet an error that nobody expects."""
-        self.crash = error
-        self._send.close()
-        self._ended.set()
-
-    async def outcome(self) -> Outcome:
-        """Wait until the event has ended and return how."""
-        await self._ended.wait()
-        if self.crash is not None:
-            raise self.crash
-        assert self._outcome is not None
-        return self._outcome
-
-    async def deltas(self) -> AsyncIterator[str]:
-        """Yield the completion in pieces as they come."""
-        async for delta in self._receive:
-            yield delta
-
-    def abandon(self) -> None:
-        """Nobody wants the result any more."""
-        self.abandoned.set()
-
-
-class ScriptedPipeline:
-    """Keeps what is submitted; answers at once, refuses, crashes, or leaves it to the test.
-
-    ``answer`` None leaves the end of each event to the test.
-    """
-
-    def __init__(self) -> None:
-        self.answer: Outcome | None = succeeded()
-        self.refusal: TicketError | None = None
-        self.crash: Exception | None = None
-        self.submissions: list[ScriptedSubmission] = []
-        self._arrived = trio.Event()
-
-    async def submit(self, event: Event) -> ScriptedSubmission:
-        """Accept one event, or fail as told."""
-        await trio.lowlevel.checkpoint()
-        for error in (self.refusal, self.crash):
-            if error is not None:
-                raise error
-        submission = ScriptedSubmission(event)
-        if self.answer is not None:
-            submission.end(self.answer)
-        self.submissions.append(submission)
-        self._arrived.set()
-        self._arrived = trio.Event()
-        return submission
-
-    async def submission(self, number: int = 1) -> ScriptedSubmission:
-        """Wait for an event, counted from 1, and return it."""
-        with trio.fail_after(GUARD_SECONDS):
-            while len(self.submissions) < number:
-                await self._arrived.wait()
-        return self.submissions[number - 1]
 
 
 def healthy() -> HealthReport:

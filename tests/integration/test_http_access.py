@@ -17,10 +17,11 @@ from ai_ticket_daemon.config.rate_limit import RateLimitConfig
 from ai_ticket_daemon.config.rules import network
 from ai_ticket_daemon.config.tokens import Tokens, parse_tokens
 from ai_ticket_daemon.errors import ErrorCode
-from ai_ticket_daemon.testing.http import GUARD_SECONDS, Served, serving
+from ai_ticket_daemon.testing.http import Served, serving
+from ai_ticket_daemon.testing.pipeline import GUARD_SECONDS
 
 if TYPE_CHECKING:
-    from ai_ticket_daemon.testing.http import ScriptedPipeline
+    from ai_ticket_daemon.testing.pipeline import ScriptedPipeline
 
 BOT, OPS = "bot-token-bot-token", "ops-token-ops-token"
 OPEN_PATHS = ("/health", "/live", "/ready", "/openapi.json")

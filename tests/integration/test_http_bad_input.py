@@ -98,7 +98,6 @@ async def assert_alive(served: Served) -> None:
             post(b"{}", b"content-encoding: gzip"), 415, "unsupported_media_type", id="gzip"
         ),
         pytest.param(b"GET /nope HTTP/1.1\r\nhost: a\r\n\r\n", 404, "not_found", id="no route"),
-        pytest.param(b"GET /events HTTP/1.1\r\nhost: a\r\n\r\n", 404, "not_found", id="not yet"),
         pytest.param(b"GET /live/ HTTP/1.1\r\nhost: a\r\n\r\n", 404, "not_found", id="slash"),
         pytest.param(b"GET /./live HTTP/1.1\r\nhost: a\r\n\r\n", 404, "not_found", id="dot"),
         pytest.param(b"GET /%00%ff HTTP/1.1\r\nhost: a\r\n\r\n", 404, "not_found", id="odd path"),

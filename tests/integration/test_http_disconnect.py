@@ -19,29 +19,27 @@ import trio.testing
 from ai_ticket_daemon.config.addresses import UnixBind
 from ai_ticket_daemon.config.http import HttpConfig
 from ai_ticket_daemon.errors import ErrorCode
-from ai_ticket_daemon.testing.http import (
-    GUARD_SECONDS,
-    RawClient,
-    ScriptedPipeline,
-    Served,
-    serving,
-    succeeded,
-)
+from ai_ticket_daemon.testing.http import RawClient, Served, serving
+from ai_ticket_daemon.testing.pipeline import GUARD_SECONDS, ScriptedPipeline, succeeded
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ai_ticket_daemon.testing.http import ScriptedSubmission
+    from ai_ticket_daemon.testing.pipeline import ScriptedSubmission
 
 GET = b"GET /live HTTP/1.1\r\nhost: a\r\n\r\n"
 
 
-def post(*, stream: bool) -> bytes:
+def post(*headers: bytes, stream: bool) -> bytes:
     data = json.dumps({"content": "a", "stream": stream}).encode()
-    return (
-        b"POST /event HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
-        b"content-length: %d\r\n\r\n" % len(data)
-    ) + data
+    lines = [
+        b"POST /event HTTP/1.1",
+        b"host: a",
+        b"content-type: application/json",
+        b"content-length: %d" % len(data),
+        *headers,
+    ]
+    return b"\r\n".join(lines) + b"\r\n\r\n" + data
 
 
 def held() -> ScriptedPipeline:
@@ -97,6 +95,59 @@ async def test_a_client_that_leaves_abandons_its_event(stream: bool, how: str) -
         if how == "half-close":
             await client.until(b"nothing more comes than what was there before")
             assert await client.at_end()
+        await assert_alive(served)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [b"prefer: wait=60"],
+        [b"prefer: respond-async, wait=60"],
+        # Whether one with a key goes on is for the pipeline to say.
+        [b"idempotency-key: k"],
+    ],
+)
+async def test_a_client_that_leaves_before_it_is_told_the_id_abandons_its_event(
+    headers: list[bytes],
+) -> None:
+    async with serving(pipeline=held()) as served:
+        client = await served.connect()
+        await client.send(post(*headers, stream=False))
+        submission = await served.pipeline.submission()
+        await client.stream.aclose()
+        await assert_abandoned(served, submission)
+        assert not submission.released.is_set()
+
+
+@pytest.mark.parametrize("prefer", [b"prefer: respond-async", b"prefer: wait=0"])
+async def test_a_client_that_leaves_when_it_has_been_told_the_id_abandons_nothing(
+    prefer: bytes,
+) -> None:
+    async with serving(pipeline=held()) as served:
+        client = await served.connect()
+        await client.send(post(prefer, stream=False))
+        assert (await client.reply()).status == 202
+        reset(client)
+        assert (await served.observer.only()).error is None
+        await assert_alive(served)
+        submission = await served.pipeline.submission()
+        assert submission.released.is_set()
+        assert not submission.abandoned.is_set()
+
+
+async def test_a_client_that_leaves_a_long_poll_leaves_the_event_alone() -> None:
+    async with serving(pipeline=held()) as served:
+        client = await served.connect()
+        await client.send(post(b"prefer: respond-async", stream=False))
+        location = (await client.reply()).headers["location"].encode()
+        await client.send(b"GET %s?wait=60 HTTP/1.1\r\nhost: a\r\n\r\n" % location)
+        watcher = await served.pipeline.submission(2)
+        await client.stream.aclose()
+        with trio.fail_after(GUARD_SECONDS):
+            await watcher.released.wait()
+        assert not watcher.abandoned.is_set()
+        with trio.fail_after(GUARD_SECONDS):
+            await served.observer.requests[1].over.wait()
         await assert_alive(served)
 
 

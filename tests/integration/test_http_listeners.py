@@ -21,7 +21,8 @@ from ai_ticket_daemon.server.sockets import (
     tls_context,
     watch_peer,
 )
-from ai_ticket_daemon.testing.http import GUARD_SECONDS, ScriptedPipeline, serving, succeeded
+from ai_ticket_daemon.testing.http import serving
+from ai_ticket_daemon.testing.pipeline import GUARD_SECONDS, ScriptedPipeline, succeeded
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,13 +13,8 @@ import trio
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused, StoreUnavailable
 from ai_ticket_daemon.events.outcome import Failed
 from ai_ticket_daemon.server.ports import BackendReport, HealthStatus
-from ai_ticket_daemon.testing.http import (
-    GUARD_SECONDS,
-    ScriptedPipeline,
-    Served,
-    serving,
-    succeeded,
-)
+from ai_ticket_daemon.testing.http import Served, serving
+from ai_ticket_daemon.testing.pipeline import GUARD_SECONDS, ScriptedPipeline, succeeded
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 TRACEPARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
@@ -42,7 +37,7 @@ async def test_a_client_that_waits_gets_the_completion_and_where_it_came_from() 
         reply = await client.post(
             "/event",
             json={"content": "Hello", "metadata": {"ticket": 17}},
-            headers={"traceparent": TRACEPARENT, "prefer": "respond-async"},
+            headers={"traceparent": TRACEPARENT},
         )
         event = (await served.pipeline.submission()).event
         ended = await served.observer.only()

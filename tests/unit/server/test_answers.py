@@ -18,7 +18,7 @@ from ai_ticket_daemon.server.answers import (
     status_of,
     to_json,
 )
-from ai_ticket_daemon.testing.http import succeeded
+from ai_ticket_daemon.testing.pipeline import succeeded
 
 EVENT = Event("id", (Message(Role.USER, "a"),), Sampling(), 0.0, 1.0, metadata={"ticket": 17})
 

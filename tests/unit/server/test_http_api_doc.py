@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ai_ticket_daemon.errors import HTTP_STATUS, ErrorCode
 from ai_ticket_daemon.server.openapi import openapi_document
-from ai_ticket_daemon.server.routes import EVERYWHERE, POST_EVENT, ROUTES
+from ai_ticket_daemon.server.routes import EVERYWHERE, ROUTES
 
 DOC = (Path(__file__).parents[3] / "docs" / "http-api.md").read_text()
 
@@ -16,13 +16,17 @@ def test_the_page_lists_every_code_with_its_status_and_says_which_are_answered()
         code.value: status for code, status in HTTP_STATUS.items()
     }
     answered = {code for code, _, meaning in rows if not meaning.startswith("reserved")}
-    assert answered == {code.value for code in (*EVERYWHERE, *POST_EVENT.errors)}
+    codes = {code.value for route in ROUTES for code in route.errors}
+    assert answered == codes | {code.value for code in EVERYWHERE}
     assert len(rows) == len(ErrorCode)
 
 
 def test_the_page_shows_every_route_and_every_field() -> None:
     for route in ROUTES:
         assert f"## {route.method} {route.path}\n" in DOC
-        assert f"$ curl -sS http://127.0.0.1:5000{route.path}" in DOC
+        path = route.path.replace("/event/{event_id}", "$location")
+        method = "-X DELETE " if route.method == "DELETE" else ""
+        shown = rf'curl -sS {method}"?http://127.0.0.1:5000{re.escape(path)}\b'
+        assert re.search(shown, DOC), route
     for field in openapi_document()["components"]["schemas"]["EventRequest"]["properties"]:
         assert f"\n| `{field}` |" in DOC

@@ -8,7 +8,7 @@ import trio
 from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
 from ai_ticket_daemon.server.answers import HEARTBEAT, delta_frame
 from ai_ticket_daemon.server.streaming import relay_deltas
-from ai_ticket_daemon.testing.http import ScriptedSubmission, succeeded
+from ai_ticket_daemon.testing.pipeline import ScriptedEvent, ScriptedSubmission, succeeded
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -17,7 +17,7 @@ EVENT = Event("id", (Message(Role.USER, "a"),), Sampling(), 0.0, 1.0)
 
 
 async def test_heartbeats_fill_the_silences_and_nothing_else(autojump_clock: MockClock) -> None:
-    submission = ScriptedSubmission(EVENT)
+    submission = ScriptedSubmission(ScriptedEvent(EVENT))
     begun_at = trio.current_time()
     written: list[tuple[float, bytes]] = []
 
@@ -49,7 +49,7 @@ async def test_heartbeats_fill_the_silences_and_nothing_else(autojump_clock: Moc
 
 
 async def test_a_failed_write_ends_the_relay(autojump_clock: MockClock) -> None:
-    submission = ScriptedSubmission(EVENT)
+    submission = ScriptedSubmission(ScriptedEvent(EVENT))
     submission.say("a")
 
     async def write(data: bytes) -> None:

@@ -1,0 +1,247 @@
+"""``POST /events``: many events in one request, each answered for itself.
+
+What is wrong with one event is answered in its place and keeps none of the others back; what is
+wrong with the request, or with the daemon, is answered for all.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import trio
+from quart import Response
+
+from ai_ticket_daemon.errors import ErrorCode, RequestRefused, TicketError
+from ai_ticket_daemon.events.ids import new_event_id
+from ai_ticket_daemon.events.outcome import Failed
+from ai_ticket_daemon.events.parse import parse_event
+from ai_ticket_daemon.server.answers import (
+    BLANK_LINE,
+    accepted_object,
+    completion_object,
+    error_object,
+    status_of,
+    to_json,
+    to_ndjson,
+)
+from ai_ticket_daemon.server.body import check_media_type, decode_batch
+from ai_ticket_daemon.server.exchange import Exchange, Streamed
+from ai_ticket_daemon.server.headers import (
+    JSON_TYPE,
+    NDJSON_TYPE,
+    idempotency_key,
+    preferences,
+    prefers_ndjson,
+    value_of,
+)
+from ai_ticket_daemon.server.routes import POST_EVENTS
+from ai_ticket_daemon.server.streaming import Pulse
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from ai_ticket_daemon.events.event import Event
+    from ai_ticket_daemon.events.outcome import Outcome
+    from ai_ticket_daemon.server.exchange import Write
+    from ai_ticket_daemon.server.surface import Surface
+
+    Answer = dict[str, Any]
+
+PARSED_AT_ONCE = 200
+"""How many events are read before others get a turn: a few milliseconds of work."""
+
+REFUSED_WITHIN_SECONDS = 1.0
+"""How long the status of a streamed batch is held back, to be that of a refusal if there is one."""
+
+
+async def post_events(surface: Surface, exchange: Exchange) -> Response:
+    """Take a batch of events, and answer each in its place, or as it completes."""
+    exchange.admit(POST_EVENTS.scopes)
+    headers = exchange.headers
+    media_type = check_media_type(
+        value_of(headers, b"content-type"),
+        value_of(headers, b"content-encoding"),
+        allowed=(JSON_TYPE, NDJSON_TYPE),
+    )
+    key = idempotency_key(headers)
+    items = decode_batch(
+        await exchange.read_body(), media_type, max_items=surface.events().max_batch
+    )
+    batch = await _parse(surface, exchange, items, key)
+    as_ndjson = prefers_ndjson(value_of(headers, b"accept"))
+    if preferences(value_of(headers, b"prefer")).respond_async:
+        await batch.enqueue(surface)
+        told = {"preference-applied": "respond-async"}
+        return _whole(202, batch.in_order(), told, as_ndjson=as_ndjson)
+    if as_ndjson:
+        return _stream(surface, exchange, batch)
+    await batch.complete(surface)
+    return _whole(200, batch.in_order(), {}, as_ndjson=False)
+
+
+class Batch:
+    """The events of one request and their answers so far.
+
+    Args:
+        count: how many items the request has.
+        trace_id: the trace of the request.
+    """
+
+    def __init__(self, count: int, trace_id: str) -> None:
+        self._answers: list[Answer | None] = [None] * count
+        self._events: list[Event] = []
+        self._indices: list[int] = []
+        self._trace_id = trace_id
+
+    def add(self, index: int, event: Event) -> None:
+        """Take the event of item ``index``."""
+        self._events.append(event)
+        self._indices.append(index)
+
+    def refuse(
+        self, index: int, error: TicketError | Failed, event_id: str | None = None
+    ) -> Answer:
+        """Answer item ``index`` with what is wrong with it; return that answer."""
+        status = status_of(error) if isinstance(error, Failed) else error.http_status
+        shape = error_object(error, event_id=event_id, trace_id=self._trace_id)
+        return self._keep({"index": index, "status": status, **shape})
+
+    async def enqueue(self, surface: Surface) -> None:
+        """Have all events accepted; nobody waits for them."""
+        if not self._events:
+            return
+        statuses = await surface.pipeline.enqueue(self._events)
+        for index, status in zip(self._indices, statuses, strict=True):
+            if isinstance(status, RequestRefused):
+                self.refuse(index, status)
+            else:
+                self._keep({"index": index, "status": 202, **accepted_object(status)})
+
+    async def complete(self, surface: Surface) -> None:
+        """Wait until all events have ended."""
+        async with aclosing(self.as_they_end(surface)) as answers:
+            async for _ in answers:
+                pass
+
+    async def as_they_end(self, surface: Surface) -> AsyncGenerator[Answer, None]:
+        """Yield the answer to each event when it has ended; close it to abandon the others."""
+        if not self._events:
+            return
+        places = {
+            event.event_id: (index, event)
+            for index, event in zip(self._indices, self._events, strict=True)
+        }
+        earlier: dict[str, str] = {}
+        responses = surface.pipeline.iter_responses(self._events, earlier=earlier)
+        async with aclosing(responses):
+            async for event_id, outcome in responses:
+                index, event = places[event_id]
+                yield self._end(index, event, outcome, earlier.get(event_id, event_id))
+
+    def _end(self, index: int, event: Event, outcome: Outcome, event_id: str) -> Answer:
+        if isinstance(outcome, Failed):
+            told = None if outcome.code is ErrorCode.IDEMPOTENCY_CONFLICT else event_id
+            return self.refuse(index, outcome, told)
+        shape = completion_object(event, outcome) | {"event_id": event_id}
+        return self._keep({"index": index, "status": 200, **shape})
+
+    def _keep(self, answer: Answer) -> Answer:
+        self._answers[answer["index"]] = answer
+        return answer
+
+    def fail_the_rest(self, error: TicketError) -> list[Answer]:
+        """Answer whatever is not answered yet with ``error``; return those answers."""
+        rest = [index for index, answer in enumerate(self._answers) if answer is None]
+        return [self.refuse(index, error) for index in rest]
+
+    def in_order(self) -> list[Answer]:
+        """Return the answers there are, in the order of the request."""
+        return [answer for answer in self._answers if answer is not None]
+
+
+async def _parse(
+    surface: Surface, exchange: Exchange, items: Sequence[object], key: str | None
+) -> Batch:
+    """Read every item; what is wrong with one is its answer."""
+    limits, now, owner = surface.events(), surface.now(), exchange.caller.name
+    trace_context = exchange.trace_context
+    batch = Batch(len(items), exchange.trace_id)
+    for index, item in enumerate(items):
+        if index and not index % PARSED_AT_ONCE:
+            await trio.lowlevel.checkpoint()
+        try:
+            if isinstance(item, RequestRefused):
+                raise item
+            event = parse_event(
+                item,
+                limits=limits,
+                now=now,
+                event_id=new_event_id(),
+                trace_context=trace_context,
+                owner=owner,
+                idempotency_key=None if key is None else f"{key}/{index}",
+            )
+            if event.stream:
+                raise _no_stream()
+        except RequestRefused as error:
+            batch.refuse(index, error)
+        else:
+            batch.add(index, event)
+    return batch
+
+
+def _whole(
+    status: int, answers: list[Answer], told: dict[str, str], *, as_ndjson: bool
+) -> Response:
+    return Response(
+        to_ndjson(answers) if as_ndjson else to_json(answers),
+        status,
+        {
+            "content-type": NDJSON_TYPE if as_ndjson else JSON_TYPE,
+            "cache-control": "no-store",
+            **told,
+        },
+    )
+
+
+def _stream(surface: Surface, exchange: Exchange, batch: Batch) -> Response:
+    """Write each answer when there is one."""
+
+    async def write_body(write: Write) -> bytes:
+        known = to_ndjson(batch.in_order())
+
+        async def write_known_first(data: bytes) -> None:
+            nonlocal known
+            data, known = known + data, b""
+            await write(data)
+
+        pulse = Pulse(write_known_first, BLANK_LINE, surface.heartbeat_seconds)
+        failure: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            # The status goes with the first thing written. So nothing is, until the daemon had
+            # time to refuse the batch as a whole.
+            nursery.start_soon(pulse.beat, REFUSED_WITHIN_SECONDS)
+            try:
+                async with aclosing(batch.as_they_end(surface)) as answers:
+                    async for answer in answers:
+                        await pulse.write(to_ndjson([answer]))
+            except Exception as caught:  # noqa: BLE001 - the edge: part of the answer may be sent
+                failure = caught
+            nursery.cancel_scope.cancel()
+        if failure is None:
+            return known
+        if not pulse.has_begun:
+            raise failure
+        error = failure if isinstance(failure, TicketError) else exchange.crashed(failure)
+        return to_ndjson(batch.fail_the_rest(error))
+
+    return Streamed({"content-type": NDJSON_TYPE, "x-accel-buffering": "no"}, write_body)
+
+
+def _no_stream() -> RequestRefused:
+    return RequestRefused(
+        ErrorCode.INVALID_PARAMETER,
+        '"stream" cannot be true in a batch; ask for NDJSON to get each completion at once.',
+        details={"field": "stream", "got": "true"},
+    )

@@ -1,0 +1,135 @@
+"""``POST /event``: one event in; its completion, a stream, or the place to find it later out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from ai_ticket_daemon.events.ids import new_event_id
+from ai_ticket_daemon.events.outcome import Failed
+from ai_ticket_daemon.events.parse import parse_event
+from ai_ticket_daemon.server.answers import (
+    accepted_object,
+    completion_object,
+    last_frame,
+    status_of,
+)
+from ai_ticket_daemon.server.body import check_media_type, decode_json
+from ai_ticket_daemon.server.exchange import Exchange, Streamed, json_response
+from ai_ticket_daemon.server.headers import (
+    NO_PREFERENCES,
+    idempotency_key,
+    preferences,
+    value_of,
+)
+from ai_ticket_daemon.server.routes import POST_EVENT
+from ai_ticket_daemon.server.streaming import relay_deltas
+
+if TYPE_CHECKING:
+    from quart import Response
+
+    from ai_ticket_daemon.events.outcome import Outcome
+    from ai_ticket_daemon.server.exchange import Write
+    from ai_ticket_daemon.server.headers import Preferences
+    from ai_ticket_daemon.server.ports import Submission
+    from ai_ticket_daemon.server.surface import Surface
+
+_STREAM_HEADERS = {"content-type": "text/event-stream", "x-accel-buffering": "no"}
+
+
+async def post_event(surface: Surface, exchange: Exchange) -> Response:
+    """Take one event, and answer as its client would like."""
+    exchange.admit(POST_EVENT.scopes)
+    headers = exchange.headers
+    check_media_type(value_of(headers, b"content-type"), value_of(headers, b"content-encoding"))
+    key = idempotency_key(headers)
+    event = parse_event(
+        decode_json(await exchange.read_body()),
+        limits=surface.events(),
+        now=surface.now(),
+        event_id=new_event_id(),
+        trace_context=exchange.trace_context,
+        owner=exchange.caller.name,
+        idempotency_key=key,
+    )
+    # A stream is part of the request, a preference only a wish.
+    wishes = NO_PREFERENCES if event.stream else preferences(value_of(headers, b"prefer"))
+    patience_seconds = wishes.patience_seconds
+    submission = await surface.pipeline.submit(event, fail_fast=patience_seconds is None)
+    exchange.hold(submission)
+    told = {"idempotency-replayed": "true"} if submission.replayed else {}
+    if event.stream:
+        return _stream(surface, exchange, submission, told)
+    if patience_seconds is None:
+        outcome = await submission.outcome()
+    else:
+        found = await _wait(submission, patience_seconds)
+        if found is None:
+            return await _accepted(surface, exchange, submission, wishes, told)
+        outcome = found
+        if wishes.wait_seconds is not None:
+            told["preference-applied"] = f"wait={wishes.wait_seconds}"
+    return _answer(exchange, submission, outcome, told)
+
+
+async def _wait(submission: Submission, seconds: float) -> Outcome | None:
+    """Return the outcome if it comes in time."""
+    if not seconds:
+        return None
+    with trio.move_on_after(seconds):
+        return await submission.outcome()
+    return None
+
+
+async def _accepted(
+    surface: Surface,
+    exchange: Exchange,
+    submission: Submission,
+    wishes: Preferences,
+    told: dict[str, str],
+) -> Response:
+    """Tell the client where to find the event."""
+    status = submission.status
+    if wishes.wait_seconds:
+        status = await surface.pipeline.status(submission.event_id) or status
+    exchange.let_go()
+    applied = ["respond-async"] if wishes.respond_async else []
+    if wishes.wait_seconds is not None:
+        applied.append(f"wait={wishes.wait_seconds}")
+    return json_response(
+        202,
+        accepted_object(status),
+        {
+            "location": f"/event/{submission.event_id}",
+            "preference-applied": ", ".join(applied),
+            **told,
+        },
+    )
+
+
+def _answer(
+    exchange: Exchange, submission: Submission, outcome: Outcome, told: dict[str, str]
+) -> Response:
+    """Tell the client how the event ended."""
+    exchange.note(outcome)
+    if isinstance(outcome, Failed):
+        return exchange.refusal(outcome, status_of(outcome), told)
+    return json_response(200, completion_object(submission.status.event, outcome), told)
+
+
+def _stream(
+    surface: Surface, exchange: Exchange, submission: Submission, told: dict[str, str]
+) -> Response:
+    async def write_body(write: Write) -> bytes:
+        try:
+            outcome = await relay_deltas(
+                submission, write, heartbeat_seconds=surface.heartbeat_seconds
+            )
+        except Exception as error:  # noqa: BLE001 - the edge: the status is sent, the stream is not
+            outcome = Failed.from_error(exchange.crashed(error))
+        else:
+            exchange.note(outcome)
+        return last_frame(submission.status.event, outcome, exchange.trace_id)
+
+    return Streamed({**_STREAM_HEADERS, **told}, write_body)
