@@ -214,18 +214,25 @@ class AsyncInferencePipeline:
         """
         place = {event.event_id: index for index, event in enumerate(events)}
         outcomes: list[Outcome | None] = [None] * len(events)
-        async for event_id, outcome in self.iter_responses(events):
-            outcomes[place[event_id]] = outcome
+        try:
+            async for event_id, outcome in self.iter_responses(events):
+                outcomes[place[event_id]] = outcome
+        except TicketError as error:
+            return [Failed.from_error(error)] * len(events)
         return [outcome for outcome in outcomes if outcome is not None]
 
     async def iter_responses(
-        self, events: Sequence[Event]
+        self, events: Sequence[Event], *, earlier: dict[str, str] | None = None
     ) -> AsyncGenerator[tuple[str, Outcome], None]:
         """Accept all ``events`` in one transaction; yield ``(event_id, outcome)`` as each one ends.
 
-        The id is that of the event as given, also where an idempotency key leads to an earlier one.
-        Leaving the loop early abandons what has not ended yet; close the iterator
-        (``contextlib.aclosing``) to make that happen at once.
+        The id is that of the event as given; where an idempotency key leads to an earlier event,
+        ``earlier`` takes the id of that one. Leaving the loop early abandons what has not ended yet;
+        close the iterator (``contextlib.aclosing``) to make that happen at once.
+
+        Raises:
+            RequestRefused: for all of them: ``draining`` or ``queue_full``.
+            StoreUnavailable: none of them could be written.
         """
         send, receive = trio.open_memory_channel[tuple[str, Outcome]](len(events))
         if len({event.event_id for event in events}) != len(events):
@@ -241,10 +248,6 @@ class AsyncInferencePipeline:
         try:
             try:
                 receipts = await self._accept(events, home=True)
-            except TicketError as error:
-                for event in events:
-                    yield event.event_id, Failed.from_error(error)
-                return
             except trio.Cancelled:  # the store may have them or not
                 for event in events:
                     self._unwanted(event)
@@ -255,11 +258,13 @@ class AsyncInferencePipeline:
                     report(event.event_id, Failed.from_error(receipt.refusal))
                 elif receipt.replayed:
                     self._board.unwatch(event.event_id, watch)
-                    earlier = await self._watch(receipt.event_id, replayed=True, watch=watch)
-                    if earlier is None:
+                    if earlier is not None:
+                        earlier[event.event_id] = receipt.event_id
+                    found = await self._watch(receipt.event_id, replayed=True, watch=watch)
+                    if found is None:
                         report(event.event_id, Failed.from_error(_forgotten()))
                     else:
-                        waiting[event.event_id] = earlier
+                        waiting[event.event_id] = found
                 else:
                     waiting[event.event_id] = self._submission(
                         self._queued(event, receipt), watch, replayed=False

@@ -223,10 +223,3 @@ def test_an_open_address_and_the_store_in_memory_deserve_a_warning() -> None:
     assert warnings(load_config(None, environ, {"http.bind": local, **memory})) == [forgetful]
     elsewhere = {"http.bind": ["gpu.example:80", "[::]:80"]}
     assert len(warnings(load_config(None, environ, elsewhere))) == 2
-
-
-def test_a_key_whose_feature_is_still_to_come_is_told_to_have_no_effect() -> None:
-    config = load_config(
-        None, {"KOBOLDCPP_API_URL": "http://127.0.0.1:5001"}, {"events.max_batch": 31}
-    )
-    assert "events.max_batch: has no effect yet in this version" in warnings(config)
