@@ -227,8 +227,8 @@ class AsyncInferencePipeline:
         """Accept all ``events`` in one transaction; yield ``(event_id, outcome)`` as each one ends.
 
         The id is that of the event as given; where an idempotency key leads to an earlier event,
-        ``earlier`` takes the id of that one. Leaving the loop early abandons what has not ended yet;
-        close the iterator (``contextlib.aclosing``) to make that happen at once.
+        ``earlier`` takes the id of that one. Leaving the loop early abandons what has not ended
+        yet; close the iterator (``contextlib.aclosing``) to make that happen at once.
 
         Raises:
             RequestRefused: for all of them: ``draining`` or ``queue_full``.
