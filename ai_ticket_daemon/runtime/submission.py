@@ -45,16 +45,16 @@ class Submission:
         """
         return await self.watch.outcome()
 
-    async def deltas(self) -> AsyncIterator[str]:
+    def deltas(self) -> AsyncIterator[str]:
         """Yield the completion in pieces as they come; ends when the event has ended.
 
         Who joins an event that was submitted before has missed its first pieces, and is given the
         whole text at its end.
         """
-        if not self.replayed:
-            async for text in self.watch.deltas():
-                yield text
-            return
+        # No generator around a generator: whoever closes the outer one would leave the inner open.
+        return self._whole_text() if self.replayed else self.watch.deltas()
+
+    async def _whole_text(self) -> AsyncIterator[str]:
         outcome = await self.watch.outcome()
         if isinstance(outcome, Succeeded):
             yield outcome.text
