@@ -44,7 +44,7 @@ async def relay_deltas(
 
 
 class Pulse:
-    """Writes, and remembers when, so that a heartbeat comes only into a silence.
+    """Writes, one after the other, and into silences a heartbeat.
 
     Args:
         write: hands bytes to the client; returns when they are on their way.
@@ -62,13 +62,13 @@ class Pulse:
         self._heartbeat = heartbeat
         self._interval_seconds = interval_seconds
         self._due_at = 0.0
+        self._one_at_a_time = trio.Lock()
         self.has_begun = False
 
     async def write(self, data: bytes) -> None:
         """Write ``data``; the next heartbeat is due after as long a silence as is allowed."""
-        self.has_begun = True
-        await self._write(data)
-        self._due_at = trio.current_time() + self._interval_seconds
+        async with self._one_at_a_time:
+            await self._put(data)
 
     async def beat(self, first_after_seconds: float = 0.0) -> None:
         """Write heartbeats into silences, until cancelled.
@@ -79,5 +79,11 @@ class Pulse:
             self._due_at = trio.current_time() + first_after_seconds
         while True:
             await trio.sleep_until(self._due_at)
-            if trio.current_time() >= self._due_at:
-                await self.write(self._heartbeat)
+            async with self._one_at_a_time:
+                if trio.current_time() >= self._due_at:
+                    await self._put(self._heartbeat)
+
+    async def _put(self, data: bytes) -> None:
+        self.has_begun = True
+        await self._write(data)
+        self._due_at = trio.current_time() + self._interval_seconds
