@@ -66,7 +66,7 @@ def complete(
     """See :meth:`EventStore.complete`."""
     seq = _held(transaction, lease)
     if seq is None:
-        return False
+        return _was_written(transaction, lease, outcome)
     transaction.end(seq, lease.event.priority, EventState.RUNNING, state, outcome, now)
     return True
 
@@ -131,6 +131,17 @@ def _queue(
         "CASE WHEN home = ? THEN home END, holder = NULL, lease_until = NULL WHERE seq = ?",
         (due_at, encode(attempts) if attempts else None, transaction.seat.number, seq),
     )
+
+
+def _was_written(transaction: Transaction, lease: Lease, outcome: Outcome) -> bool:
+    """Tell whether this lease wrote this outcome before: its worker could not know that it did."""
+    written: bytes | None = value(
+        transaction.connection,
+        "SELECT outcome FROM event JOIN result USING (seq) WHERE event_id = ? AND token = ?",
+        lease.event.event_id,
+        lease.token,
+    )
+    return written == encode(outcome)
 
 
 def _held(transaction: Transaction, lease: Lease) -> int | None:

@@ -141,10 +141,11 @@ class MemoryStore:
     async def complete(self, lease: Lease, state: EventState, outcome: Outcome, now: float) -> bool:
         """See :meth:`EventStore.complete`."""
         row = self._held(lease)
-        if row is None:
-            return False
-        self._end(row, state, outcome, now)
-        return True
+        if row is not None:
+            self._end(row, state, outcome, now)
+            return True
+        ended = self._rows.get(lease.event.event_id)
+        return ended is not None and ended.token == lease.token and ended.outcome == outcome
 
     async def release(self, lease: Lease, *, due_at: float, attempts: Sequence[Attempt]) -> bool:
         """See :meth:`EventStore.release`."""

@@ -149,7 +149,8 @@ class EventStore(Protocol):
     async def complete(self, lease: Lease, state: EventState, outcome: Outcome, now: float) -> bool:
         """Write how a running event ended; durable.
 
-        Returns False, and writes nothing, if the lease was lost.
+        Returns False, and writes nothing, if the lease was lost. True again if the same lease
+        writes the same outcome again, because it could not know that it was written.
         """
 
     async def release(self, lease: Lease, *, due_at: float, attempts: Sequence[Attempt]) -> bool:

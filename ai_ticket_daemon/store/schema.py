@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 APPLICATION_ID = 0x41_49_54_4B
 """Marks the file as ours ("AITK"); other files are refused."""
 
-_WAL_PAGES = 4000
 _CACHE_KIB = 8 * 1024
 
 _VERSION_1 = """
@@ -70,18 +69,17 @@ MIGRATIONS: Sequence[str] = (_VERSION_1,)
 
 
 def open_for_writing(connection: apsw.Connection) -> None:
-    """Make ``connection`` durable and its schema current.
+    """Prepare ``connection``, which the writer makes durable, and bring its schema up to date.
 
     Raises:
         StoreUnavailable: the file belongs to a newer version or to another program.
         apsw.Error: SQLite cannot use it.
     """
-    connection.set_busy_timeout(2000)
     _refuse_foreign(connection)
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute(f"PRAGMA wal_autocheckpoint = {_WAL_PAGES}")
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
     connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA synchronous = NORMAL")
     migrate(connection)
 
 

@@ -29,10 +29,14 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Attempt, Outcome
     from ai_ticket_daemon.events.state import EventState
+    from ai_ticket_daemon.store.log_file import LogFile
     from ai_ticket_daemon.store.port import Counts, EventRecord, Lease, Receipt, StoreObserver
     from ai_ticket_daemon.store.transaction import Transaction
 
 T = TypeVar("T")
+
+LONG_BATCH = 50
+"""Events from which on a submission would keep the event loop waiting."""
 
 _CLOSE_SECONDS = 1.0
 
@@ -45,6 +49,7 @@ class SqliteStore:
         max_queued: how many events may wait, asked at each submission.
         observer: is told when the store fails and recovers.
         vfs: SQLite's name of the file system to use; None for the usual one.
+        log: syncs the log; None for the usual way.
         now: seconds since the Unix epoch.
     """
 
@@ -55,12 +60,14 @@ class SqliteStore:
         max_queued: Callable[[], int],
         observer: StoreObserver,
         vfs: str | None = None,
+        log: LogFile | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._path = path
         self._max_queued = max_queued
         self._observer = observer
         self._vfs = vfs
+        self._log = log
         self._now = now
         self._writer: Writer | None = None
         self._seat: Seat | None = None
@@ -88,7 +95,9 @@ class SqliteStore:
                 self._writer, self._seat = writer, seat
                 self._opened_anew()
                 self._recovered(
-                    await self._write(partial(leases.recover_own, now=self._now()), durable=True)
+                    await self._write(
+                        partial(leases.recover_own, now=self._now()), durable=True, long=True
+                    )
                 )
                 task_status.started()
         finally:
@@ -101,7 +110,7 @@ class SqliteStore:
         """See :meth:`EventStore.submit`."""
         operation = partial(intake.submit, events=events, home=home, max_queued=self._max_queued())
         try:
-            return await self._write(operation, durable=True)
+            return await self._write(operation, durable=True, long=len(events) > LONG_BATCH)
         finally:
             self._nothing_before = 0.0
 
@@ -127,7 +136,9 @@ class SqliteStore:
         """See :meth:`EventStore.recover`."""
         if self._seat is None or not await self._reader.read(queries.has_others, self._seat.number):
             return []
-        recovered = await self._write(partial(leases.recover_others, now=now), durable=True)
+        recovered = await self._write(
+            partial(leases.recover_others, now=now), durable=True, long=True
+        )
         self._recovered(recovered)
         return recovered
 
@@ -173,17 +184,25 @@ class SqliteStore:
         """See :meth:`EventStore.expire`."""
         if not await self._reader.read(queries.has_late, now):
             return []
-        return await self._write(partial(endings.expire, now=now, limit=limit), durable=True)
+        return await self._write(
+            partial(endings.expire, now=now, limit=limit), durable=True, long=True
+        )
 
     async def prune(self, before: float, limit: int) -> int:
         """See :meth:`EventStore.prune`."""
         if not await self._reader.read(queries.has_old, before):
             return 0
-        return await self._write(partial(endings.prune, before=before, limit=limit), durable=False)
+        return await self._write(
+            partial(endings.prune, before=before, limit=limit), durable=False, long=True
+        )
 
     async def get(self, event_id: str) -> EventRecord | None:
         """See :meth:`EventStore.get`."""
-        return await self._reader.read(queries.get, event_id)
+        record = await self._reader.read(queries.get, event_id)
+        if record is not None and record.outcome is not None and self._writer is not None:
+            # It may be seen before it is durable; and what was seen must never change.
+            await self._writer.settled()
+        return record
 
     async def outcomes(self, event_ids: Collection[str]) -> Mapping[str, Outcome]:
         """See :meth:`EventStore.outcomes`."""
@@ -193,11 +212,12 @@ class SqliteStore:
         """See :meth:`EventStore.changed_elsewhere`."""
         if self._writer is None:
             return False
-        before, self._data_version = self._data_version, await self._writer.data_version()
-        changed = before is not None and before != self._data_version
-        if changed:
-            self._nothing_before = 0.0
-        return changed
+        version = self._writer.data_version()
+        if version is None or version == self._data_version:
+            return False
+        known, self._data_version = self._data_version is not None, version
+        self._nothing_before = 0.0
+        return known
 
     async def counts(self) -> Counts:
         """See :meth:`EventStore.counts`."""
@@ -228,10 +248,12 @@ class SqliteStore:
 
         return await self._reader.read(note)
 
-    async def _write(self, operation: Callable[[Transaction], T], *, durable: bool) -> T:
+    async def _write(
+        self, operation: Callable[[Transaction], T], *, durable: bool, long: bool = False
+    ) -> T:
         if self._writer is None:
             raise StoreUnavailable("the store is closed")
-        return await self._writer.write(operation, durable=durable)
+        return await self._writer.write(operation, durable=durable, long=long)
 
     def _recovered(self, event_ids: Sequence[str]) -> None:
         self._nothing_before = 0.0

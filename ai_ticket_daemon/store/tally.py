@@ -20,9 +20,15 @@ ACCEPTED = "accepted"
 
 
 class Tally:
-    """The totals as one transaction sees and changes them."""
+    """The totals, as transactions of one connection see and change them.
 
-    def __init__(self, connection: apsw.Connection) -> None:
+    Args:
+        connection: where they are kept.
+        version: the file's version they were read at; another daemon's write makes another one.
+    """
+
+    def __init__(self, connection: apsw.Connection, version: int = 0) -> None:
+        self.version = version
         self._connection = connection
         self._values: dict[str, int] = dict(rows(connection, "SELECT name, value FROM tally"))
         self._changes: dict[str, int] = {}

@@ -96,6 +96,7 @@ async def test_an_outcome_is_written_once_and_a_lost_lease_writes_nothing(
     assert not await store.release(lost, due_at=0, attempts=[])
     assert await store.complete(lease, EventState.SUCCEEDED, DONE, 2)
     assert not await store.complete(lease, EventState.FAILED, BROKEN, 3)
+    assert await store.complete(lease, EventState.SUCCEEDED, DONE, 4)
     record = await store.get("a")
     assert record is not None
     assert (record.state, record.outcome, record.attempts) == (

@@ -1,0 +1,94 @@
+"""The checkpointer: an actor that moves SQLite's log into the file before it grows too long.
+
+It has a connection and a thread of its own, so that neither the event loop nor a write waits for
+it. But a log to which is written meanwhile is never moved whole, and only one that was can be begun
+anew; so the writer moves the little that is left itself, between two groups
+(https://sqlite.org/wal.html#ckpt).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import apsw
+import trio
+
+from ai_ticket_daemon.runtime.signal import Signal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LONG_PAGES = 4000
+"""From this length on, about 16 MB, the log is moved into the file."""
+
+AGAIN_SECONDS = 1.0
+"""How long to wait if the log could not be moved, for instance because the disk is full."""
+
+
+class Checkpointer:
+    """Moves the log of the file ``path``.
+
+    Args:
+        path: the database file.
+        nearly_done: changes when all but the newest pages were moved.
+        vfs: SQLite's name of the file system to use; None for the usual one.
+    """
+
+    def __init__(self, path: Path, *, nearly_done: Signal, vfs: str | None = None) -> None:
+        self._path = path
+        self._nearly_done = nearly_done
+        self._vfs = vfs
+        self._pages = 0
+        self._due_pages = LONG_PAGES
+        self._due = Signal()
+        self.has_rest = False
+        """Whether the writer is to move what is left, by :meth:`move_rest`."""
+
+    def grew(self, pages: int) -> None:
+        """Note how long the log is after a commit; a shorter one was begun anew."""
+        if pages < self._pages:
+            self._due_pages = LONG_PAGES
+        self._pages = pages
+        if pages >= self._due_pages:
+            self._due_pages = pages + LONG_PAGES
+            self._due.notify()
+
+    async def run(self) -> None:
+        """Move the log whenever it has become long; runs until cancelled."""
+        seen = self._due.version
+        while True:
+            await self._due.wait(seen)
+            seen = self._due.version
+            if await trio.to_thread.run_sync(_move_all, self._path, self._vfs):
+                self.has_rest = True
+                self._nearly_done.notify()
+            else:
+                await trio.sleep(AGAIN_SECONDS)
+                self._due.notify()
+
+    async def move_rest(self, connection: apsw.Connection) -> None:
+        """Move what was written since; nothing may be written meanwhile."""
+        self.has_rest = False
+        await trio.to_thread.run_sync(_move, connection)
+
+
+def _move_all(path: Path, vfs: str | None) -> bool:
+    try:
+        connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
+        try:
+            # A connection that has read nothing does not know yet that there is a log.
+            connection.pragma("schema_version")
+            return _move(connection)
+        finally:
+            connection.close()
+    except apsw.Error:
+        return False
+
+
+def _move(connection: apsw.Connection) -> bool:
+    """Move what can be moved without keeping readers waiting; False if the disk refused."""
+    try:
+        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+    except apsw.Error:
+        return False
+    return True
