@@ -9,7 +9,7 @@ source "$root/ops/lib/common.sh"
 help() {
   cat <<'TEXT'
 Usage: ops/bootstrap.sh [--skip-health] [--runtime-only] [--with-model] [--with-containers]
-                        [--venv DIR]
+                        [--with-monitoring] [--venv DIR]
 
 Prepares this checkout; running it again is safe, and quick when nothing has changed:
   1. makes a virtual environment (.venv) with Python 3.11 or newer
@@ -21,6 +21,8 @@ Prepares this checkout; running it again is safe, and quick when nothing has cha
   --runtime-only  without the development tools (formatter, linter, test runner)
   --with-model    also a small language model and llama.cpp to serve it (about 130 MB)
   --with-containers  also Debian's tools for the tests that boot a systemd of their own (root only)
+  --with-monitoring  also Debian's Prometheus and Alertmanager, unpacked into .cache/monitoring for
+                  the tests, not installed: no service is started, no user made
   --venv DIR      put the virtual environment there
 
 PYTHON=/path/to/python chooses the Python. On Debian, as root, missing parts of the system are
@@ -28,13 +30,14 @@ installed with apt-get. Logs of each step: .cache/bootstrap/
 TEXT
 }
 
-check_health=yes requirements=dev with_model=no with_containers=no venv=$root/.venv
+check_health=yes requirements=dev with_model=no with_containers=no with_monitoring=no venv=$root/.venv
 while (($#)); do
   case $1 in
     --skip-health) check_health=no ;;
     --runtime-only) requirements=runtime ;;
     --with-model) with_model=yes ;;
     --with-containers) with_containers=yes ;;
+    --with-monitoring) with_monitoring=yes ;;
     --venv)
       [[ -n ${2:-} ]] || misused "--venv needs a directory"
       venv=$(realpath -m -- "$2")
@@ -233,6 +236,24 @@ need_containers() {
   if ((${#missing[@]})) && root_on_debian; then apt_install "${missing[@]}"; fi
 }
 
+# need_monitoring: Debian's programs without Debian's services. Elsewhere, and without package
+# lists, the tests that want them say what is missing.
+need_monitoring() {
+  local folder=$root/.cache/monitoring log=$logs/monitoring.log
+  [[ ! -d $folder && -e /etc/debian_version ]] && command -v apt-get >/dev/null || return 0
+  need_space 250 "$root"
+  # apt-get checks what it downloads, as it does when it installs.
+  # shellcheck disable=SC2016
+  step "Debian's Prometheus and Alertmanager, unpacked" "$log" sh -c \
+    'set -e
+     if [ "$(id -u)" = 0 ]; then apt-get -o DPkg::Lock::Timeout=120 update; fi
+     rm -rf "$1.new" && mkdir "$1.new" && cd "$1.new"
+     apt-get download prometheus prometheus-alertmanager
+     for package in *.deb; do dpkg-deb -x "$package" . && rm "$package"; done
+     mv "$1.new" "$1"' sh "$folder" ||
+    explain "Prometheus and Alertmanager" "$log"
+}
+
 install_parts() {
   local part
   for part in "$@"; do
@@ -277,6 +298,7 @@ provision() {
   fi
   [[ $with_model == no ]] || need_openmp
   [[ $with_containers == no ]] || need_containers
+  [[ $with_monitoring == no ]] || need_monitoring
   install_parts "${missing[@]}"
 }
 

@@ -20,7 +20,7 @@ What else is given goes to pytest, such as tests/unit or -k failover.
 TEXT
 }
 
-tests="not benchmark" parts=(--with-model --with-containers)
+tests="not benchmark" parts=(--with-model --with-containers --with-monitoring)
 arguments=()
 for argument in "$@"; do
   case $argument in

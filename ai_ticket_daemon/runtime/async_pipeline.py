@@ -238,6 +238,7 @@ class AsyncInferencePipeline:
         if len({event.event_id for event in events}) != len(events):
             raise ValueError("each event of a batch needs an id of its own")
         waiting: dict[str, Submission] = {}
+        began_at = trio.current_time()
 
         def report(event_id: str, outcome: Outcome) -> None:
             send.send_nowait((event_id, outcome))
@@ -269,9 +270,11 @@ class AsyncInferencePipeline:
                     waiting[event.event_id] = self._submission(
                         self._queued(event, receipt), watch, replayed=False
                     )
-            for _ in events:
+            for left in reversed(range(len(events))):
                 event_id, outcome = await receive.receive()
                 waiting.pop(event_id, None)
+                if left == 0:
+                    self._observer.batch_ended(len(events), trio.current_time() - began_at)
                 yield event_id, outcome
         finally:
             for event_id, watch in watches.items():

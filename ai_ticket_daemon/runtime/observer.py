@@ -36,6 +36,9 @@ class PipelineObserver:
     def ended(self, event: Event, state: EventState, outcome: Outcome) -> None:
         """The event has its outcome."""
 
+    def batch_ended(self, size: int, duration_seconds: float) -> None:
+        """All ``size`` events that were submitted together, and waited for, have their outcomes."""
+
     def worker_crashed(self, event: Event, error: Exception) -> None:
         """A fault of this program ended the event."""
 

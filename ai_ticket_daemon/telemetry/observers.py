@@ -145,6 +145,11 @@ class PipelineTelemetry(PipelineObserver):
         if self._capture is not None:
             self._capture.ended(event, state, outcome)
 
+    def batch_ended(self, size: int, duration_seconds: float) -> None:
+        """Time a batch."""
+        self._metrics.pipeline_batch_duration.observe(duration_seconds)
+        self._log.debug("batch_ended", size=size, duration_seconds=round(duration_seconds, 4))
+
     def worker_crashed(self, event: Event, error: Exception) -> None:
         """Log a fault of this program with its traceback."""
         self._log.error("worker_crashed", **_named(event), exc_info=error)
