@@ -34,7 +34,7 @@ EXIT_CONFIG = 78
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon and return its exit code (sysexits.h: 0, 69, 70 or 78)."""
-    options = _parser().parse_args(arguments)
+    options = command_line().parse_args(arguments)
     if options.reload is not None:
         from ai_ticket_daemon import verdict  # noqa: PLC0415
 
@@ -151,7 +151,8 @@ def _load(options: argparse.Namespace) -> Config:
     return load_config(path, os.environ, overrides)
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """Return what reads the command line, and knows every option."""
     parser = argparse.ArgumentParser(
         prog="ai-ticket-daemon",
         description="Takes events over HTTP and answers each with a completion from KoboldCPP.",

@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 FIRST_LISTEN_FD = 3
 MAX_STATUS_CHARACTERS = 500
-_SEND_TIMEOUT_SECONDS = 1.0
+PATIENCE_SECONDS = 0.2
+"""How long a systemd that does not read may hold up the event loop, for what has to arrive."""
 
 
 @dataclass(frozen=True, slots=True)
 class Notifier:
     """Sends messages to systemd.
 
-    A message that systemd does not take is dropped: nothing depends on it, and a watchdog that
-    stays hungry is what its time limit is for.
+    What systemd does not take is dropped: at once, or after a moment where it waits for it.
 
     Args:
         address: where systemd listens, as in ``$NOTIFY_SOCKET``; empty if nobody does.
@@ -36,21 +36,22 @@ class Notifier:
 
     def ready(self) -> None:
         """Startup is complete, or the reload that was announced is."""
-        self._send("READY=1")
+        self._send("READY=1", patience_seconds=PATIENCE_SECONDS)
 
     def reloading(self) -> None:
         """A reload begins; :meth:`ready` follows, whether it is applied or refused."""
         # systemd wants to know when, to tell this message from one it has not caused.
         monotonic_usec = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        self._send("RELOADING=1", f"MONOTONIC_USEC={monotonic_usec}")
+        announcement = ("RELOADING=1", f"MONOTONIC_USEC={monotonic_usec}")
+        self._send(*announcement, patience_seconds=PATIENCE_SECONDS)
 
     def stopping(self) -> None:
         """The stop has begun."""
-        self._send("STOPPING=1")
+        self._send("STOPPING=1", patience_seconds=PATIENCE_SECONDS)
 
-    def status(self, text: str) -> None:
-        """Show ``text``, made one line, in ``systemctl status``."""
-        self._send(f"STATUS={' '.join(text.split())[:MAX_STATUS_CHARACTERS]}")
+    def status(self, text: str) -> bool:
+        """Show ``text``, made one line, in ``systemctl status``; return whether it was taken."""
+        return self._send(f"STATUS={' '.join(text.split())[:MAX_STATUS_CHARACTERS]}")
 
     def watchdog(self) -> None:
         """Feed the watchdog."""
@@ -60,17 +61,18 @@ class Notifier:
         """Ask for that much time from now on for the start or stop under way."""
         self._send(f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
 
-    def _send(self, *assignments: str) -> None:
+    def _send(self, *assignments: str, patience_seconds: float = 0.0) -> bool:
         if not self.address:
-            return
+            return False
         path = "\0" + self.address[1:] if self.address.startswith("@") else self.address
         message = "\n".join(assignments).encode("utf-8", "backslashreplace")
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-                sender.settimeout(_SEND_TIMEOUT_SECONDS)
+                sender.settimeout(patience_seconds)
                 sender.sendto(message, path)
         except OSError:
-            return
+            return False
+        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,6 @@ async def run(
         if draining():
             systemd.notifier.extend_timeout(STOP_EXTENSION_SECONDS)
         line = status()
-        if line != shown:
-            systemd.notifier.status(line)
+        if line != shown and systemd.notifier.status(line):
             shown = line
         await trio.sleep(interval)

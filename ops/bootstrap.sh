@@ -20,7 +20,8 @@ Prepares this checkout; running it again is safe, and quick when nothing has cha
   --skip-health   leave out step 4
   --runtime-only  without the development tools (formatter, linter, test runner)
   --with-model    also a small language model and llama.cpp to serve it (about 130 MB)
-  --with-containers  also Debian's tools for the tests that boot a systemd of their own (root only)
+  --with-containers  also Debian's tools for the tests that boot a systemd of their own or build a
+                  Debian package (root only)
   --with-monitoring  also Debian's Prometheus and Alertmanager, unpacked into .cache/monitoring for
                   the tests, not installed: no service is started, no user made
   --venv DIR      put the virtual environment there
@@ -233,6 +234,8 @@ need_containers() {
   command -v systemd-analyze >/dev/null || missing+=(systemd)
   command -v systemd-nspawn >/dev/null || missing+=(systemd-container)
   command -v mmdebstrap >/dev/null || missing+=(mmdebstrap)
+  command -v dh >/dev/null || missing+=(debhelper)
+  command -v lintian >/dev/null || missing+=(lintian)
   if ((${#missing[@]})) && root_on_debian; then apt_install "${missing[@]}"; fi
 }
 

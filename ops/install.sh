@@ -13,7 +13,7 @@ Usage: ops/install.sh [--wheelhouse DIR] [--no-start]
        ops/install.sh --uninstall
 
 As root, on a host run by systemd; running it again upgrades in place:
-  1. the program into /opt/ai-ticket (a new virtual environment beside the old one)
+  1. the program into /opt/ai-ticket (a new virtual environment beside the old one), its man pages
   2. the user ai-ticket, /etc/ai-ticket, /var/lib/ai-ticket, the units
   3. /etc/ai-ticket/ai-ticket.conf, unless there is one: yours is never touched
   4. checks that file with the new program; if it is refused, the old program goes on running
@@ -127,6 +127,8 @@ install_files() {
   [[ -e $conf ]] || install -D -m 0640 -g ai-ticket "$root/ai-ticket.conf" "$conf"
   install -D -m 0644 "$root/ai-ticket.conf" "$prefix/ai-ticket.conf.default"
   quietly "the directories" systemd-tmpfiles --create /usr/lib/tmpfiles.d/ai-ticket.conf
+  install -D -m 0644 -t /usr/local/share/man/man8 "$root/docs/man/ai-ticket-daemon.8"
+  install -D -m 0644 -t /usr/local/share/man/man5 "$root/docs/man/ai-ticket.conf.5"
   install -m 0644 "$root"/systemd/ai-ticket{,@}.service "$root/systemd/ai-ticket.socket" "$units/"
   if [[ -e $root/systemd/ai-ticket.catalog ]]; then
     install -D -m 0644 "$root/systemd/ai-ticket.catalog" /usr/lib/systemd/catalog/ai-ticket.catalog
@@ -203,6 +205,7 @@ uninstall() {
     rm -f /usr/lib/systemd/catalog/ai-ticket.catalog
     quietly "the journal's catalog" journalctl --update-catalog
   fi
+  rm -f /usr/local/share/man/man8/ai-ticket-daemon.8 /usr/local/share/man/man5/ai-ticket.conf.5
   rm -rf -- "$prefix"
   systemctl daemon-reload
   systemctl reset-failed 'ai-ticket*' 2>/dev/null || true

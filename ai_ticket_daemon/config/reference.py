@@ -108,11 +108,12 @@ def _section(heading: str, name: str, section: type[Any]) -> Iterator[str]:
         if (name, key) in UNAVAILABLE:
             meaning += " *Not available in this version.*"
         reload = "live" if setting.live else "restart"
-        cells = (f"`{key}`", setting.rule.kind, _default(field), reload, meaning)
+        cells = (f"`{key}`", setting.rule.kind, default_of(field), reload, meaning)
         yield f"| {' | '.join(cells)} |"
 
 
-def _default(field: Field[Any]) -> str:
+def default_of(field: Field[Any]) -> str:
+    """Return the default of a key as the documents show it."""
     if is_required(field):
         return "required"
     if field.default is MISSING or field.default is None:

@@ -1,7 +1,8 @@
 """A Debian in a container with a systemd of its own: what the tests of the service run in.
 
-The base is made once by mmdebstrap (some 20 seconds) and kept in ``.cache/system-tests``; each
-container boots from a copy of it, has no network but its own loopback, and leaves nothing behind.
+The base is made once by mmdebstrap (some 20 seconds) and kept in ``.cache/system-tests``. A
+container writes into memory above it, has no network but its own loopback, and leaves nothing
+behind.
 """
 
 from __future__ import annotations
@@ -178,11 +179,11 @@ def base_system() -> Path:
 
 @contextmanager
 def container(folder: Path, name: str) -> Iterator[Container]:
-    """Run a container for the length of a block; its files are in ``folder`` meanwhile."""
-    group, system = f"ai-ticket-test-{os.getpid()}-{name}", folder / "system"
-    subprocess.run(["cp", "-a", "--reflink=auto", base_system(), system], check=True)
+    """Run a container for the length of a block; what its console says is in ``folder``."""
+    group = f"ai-ticket-test-{os.getpid()}-{name}"
     nspawn = [
-        "--quiet", f"--directory={system}", f"--machine={group}", "--hostname=box",
+        "--quiet", f"--directory={base_system()}", "--volatile=overlay",
+        f"--machine={group}", "--hostname=box",
         "--register=no", "--keep-unit", "--kill-signal=SIGRTMIN+3", "--console=read-only",
         "--link-journal=no", "--resolv-conf=off", "--timezone=off", "--private-network",
         "/sbin/container-init",
@@ -202,7 +203,6 @@ def container(folder: Path, name: str) -> Iterator[Container]:
             os.kill(leader, signal.SIGKILL)
         process.wait(timeout=BOOT_SECONDS)
         _remove_groups(group)
-        shutil.rmtree(system, ignore_errors=True)
 
 
 def _booted(process: subprocess.Popen[bytes], console: Path) -> Container:

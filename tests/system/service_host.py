@@ -24,7 +24,8 @@ CHECKOUT = "/root/checkout"
 WHEELHOUSE = "/root/wheelhouse"
 WAIT_SECONDS = 20.0
 IN_A_CHECKOUT = (
-    "ai_ticket_daemon", "ops", "systemd", "ai-ticket.conf", "pyproject.toml", "README.md", "LICENSE"
+    "ai_ticket_daemon", "docs", "ops", "systemd", "ai-ticket.conf", "pyproject.toml", "README.md",
+    "LICENSE",
 )  # fmt: skip
 
 SETTINGS = """\
@@ -74,6 +75,8 @@ class ServiceHost:
     """The host: its systemd, its journal, its clients."""
 
     box: Container
+    python: tuple[str, ...] = (PYTHON,)
+    """What the clients run on."""
 
     # ------------------------------------------------------------------------------ systemd
 
@@ -122,7 +125,7 @@ class ServiceHost:
         return self._ask(f"{URL}/event", json.dumps(body), headers)
 
     def _ask(self, url: str, body: str, headers: dict[str, str]) -> Answer:
-        done = self.box.run(PYTHON, "-c", ASK, url, body, json.dumps(headers), check=False)
+        done = self.box.run(*self.python, "-c", ASK, url, body, json.dumps(headers), check=False)
         if done.returncode != 0:
             return Answer(0, done.stderr)
         return Answer(**json.loads(done.stdout))

@@ -45,6 +45,7 @@ RUN_ELSEWHERE = {
     "sudo ": ("changes the host", "tests/system/test_systemd_service.py"),
     "systemctl ": ("needs the service installed", "tests/system/test_systemd_service.py"),
     "journalctl ": ("needs the service installed", "tests/system/test_systemd_service.py"),
+    "ops/build-deb.sh ": ("builds a package", "tests/system/test_debian_package.py"),
     "ops/install.sh ": ("installs packages", "tests/system/test_systemd_service.py"),
 }
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -17,7 +18,7 @@ import pytest
 import trio
 
 from ai_ticket_daemon.systemd import FIRST_LISTEN_FD
-from ai_ticket_daemon.verdict import FILE_NAME
+from ai_ticket_daemon.verdict import FILE_NAME, reload_and_wait
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -69,9 +70,9 @@ class Service:
 
 
 @asynccontextmanager
-async def service(folder: Path) -> AsyncIterator[Service]:
+async def service(folder: Path, settings: str = CONF) -> AsyncIterator[Service]:
     conf, runtime, address = folder / "a.conf", folder / "run", folder / "notify"
-    conf.write_text(CONF)
+    conf.write_text(settings)
     runtime.mkdir()
     manager = trio.socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     await manager.bind(str(address))
@@ -139,6 +140,140 @@ async def test_a_reload_is_announced_ended_and_answered(tmp_path: Path) -> None:
         await s.told("RELOADING=1")
         await s.told("READY=1")
         assert "LAST RELOAD REFUSED" not in await s.told("STATUS=unhealthy")
+
+
+class Gate:
+    """An OpenAI-compatible server that begins each answer at once and ends it when told to."""
+
+    def __init__(self) -> None:
+        self.opened = trio.Event()
+        self.streams_begun = 0
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        async with stream:
+            request = b""
+            while (head_end := request.find(b"\r\n\r\n")) < 0:
+                request += await stream.receive_some()
+            head = request[:head_end].decode().lower()
+            length = int(head.partition("content-length: ")[2].partition("\r\n")[0] or 0)
+            while len(request) < head_end + 4 + length:
+                request += await stream.receive_some()
+            if head.startswith("get"):
+                await self._send(stream, "application/json", json.dumps({"data": [{"id": "m"}]}))
+            elif json.loads(request[head_end + 4 :]).get("stream"):
+                await self._send(stream, "text/event-stream", delta("begun "))
+                self.streams_begun += 1
+                await self.opened.wait()
+                end = delta("and ended", finish="stop") + "data: [DONE]\n\n"
+                await stream.send_all(end.encode())
+            else:
+                message = {"message": {"content": "done"}, "finish_reason": "stop"}
+                usage = {"prompt_tokens": 1, "completion_tokens": 1}
+                body = json.dumps({"choices": [message], "usage": usage})
+                await self._send(stream, "application/json", body)
+
+    async def _send(self, stream: trio.SocketStream, media_type: str, body: str) -> None:
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: {media_type}\r\nConnection: close\r\n\r\n"
+        await stream.send_all((head + body).encode())
+
+
+def delta(text: str, finish: str | None = None) -> str:
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": finish}
+    return f"data: {json.dumps({'choices': [choice]})}\n\n"
+
+
+STREAMS, QUEUED, RELOADS = 50, 500, 100
+
+
+def settings_for(number: int, url: str) -> str:
+    """Return the conf file of one reload: every second one has a mistake, and all others differ."""
+    slots = STREAMS if number % 2 == 0 else 0
+    server = f'[[backends.server]]\nkind = "openai"\nurl = "{url}"\n'
+    standby = (
+        '[[backends.server]]\nname = "standby"\nrole = "standby"\nurl = "http://127.0.0.1:1"\n'
+    )
+    return (
+        "rate_limit.requests = 0\n"
+        'metrics.bind = "127.0.0.1:0"\n'
+        'telemetry.traces = "none"\n'
+        f"pipeline.backoff_seconds = {0.2 + number / 1000}\n"
+        f"pipeline.max_concurrency = {slots}\n"
+        f'{server}name = "primary"\nmax_in_flight = {STREAMS}\n{standby if number % 4 else ""}'
+    )
+
+
+async def test_a_hundred_reloads_drop_nothing_that_runs_or_waits(tmp_path: Path) -> None:
+    """50 streams are under way and 500 events wait, while every second file is a bad one."""
+    gate = Gate()
+    completions: list[str] = []
+    async with trio.open_nursery() as servers:
+        [listener] = await servers.start(
+            partial(trio.serve_tcp, gate.serve, 0, host="127.0.0.1", handler_nursery=servers)
+        )
+        host, port = listener.socket.getsockname()
+        url = f"http://{host}:{port}"
+        limits = httpx.Limits(max_connections=None)
+        async with (
+            service(tmp_path, settings_for(0, url)) as s,
+            httpx.AsyncClient(trust_env=False, limits=limits, timeout=120) as client,
+            trio.open_nursery() as clients,
+        ):
+            await s.told("READY=1")
+            address = f"http://127.0.0.1:{s.port}"
+
+            async def stream() -> None:
+                body = {"content": "a", "stream": True}
+                text = ""
+                async with client.stream("POST", f"{address}/event", json=body) as answer:
+                    assert answer.status_code == 200
+                    async for line in answer.aiter_lines():
+                        if line.startswith("data: "):
+                            text += json.loads(line.removeprefix("data: ")).get("delta", "")
+                completions.append(text)
+
+            async def post() -> None:
+                answer = await client.post(f"{address}/event", json={"content": "a"})
+                assert answer.status_code == 200, answer.text
+                completions.append(answer.json()["completion"])
+
+            async def until(count: int, state: str) -> None:
+                with trio.fail_after(GUARD_SECONDS):
+                    while await queue(state) != count:  # noqa: ASYNC110 - in another process
+                        await trio.sleep(0.05)
+
+            async def queue(state: str) -> int:
+                answer = await client.get(f"{address}/health")
+                return int(answer.json()["queue"].get(state, 0))
+
+            async def read_messages() -> None:
+                while True:
+                    await s.told("")
+
+            servers.start_soon(read_messages)
+            for _ in range(STREAMS):
+                clients.start_soon(stream)
+            await until(STREAMS, "running")
+            for _ in range(QUEUED):
+                clients.start_soon(post)
+            await until(QUEUED, "queued")
+
+            refused = 0
+            for number in range(1, RELOADS + 1):
+                draft = tmp_path / "draft"
+                draft.write_text(settings_for(number, url))
+                draft.replace(s.conf)
+                problems = await trio.to_thread.run_sync(
+                    reload_and_wait, s.process.pid, s.runtime / FILE_NAME
+                )
+                assert bool(problems) == bool(number % 2), problems
+                refused += bool(problems)
+            assert refused == RELOADS / 2
+            await until(QUEUED, "queued")
+            assert completions == []
+
+            gate.opened.set()
+        servers.cancel_scope.cancel()
+    assert sorted(completions) == ["begun and ended"] * STREAMS + ["done"] * QUEUED
 
 
 async def test_a_bad_file_at_the_start_is_told_before_the_exit(tmp_path: Path) -> None:

@@ -34,8 +34,9 @@ class Messages(Notifier):
 
     sent: list[str] = field(default_factory=list)
 
-    def _send(self, *assignments: str) -> None:
+    def _send(self, *assignments: str, patience_seconds: float = 0.0) -> bool:
         self.sent.append(assignments[0])
+        return True
 
 
 class House:

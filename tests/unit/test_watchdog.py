@@ -56,8 +56,9 @@ async def house() -> AsyncIterator[House]:
     built = House()
 
     class Recorder(Notifier):
-        def _send(self, *assignments: str) -> None:
+        def _send(self, *assignments: str, patience_seconds: float = 0.0) -> bool:
             built.told.append((trio.current_time(), "\n".join(assignments)))
+            return True
 
     def starved(parts: Sequence[str]) -> None:
         built.hung.append(list(parts))

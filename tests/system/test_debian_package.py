@@ -1,0 +1,95 @@
+"""The Debian package: built by Debian's tools, accepted by lintian, and through its whole life."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+from container import ROOT, container, need_container
+from service_host import CONF, SETTINGS, ServiceHost
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.system
+
+BUILD_SECONDS = 300
+TOOLS = ("dpkg-buildpackage", "dh", "lintian")
+EVENT = {"content": "a ticket", "max_tokens": 4}
+
+
+@pytest.fixture(scope="module")
+def package(wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the package; where CI runs, missing tools are a failure."""
+    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
+    if missing:
+        reason = f"{', '.join(missing)} missing; on Debian: apt-get install debhelper lintian"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    output = tmp_path_factory.mktemp("deb")
+    command = [ROOT / "ops" / "build-deb.sh", "--wheelhouse", wheelhouse, "--output", output]
+    built = subprocess.run(
+        [str(word) for word in command],
+        capture_output=True, text=True, timeout=BUILD_SECONDS, check=False,
+    )  # fmt: skip
+    assert built.returncode == 0, built.stderr
+    [found] = output.glob("*.deb")
+    return found
+
+
+@pytest.fixture(scope="module")
+def host(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceHost]:
+    """A host with the package at hand, and what it depends on."""
+    need_container()
+    with container(tmp_path_factory.mktemp("host"), "deb") as box:
+        shutil.copy(package, box.root / "root" / "package.deb")
+        yield ServiceHost(box, python=("/usr/bin/python3",))
+
+
+def test_lintian_finds_no_error(package: Path) -> None:
+    command = ["lintian", "--fail-on", "error", "--suppress-tags", "unusual-interpreter"]
+    checked = subprocess.run(
+        [*command, str(package)], capture_output=True, text=True, timeout=120, check=False
+    )
+
+    assert checked.returncode == 0, checked.stdout
+    assert [line for line in checked.stdout.splitlines() if line.startswith("E:")] == []
+
+
+def test_its_whole_life(host: ServiceHost) -> None:
+    """Installed, configured, upgraded, removed and purged, each time as its user expects."""
+    host.box.run("dpkg", "--install", "/root/package.deb")
+    assert host.shows("ActiveState") == "active"
+    assert host.shows("ActiveState", "ai-ticket.socket") == "active"
+    assert host.box.shell(f"stat --format '%U %G %a' {CONF}").strip() == "root ai-ticket 640"
+    assert host.box.run("ai-ticket-daemon", "--version").stdout.startswith("ai-ticket-daemon 0.")
+    host.until(lambda: host.get("/live").status == 200, "it serves")
+
+    host.box.write(CONF, SETTINGS)
+    host.systemctl("reload", "ai-ticket.service")
+    pid, socket = host.pid, host.shows("InvocationID", "ai-ticket.socket")
+
+    host.box.run("dpkg", "--install", "--force-confold", "/root/package.deb")
+    assert host.pid not in {0, pid}
+    assert host.shows("InvocationID", "ai-ticket.socket") == socket  # it was never closed
+    assert host.box.shell(f"cat {CONF}") == SETTINGS
+    host.until(lambda: host.get("/live").status == 200, "it serves")
+
+    host.box.run("dpkg", "--remove", "ai-ticket-daemon")
+    assert host.shows("ActiveState") == "inactive"
+    assert host.get("/live").status == 0
+    kept = host.box.shell("ls /var/lib/ai-ticket /etc/ai-ticket")
+    assert "events.db" in kept
+    assert "ai-ticket.conf" in kept
+
+    host.box.run("dpkg", "--purge", "ai-ticket-daemon")
+    left = host.box.shell(
+        "find / -xdev -path /proc -prune -o -path /sys -prune -o -path /root -prune -o "
+        "-path /var/log -prune -o -path /var/cache/ldconfig -prune -o -name '*ai-ticket*' -print"
+    )
+    assert left.strip() == ""
