@@ -282,7 +282,9 @@ class BackendPool:
             self._backends[name].health = health
         if active.pinned is not None and active.pinned not in self._backends:
             active = unpin(active)
-        self._activate(active)
+        # Nothing has changed but this process: nobody is told of a switch.
+        self.active = active
+        self.changed.notify()
 
     def _reconsider(self) -> None:
         self._activate(
