@@ -19,7 +19,7 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from ai_ticket_daemon import __version__, signals, watchdog
-from ai_ticket_daemon.backends import prober
+from ai_ticket_daemon.backends import keeper, prober
 from ai_ticket_daemon.backends.abort import AbortReason
 from ai_ticket_daemon.backends.factory import open_client
 from ai_ticket_daemon.backends.pool import BackendPool
@@ -154,7 +154,7 @@ class Daemon:
             ListenerUnavailable: an address cannot be bound.
             StoreUnavailable: the store cannot be opened.
         """
-        config, live = self._live.current, self._live
+        config = self._live.current
         supervisor = Supervisor(self._actor_crashed)
         for sentence in warnings(config):
             self._log.warning("config_warning", detail=sentence)
@@ -166,15 +166,7 @@ class Daemon:
                         await _start(supervisor, storing, "store", self._store.run)
                         await self._start_sampler(partial(_start, supervisor, telemetry))
                         async with trio.open_nursery() as backends:
-                            await _start(
-                                supervisor,
-                                backends,
-                                "prober",
-                                prober.run,
-                                pool=self._pool,
-                                settings=lambda: live.current.backends,
-                                liveness=self._liveness,
-                            )
+                            await self._start_backends(partial(_start, supervisor, backends))
                             async with trio.open_nursery() as pipeline:
                                 await _start(supervisor, pipeline, "pipeline", self._pipeline.run)
                                 await self._serve(supervisor, task_status)
@@ -185,6 +177,11 @@ class Daemon:
         finally:
             with trio.CancelScope(shield=True):
                 await self._close()
+
+    @property
+    def pool(self) -> BackendPool:
+        """The backends; what an operator may do with them are its methods."""
+        return self._pool
 
     def stop(self) -> None:
         """Drain and stop; a second call stops now."""
@@ -228,6 +225,23 @@ class Daemon:
             health=self._health,
             logs=self._logs,
             settings=lambda: self._live.current.pipeline,
+        )
+
+    async def _start_backends(self, start: Callable[..., Awaitable[Any]]) -> None:
+        """Recall what is known of the backends, and only then look at them."""
+        await keeper.restore(
+            pool=self._pool,
+            store=self._store,
+            rise=self._live.current.backends.rise,
+            log=self._logs.logger(actor="keeper"),
+        )
+        await start("keeper", keeper.run, pool=self._pool, store=self._store)
+        await start(
+            "prober",
+            prober.run,
+            pool=self._pool,
+            settings=lambda: self._live.current.backends,
+            liveness=self._liveness,
         )
 
     async def _serve(
