@@ -8,15 +8,16 @@ import re
 import shutil
 import socket
 import sys
+import tempfile
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
 TOKENS = 8
 
@@ -38,7 +39,11 @@ def ports(line: str) -> tuple[int, int]:
 
 
 def daemon(folder: Path, servers: Iterable[tuple[str, int]]) -> list[str]:
-    """Return the command of the daemon with these servers, the first one as primary."""
+    """Return the command of the daemon with these servers, the first one as primary.
+
+    Each has a store of its own, or it would go on with what the last one left.
+    """
+    folder = Path(tempfile.mkdtemp(dir=folder))
     conf = folder / "ai-ticket.conf"
     sections = [
         f"""
@@ -51,7 +56,8 @@ def daemon(folder: Path, servers: Iterable[tuple[str, int]]) -> list[str]:
         for index, (name, port) in enumerate(servers)
     ]
     conf.write_text(
-        """
+        f"""
+        store.url = "sqlite:///{folder}/events.db"
         http.bind = ["127.0.0.1:0"]
         metrics.bind = "127.0.0.1:0"
         telemetry.traces = "none"

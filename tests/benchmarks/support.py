@@ -91,6 +91,7 @@ def daemon(backend_port: int, folder: Path, *, max_in_flight: int = 1) -> list[s
     conf = folder / "ai-ticket.conf"
     conf.write_text(
         f"""
+        store.url = "sqlite:///{folder}/events.db"
         http.bind = ["127.0.0.1:0"]
         metrics.bind = "127.0.0.1:0"
         telemetry.traces = "none"

@@ -23,6 +23,7 @@ from ai_ticket_daemon.backends.signs import (
     Sign,
 )
 from ai_ticket_daemon.backends.switch import (
+    LONGEST_HOLD_SECONDS,
     MAX_SWITCHES,
     WINDOW_SECONDS,
     ActiveRole,
@@ -144,3 +145,33 @@ def test_whatever_is_seen_the_rules_hold(
         else:
             pool.saw(pool[name], what)
         look(pool, witness, chosen)
+
+
+@settings(deadline=None, max_examples=50)
+@given(steps, rules)
+def test_whatever_was_seen_a_server_that_is_well_again_serves_again(
+    history: list[tuple[float, str, ProbeResult | Sign]], chosen: BackendsConfig
+) -> None:
+    witness = Witness()
+    pool = BackendPool(
+        lambda: chosen, open_client=FakeClient, observer=witness, clock=lambda: witness.now
+    )
+    for seconds, name, what in history:
+        witness.now += seconds
+        if isinstance(what, ProbeResult):
+            pool.probed(pool[name], what)
+        else:
+            pool.saw(pool[name], what)
+    deadline = witness.now + 2 * LONGEST_HOLD_SECONDS
+    uptime = 1000.0
+    while witness.now < deadline:
+        witness.now += 30.0
+        uptime += 30.0
+        for backend in pool:
+            pool.probed(backend, ProbeResult("m", 2048, busy=False, uptime_seconds=uptime))
+        slot = pool.acquire()
+        if slot is not None:
+            pool.attempt_succeeded(slot)
+            slot.release()
+    assert all(backend.health.usable for backend in pool)
+    assert pool.active.role is P or chosen.failback is Failback.MANUAL

@@ -1,0 +1,122 @@
+"""Servers that come back, and servers that a reload takes out, over real sockets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import trio
+
+from ai_ticket_daemon.config.backends import BackendRole, ServerConfig
+from ai_ticket_daemon.testing.daemon import config_for, open_daemon
+from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobold
+
+FAST = replace(
+    KoboldSettings(), tokens_per_second=2000, prompt_seconds=0.002, answer_hold_seconds=0.002
+)
+SLOW = replace(KoboldSettings().scaled(0.1), tokens_per_second=20, prompt_seconds=0.05)
+LONG: dict[str, Any] = {"content": "long", "max_tokens": 20}
+
+
+async def state_of(client: httpx.AsyncClient, name: str) -> str:
+    report = (await client.get("/health")).json()
+    return next((str(b["state"]) for b in report["backends"] if b["name"] == name), "none")
+
+
+async def until_state(client: httpx.AsyncClient, name: str, state: str) -> None:
+    with trio.fail_after(10):
+        while True:
+            if await state_of(client, name) == state:
+                return
+            await trio.sleep(0.01)
+
+
+async def test_five_hundred_waiting_events_start_when_the_server_returns_one_at_a_time() -> None:
+    limits = httpx.Limits(max_connections=600, max_keepalive_connections=0)
+    async with open_simulated_kobold(FAST) as simulated:
+        config = config_for(ServerConfig(name="primary", url=simulated.url))
+        async with (
+            open_daemon(config) as daemon,
+            httpx.AsyncClient(base_url=daemon.url, timeout=120, limits=limits) as client,
+            trio.open_nursery() as nursery,
+        ):
+            simulated.faults.stall(after_tokens=0)
+            answers: list[int] = []
+
+            async def post(number: int) -> None:
+                body = {"content": f"ticket {number}", "max_tokens": 2}
+                answers.append((await client.post("/event", json=body)).status_code)
+
+            for number in range(500):
+                nursery.start_soon(post, number)
+            with trio.fail_after(30):
+                while True:
+                    if (await client.get("/health")).json()["queue"].get("queued") == 499:
+                        break
+                    await trio.sleep(0.05)
+            simulated.faults.die()
+            await until_state(client, "primary", "down")
+            asked = len(simulated.log)
+            simulated.faults.clear()
+            returned_at = trio.current_time()
+            await simulated.wait_for(lambda s: len(s.log) > asked)
+            # Probes come every 0.2 s; the rest is for a slow machine.
+            assert trio.current_time() - returned_at < 0.2 + 1.0
+            with trio.fail_after(60):
+                await simulated.wait_for(lambda s: s.observations.completed_total == 500)
+        assert answers == [200] * 500
+        assert simulated.observations.busy_answers_total == 0
+        assert simulated.observations.max_in_flight <= 2, "one, and one that the lock holds up"
+
+
+async def test_a_reload_leaves_what_runs_alone_and_probes_no_server_it_took_out() -> None:
+    async with open_simulated_kobold(SLOW) as old, open_simulated_kobold(SLOW) as new:
+        first = ServerConfig(name="first", url=old.url)
+        config = config_for(first)
+        async with (
+            open_daemon(config) as daemon,
+            httpx.AsyncClient(base_url=daemon.url, timeout=30) as client,
+            trio.open_nursery() as nursery,
+        ):
+            answers: dict[str, str] = {}
+            all_answered = trio.Event()
+
+            async def post(content: str) -> None:
+                answer = await client.post("/event", json=LONG | {"content": content})
+                answers[content] = answer.json()["backend"]
+                if len(answers) == 2:
+                    all_answered.set()
+
+            nursery.start_soon(post, "runs")
+            await old.wait_for(lambda s: s.running)
+            daemon.daemon.pool.apply([ServerConfig(name="second", url=new.url)])
+            await until_state(client, "second", "ready")
+            nursery.start_soon(post, "comes later")
+            await new.wait_for(lambda s: s.running)
+            # What may still connect to the old server is the look at the generation it runs.
+            connections = old.observations.connections_total
+            await trio.sleep(1)
+            assert old.observations.connections_total == connections
+            with trio.fail_after(10):
+                await all_answered.wait()
+        assert answers == {"runs": "first", "comes later": "second"}
+
+
+async def test_a_reload_does_not_forget_that_a_server_is_down() -> None:
+    async with open_simulated_kobold(SLOW) as primary, open_simulated_kobold(SLOW) as standby:
+        servers = [
+            ServerConfig(name="primary", url=primary.url),
+            ServerConfig(name="standby", url=standby.url, role=BackendRole.STANDBY),
+        ]
+        async with (
+            open_daemon(config_for(*servers)) as daemon,
+            httpx.AsyncClient(base_url=daemon.url, timeout=30) as client,
+        ):
+            primary.faults.die()
+            await until_state(client, "primary", "down")
+            daemon.daemon.pool.apply([replace(s, total_timeout_seconds=500) for s in servers])
+            assert await state_of(client, "primary") == "down"
+            answer = (await client.post("/event", json=LONG)).json()
+            assert answer["backend"] == "standby"
+            assert answer["attempts"] == 1, "the primary was not even tried"
