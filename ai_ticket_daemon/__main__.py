@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 DEFAULT_CONFIG = Path("/etc/ai-ticket/ai-ticket.conf")
 
 EXIT_OK = 0
+EXIT_DIFFERS = 1
 EXIT_UNAVAILABLE = 69
 EXIT_INTERNAL = 70
 EXIT_CONFIG = 78
@@ -51,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"warning: {sentence}")
         print("The configuration is valid.")
         return EXIT_OK
-    # Imported only now: --version, --help and --check-config need none of it.
+    if options.audit:
+        return _audit(config)
+    # Imported only now: --version, --help, --check-config and --audit need none of it.
     from ai_ticket_daemon.telemetry.logs import Logs  # noqa: PLC0415
 
     # When the watchdog ends a daemon that hangs (SIGABRT), this tells where it hung.
@@ -65,6 +68,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(config, load, logs, systemd, demo=options.demo)
     finally:
         logs.close()
+
+
+def _audit(config: Config) -> int:
+    """Recount the store and say what was found."""
+    from ai_ticket_daemon.errors import StoreUnavailable  # noqa: PLC0415
+    from ai_ticket_daemon.store.audit import audit_file  # noqa: PLC0415
+
+    if config.store.path is None:
+        print("ai-ticket-daemon: the store is in memory (store.url)", file=sys.stderr)
+        return EXIT_UNAVAILABLE
+    try:
+        found = audit_file(config.store.path)
+    except StoreUnavailable as error:
+        print(f"ai-ticket-daemon: the store cannot be read: {error.message}", file=sys.stderr)
+        return EXIT_UNAVAILABLE
+    print(found)
+    return EXIT_DIFFERS if found.problems else EXIT_OK
 
 
 def _refuse(error: ConfigError, systemd: Systemd) -> None:
@@ -171,6 +191,12 @@ def command_line() -> argparse.ArgumentParser:
         "--check-config",
         action="store_true",
         help="check the configuration as a start would, list every mistake, and exit",
+    )
+    parser.add_argument(
+        "--audit",
+        action="store_true",
+        help="count the events in the store anew, daemons running or not, and exit: 0 if every "
+        "accepted event is accounted for, 1 if not, 69 if the store cannot be read",
     )
     parser.add_argument(
         "--reload",

@@ -75,7 +75,7 @@ def open_for_writing(connection: apsw.Connection) -> None:
         StoreUnavailable: the file belongs to a newer version or to another program.
         apsw.Error: SQLite cannot use it.
     """
-    _refuse_foreign(connection)
+    refuse_foreign(connection)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA wal_autocheckpoint = 0")
     connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
@@ -113,7 +113,12 @@ def version(connection: apsw.Connection) -> int:
     return int(connection.pragma("user_version"))
 
 
-def _refuse_foreign(connection: apsw.Connection) -> None:
+def refuse_foreign(connection: apsw.Connection) -> None:
+    """Refuse a file that this version must not touch.
+
+    Raises:
+        StoreUnavailable: the file belongs to a newer version or to another program.
+    """
     found = version(connection)
     if found > len(MIGRATIONS):
         raise StoreUnavailable(

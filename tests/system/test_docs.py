@@ -42,6 +42,7 @@ RUN_ELSEWHERE = {
     "./ops/test.sh": ("runs this test", ".ci/run"),
     "./ops/bootstrap.sh": ("makes the environment of this test", ".ci/run"),
     "ai-ticket-daemon --demo": ("runs until Ctrl-C", "tests/system/test_docs.py"),
+    "ai-ticket-daemon --audit": ("needs a store on disk", "tests/unit/store/test_audit.py"),
     "sudo ": ("changes the host", "tests/system/test_systemd_service.py"),
     "systemctl ": ("needs the service installed", "tests/system/test_systemd_service.py"),
     "journalctl ": ("needs the service installed", "tests/system/test_systemd_service.py"),
