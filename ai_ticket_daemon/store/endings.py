@@ -9,13 +9,13 @@ from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.outcome import Failed
 from ai_ticket_daemon.events.state import FINAL_STATES, EventState
 from ai_ticket_daemon.store.codec import decode_attempts, encode
-from ai_ticket_daemon.store.connection import rows, value
+from ai_ticket_daemon.store.connection import row, rows, value
 from ai_ticket_daemon.store.leases import fresh
 from ai_ticket_daemon.store.port import EventRecord
 from ai_ticket_daemon.store.queries import get
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Attempt, Outcome
@@ -89,14 +89,25 @@ def prune(transaction: Transaction, *, before: float, limit: int) -> int:
         before,
         limit,
     )
+    return _forget(transaction, [(seq, state) for seq, state in old])
+
+
+def forget(transaction: Transaction, *, event_ids: Sequence[str]) -> int:
+    """See :meth:`EventStore.forget`."""
+    query = "SELECT seq, state FROM event WHERE event_id = ? AND ended_at IS NOT NULL"
+    found = (row(transaction.connection, query, event_id) for event_id in event_ids)
+    return _forget(transaction, [(seq, state) for seq, state in filter(None, found)])
+
+
+def _forget(transaction: Transaction, ended: Sequence[tuple[int, str]]) -> int:
     for table in ("event", "content", "result"):
-        connection.executemany(
+        transaction.connection.executemany(
             f"DELETE FROM {table} WHERE seq = ?",  # noqa: S608
-            [(seq,) for seq, _ in old],
+            [(seq,) for seq, _ in ended],
         )
-    for _, state in old:
+    for _, state in ended:
         transaction.tally.add(f"pruned:{state}", 1)
-    return len(old)
+    return len(ended)
 
 
 def expired_in_queue(event: Event, attempts: tuple[Attempt, ...]) -> Failed:

@@ -42,6 +42,7 @@ def submit(
     rows, contents = [], []
     for offset, index in enumerate(fresh):
         event = events[index]
+        position = tally.accept(event.priority)
         rows.append(
             (
                 seq + offset,
@@ -53,14 +54,15 @@ def submit(
                 event.owner,
                 event.idempotency_key,
                 digests[index],
+                position - 1,
             )
         )
         contents.append((seq + offset, encode(event)))
-        receipts[index] = Receipt(event.event_id, tally.accept(event.priority))
+        receipts[index] = Receipt(event.event_id, position)
     transaction.connection.executemany(
         "INSERT INTO event (seq, event_id, state, priority, submitted_at, deadline_at, due_at, "
-        "home, token, owner, idempotency_key, digest) "
-        "VALUES (?, ?, 'queued', ?, ?, ?, 0, ?, 0, ?, ?, ?)",
+        "home, token, owner, idempotency_key, digest, ahead) "
+        "VALUES (?, ?, 'queued', ?, ?, ?, 0, ?, 0, ?, ?, ?, ?)",
         rows,
     )
     transaction.connection.executemany("INSERT INTO content VALUES (?, ?)", contents)

@@ -10,18 +10,22 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.events.event import payload_digest
+from ai_ticket_daemon.events.outcome import Failed
 from ai_ticket_daemon.events.state import FINAL_STATES, EventState, transition
 from ai_ticket_daemon.store.endings import expired_in_queue, put_back_event
 from ai_ticket_daemon.store.intake import check_room, replay
 from ai_ticket_daemon.store.leases import fresh
-from ai_ticket_daemon.store.port import Counts, EventRecord, Lease, Receipt
+from ai_ticket_daemon.store.port import Counts, EventPage, EventRecord, EventSummary, Lease, Receipt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
+    from pathlib import Path
 
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Attempt, Outcome
+    from ai_ticket_daemon.store.port import EventFilter
 
 
 _SLACK = 1024
@@ -36,10 +40,12 @@ class _Row:
     state: EventState = EventState.QUEUED
     due_at: float = 0.0
     token: int = 0
-    backend: str = ""
     attempts: tuple[Attempt, ...] = ()
     outcome: Outcome | None = None
     ended_at: float = 0.0
+    ahead: int = 0
+    backend: str | None = None
+    claimed_at: float | None = None
 
 
 class MemoryStore:
@@ -108,7 +114,8 @@ class MemoryStore:
             if row.event.deadline_at <= now:
                 continue  # left to expire(), which finds it among the deadlines
             self._move(row, EventState.RUNNING)
-            row.token, row.backend = next(self._tokens), backend
+            row.token = next(self._tokens)
+            row.backend, row.claimed_at = backend, now
             return Lease(row.event, row.token, row.attempts)
         return None
 
@@ -207,6 +214,31 @@ class MemoryStore:
             pruned += 1
         return pruned
 
+    async def forget(self, event_ids: Sequence[str]) -> int:
+        """See :meth:`EventStore.forget`."""
+        ended = [i for i in event_ids if i in self._rows and self._rows[i].outcome is not None]
+        for event_id in ended:
+            self._ended.remove(event_id)
+            self._forget(event_id)
+        return len(ended)
+
+    async def page(self, wanted: EventFilter, *, below: int | None, limit: int) -> EventPage:
+        """See :meth:`EventStore.page`; sorts all there is, of which there is little here."""
+        summaries = (_summary(row) for row in self._rows.values())
+        found = sorted(
+            (s for s in summaries if (below is None or s.place < below) and _meets(s, wanted)),
+            key=lambda summary: -summary.place,
+        )
+        last = found[limit - 1].place if len(found) >= limit else None
+        return EventPage(tuple(found[:limit]), last)
+
+    async def backup(self, target: Path) -> None:
+        """See :meth:`EventStore.backup`."""
+        raise StoreUnavailable(
+            f"events are kept in memory, so there is nothing to write to {target}; "
+            "set store.url to a SQLite file"
+        )
+
     async def get(self, event_id: str) -> EventRecord | None:
         """See :meth:`EventStore.get`."""
         row = self._rows.get(event_id)
@@ -257,7 +289,9 @@ class MemoryStore:
         self._counts[EventState.QUEUED] += 1
         self._make_ready(row)
         heapq.heappush(self._deadlines, (event.deadline_at, event.event_id))
-        return self._position(row)
+        position = self._position(row)
+        row.ahead = position - 1
+        return position
 
     def _record(self, row: _Row) -> EventRecord:
         return EventRecord(
@@ -311,3 +345,34 @@ class MemoryStore:
             if row.state not in FINAL_STATES
         ]
         heapq.heapify(self._deadlines)
+
+
+def _summary(row: _Row) -> EventSummary:
+    event, ended = row.event, row.outcome is not None
+    return EventSummary(
+        row.place[1],
+        event.event_id,
+        row.state,
+        event.priority,
+        event.owner,
+        event.submitted_at,
+        event.deadline_at,
+        row.ahead,
+        row.due_at,
+        row.backend,
+        row.claimed_at,
+        row.ended_at if ended else None,
+        row.outcome.code.value if isinstance(row.outcome, Failed) else None,
+    )
+
+
+def _meets(summary: EventSummary, wanted: EventFilter) -> bool:
+    after, before = wanted.submitted_after, wanted.submitted_before
+    return (
+        (not wanted.states or summary.state in wanted.states)
+        and wanted.error in (None, summary.error)
+        and wanted.owner in (None, summary.owner)
+        and wanted.event_id in (None, summary.event_id)
+        and (after is None or summary.submitted_at >= after)
+        and (before is None or summary.submitted_at < before)
+    )

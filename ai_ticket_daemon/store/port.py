@@ -16,6 +16,7 @@ from ai_ticket_daemon.events.state import FINAL_STATES, EventState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
+    from pathlib import Path
 
     import trio
 
@@ -87,6 +88,58 @@ class Counts:
     def ended(self) -> int:
         """How many events have ended."""
         return sum(self.states[state] for state in FINAL_STATES)
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """Which events are meant: those that meet all that is set here.
+
+    ``states`` empty means any. Times are those of the submission.
+    """
+
+    states: frozenset[EventState] = frozenset()
+    error: str | None = None
+    owner: str | None = None
+    submitted_after: float | None = None
+    submitted_before: float | None = None
+    event_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventSummary:
+    """One event without its content.
+
+    ``place`` is the order of acceptance. ``ahead``: how many waited before it when it was accepted;
+    None if not known any more. ``due_at`` 0: at once. ``backend`` and ``claimed_at`` are those of
+    the last time it was handed out; None before the first. ``error`` is a code.
+    """
+
+    place: int
+    event_id: str
+    state: EventState
+    priority: int
+    owner: str
+    submitted_at: float
+    deadline_at: float
+    ahead: int | None
+    due_at: float
+    backend: str | None
+    claimed_at: float | None
+    ended_at: float | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """Some events, the newest first. ``below``: where the next page starts; None: that is all."""
+
+    events: tuple[EventSummary, ...]
+    below: int | None
+
+
+PAGE_LOOKS = 5000
+"""How many events are looked at for one page, so that a rare kind holds nobody up; a page may be
+empty and not the last."""
 
 
 class StoreObserver(Protocol):
@@ -186,6 +239,22 @@ class EventStore(Protocol):
 
     async def prune(self, before: float, limit: int) -> int:
         """Forget up to ``limit`` events that ended ``before`` then; return how many."""
+
+    async def forget(self, event_ids: Sequence[str]) -> int:
+        """Forget those of ``event_ids`` that have ended; durable. Return how many they were."""
+
+    async def page(self, wanted: EventFilter, *, below: int | None, limit: int) -> EventPage:
+        """Return up to ``limit`` events accepted before place ``below``, or the newest for None.
+
+        Costs the same whatever the number of events: see :data:`PAGE_LOOKS`.
+        """
+
+    async def backup(self, target: Path) -> None:
+        """Write all that is durable now to the new file ``target``, while everything goes on.
+
+        Raises:
+            StoreUnavailable: it cannot be written, or this store has no file.
+        """
 
     async def get(self, event_id: str) -> EventRecord | None:
         """Return the record of one event; None if unknown."""

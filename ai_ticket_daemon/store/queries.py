@@ -8,7 +8,7 @@ from ai_ticket_daemon.events.event import PRIORITY_LAST
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.store.codec import decode_attempts, decode_event, decode_outcome
 from ai_ticket_daemon.store.connection import row, rows, value
-from ai_ticket_daemon.store.port import EventRecord
+from ai_ticket_daemon.store.port import PAGE_LOOKS, EventPage, EventRecord, EventSummary
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     import apsw
 
     from ai_ticket_daemon.events.outcome import Outcome
+    from ai_ticket_daemon.store.port import EventFilter
+
+NO_PLACE = 2**62
+"""Comes after every place an event can have."""
 
 EXACT_POSITIONS = 1000
 """So far from the head of its priority an event's position is counted; beyond, interpolated."""
@@ -42,6 +46,46 @@ def get(connection: apsw.Connection, event_id: str) -> EventRecord | None:
         position(connection, seq, priority) if state is EventState.QUEUED else None,
         backend if state is EventState.RUNNING else None,
     )
+
+
+def page(
+    connection: apsw.Connection, *, wanted: EventFilter, below: int | None, limit: int
+) -> EventPage:
+    """See :meth:`EventStore.page`."""
+    top = NO_PLACE if below is None else below
+    floor: int | None = value(
+        connection,
+        "SELECT seq FROM event WHERE seq < ? ORDER BY seq DESC LIMIT 1 OFFSET ?",
+        top,
+        PAGE_LOOKS - 1,
+    )
+    conditions = {
+        "error = ?": wanted.error,
+        "owner = ?": wanted.owner,
+        "submitted_at >= ?": wanted.submitted_after,
+        "submitted_at < ?": wanted.submitted_before,
+        "event_id = ?": wanted.event_id,
+    }
+    if wanted.event_id is not None:
+        floor = None
+    given = {text: asked for text, asked in conditions.items() if asked is not None}
+    states = sorted(wanted.states)
+    where = ["seq < ?", "seq >= ?", *given]
+    if states:
+        where.append(f"state IN ({', '.join('?' * len(states))})")
+    found = rows(
+        connection,
+        "SELECT seq, event_id, state, priority, owner, submitted_at, deadline_at, ahead, due_at, "  # noqa: S608
+        "backend, claimed_at, ended_at, error "
+        f"FROM event WHERE {' AND '.join(where)} ORDER BY seq DESC LIMIT ?",
+        top,
+        floor or 0,
+        *given.values(),
+        *states,
+        limit,
+    )
+    events = tuple(EventSummary(row[0], row[1], EventState(row[2]), *row[3:]) for row in found)
+    return EventPage(events, events[-1].place if len(events) == limit else floor)
 
 
 def outcomes(connection: apsw.Connection, event_ids: Collection[str]) -> Mapping[str, Outcome]:

@@ -64,7 +64,11 @@ CREATE UNIQUE INDEX event_key ON event (owner, idempotency_key)
     WHERE idempotency_key IS NOT NULL;
 """
 
-MIGRATIONS: Sequence[str] = (_VERSION_1,)
+_VERSION_2 = """
+ALTER TABLE event ADD COLUMN ahead INTEGER;    -- how many waited before it when it was accepted
+"""
+
+MIGRATIONS: Sequence[str] = (_VERSION_1, _VERSION_2)
 """Step N brings a file of version N to version N + 1."""
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from ai_ticket_daemon.errors import StoreUnavailable
-from ai_ticket_daemon.store import endings, intake, leases, queries
+from ai_ticket_daemon.store import backup, endings, intake, leases, queries
 from ai_ticket_daemon.store.faults import explain
 from ai_ticket_daemon.store.reader import Reader
 from ai_ticket_daemon.store.seat import NoSeatFree, Seat
@@ -30,7 +30,15 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.events.outcome import Attempt, Outcome
     from ai_ticket_daemon.events.state import EventState
     from ai_ticket_daemon.store.log_file import LogFile
-    from ai_ticket_daemon.store.port import Counts, EventRecord, Lease, Receipt, StoreObserver
+    from ai_ticket_daemon.store.port import (
+        Counts,
+        EventFilter,
+        EventPage,
+        EventRecord,
+        Lease,
+        Receipt,
+        StoreObserver,
+    )
     from ai_ticket_daemon.store.transaction import Transaction
 
 T = TypeVar("T")
@@ -195,6 +203,18 @@ class SqliteStore:
         return await self._write(
             partial(endings.prune, before=before, limit=limit), durable=False, long=True
         )
+
+    async def forget(self, event_ids: Sequence[str]) -> int:
+        """See :meth:`EventStore.forget`."""
+        return await self._write(partial(endings.forget, event_ids=event_ids), durable=True)
+
+    async def page(self, wanted: EventFilter, *, below: int | None, limit: int) -> EventPage:
+        """See :meth:`EventStore.page`."""
+        return await self._reader.read(queries.page, wanted=wanted, below=below, limit=limit)
+
+    async def backup(self, target: Path) -> None:
+        """See :meth:`EventStore.backup`."""
+        await backup.copy(self._path, target, vfs=self._vfs)
 
     async def get(self, event_id: str) -> EventRecord | None:
         """See :meth:`EventStore.get`."""

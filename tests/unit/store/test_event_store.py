@@ -11,6 +11,7 @@ from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 from ai_ticket_daemon.events.outcome import Attempt
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.store.memory import MemoryStore
+from ai_ticket_daemon.store.port import EventFilter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -300,3 +301,62 @@ async def test_small_notes_are_kept(store: EventStore) -> None:
     await store.remember("pin", "standby")
     await store.remember("pin", "primary")
     assert await store.recall("pin") == "primary"
+
+
+async def test_events_are_listed_newest_first_a_page_at_a_time(store: EventStore) -> None:
+    await store.submit([event(name) for name in "abcde"], home=False)
+    first = await store.page(EventFilter(), below=None, limit=2)
+    rest = await store.page(EventFilter(), below=first.below, limit=9)
+    assert [e.event_id for e in first.events] == ["e", "d"]
+    assert [e.event_id for e in rest.events] == ["c", "b", "a"]
+    assert [e.ahead for e in rest.events] == [2, 1, 0]
+    assert rest.below is None
+
+
+async def test_a_summary_tells_where_and_how_an_event_ended(store: EventStore) -> None:
+    await store.submit([event("a", owner="alice", priority=2, submitted_at=1.0)], home=False)
+    lease = await claimed(store, 3)
+    [running] = (await store.page(EventFilter(), below=None, limit=9)).events
+    assert (running.backend, running.claimed_at, running.ended_at) == ("primary", 3, None)
+    await store.complete(lease, EventState.FAILED, BROKEN, 7)
+    [ended] = (await store.page(EventFilter(event_id="a"), below=None, limit=9)).events
+    assert (ended.state, ended.error, ended.ended_at) == (EventState.FAILED, "api_server_error", 7)
+    assert (ended.owner, ended.priority, ended.submitted_at) == ("alice", 2, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"),
+    [
+        (EventFilter(), "dcba"),
+        (EventFilter(states=frozenset({EventState.FAILED, EventState.QUEUED})), "dba"),
+        (EventFilter(states=frozenset({EventState.SUCCEEDED})), "c"),
+        (EventFilter(error="api_server_error"), "a"),
+        (EventFilter(owner="bob"), "db"),
+        (EventFilter(submitted_after=2), "dc"),
+        (EventFilter(submitted_before=2), "ba"),
+        (EventFilter(event_id="b"), "b"),
+        (EventFilter(event_id="b", owner="alice"), ""),
+    ],
+)
+async def test_a_filter_lets_through_what_meets_all_of_it(
+    store: EventStore, wanted: EventFilter, found: str
+) -> None:
+    names = {"a": "alice", "b": "bob", "c": "alice", "d": "bob"}
+    events = [event(n, owner=o, submitted_at=float(i)) for i, (n, o) in enumerate(names.items())]
+    await store.submit([events[0], events[2]], home=False)
+    await store.complete(await claimed(store), EventState.FAILED, BROKEN, 5)
+    await store.complete(await claimed(store), EventState.SUCCEEDED, DONE, 5)
+    await store.submit([events[1], events[3]], home=False)
+    listed = (await store.page(wanted, below=None, limit=9)).events
+    assert "".join(sorted((e.event_id for e in listed), reverse=True)) == found
+
+
+async def test_only_what_has_ended_can_be_forgotten(store: EventStore) -> None:
+    await store.submit([event("a"), event("b")], home=False)
+    await store.complete(await claimed(store), EventState.SUCCEEDED, DONE, 5)
+    assert await store.forget(["a", "b", "unknown"]) == 1
+    assert await store.get("a") is None
+    assert await state(store, "b") is EventState.QUEUED
+    counts = await store.counts()
+    assert (counts.difference, counts.states[EventState.SUCCEEDED]) == (0, 1)
+    assert await store.prune(100, 10) == 0
