@@ -1,0 +1,111 @@
+"""One trace through a daemon that is killed and one that takes over, as a collector sees it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import asynccontextmanager
+from subprocess import PIPE
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+import trio
+from test_process import COMMAND, Process
+
+from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobold
+from ai_ticket_daemon.testing.otlp import grpc_collector, http_collector
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from ai_ticket_daemon.testing.otlp import Collector
+
+pytestmark = pytest.mark.system
+
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+CLIENT_SPAN = "b7ad6b7169203331"
+
+
+@asynccontextmanager
+async def life(conf: Path) -> AsyncIterator[Process]:
+    """One life of the daemon; killed at the end of the block unless it has ended."""
+    environ = {**os.environ, "OTEL_BSP_SCHEDULE_DELAY": "50"}
+    async with trio.open_nursery() as nursery:
+        opened = await trio.lowlevel.open_process(
+            [*COMMAND, "--config", str(conf)], stderr=PIPE, env=environ
+        )
+        process = Process(opened, conf)
+        nursery.start_soon(process.read)
+        try:
+            await process.logged("started")
+            yield process
+        finally:
+            if opened.returncode is None:
+                opened.kill()
+            with trio.CancelScope(shield=True):
+                await opened.wait()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "open_collector"),
+    [("http/protobuf", http_collector), ("grpc", grpc_collector)],
+    ids=["http", "grpc"],
+)
+async def test_a_kill_and_a_restart_leave_the_trace_in_one_piece(
+    protocol: str, open_collector: Callable[[], AbstractContextManager[Collector]], tmp_path: Path
+) -> None:
+    conf = tmp_path / "ai-ticket.conf"
+    headers = {
+        "traceparent": f"00-{TRACE}-{CLIENT_SPAN}-01",
+        "prefer": "respond-async",
+        "content-type": "application/json",
+    }
+    with open_collector() as collector:
+        async with open_simulated_kobold(KoboldSettings().scaled(0.1)) as simulated:
+            conf.write_text(
+                f"""
+                http.bind = ["127.0.0.1:0"]
+                metrics.bind = "127.0.0.1:0"
+                store.url = "sqlite:///{tmp_path}/events.db"
+                telemetry.otlp_endpoint = "{collector.endpoint}"
+                telemetry.otlp_protocol = "{protocol}"
+                [[backends.server]]
+                name = "primary"
+                url = "{simulated.url}"
+                """
+            )
+            simulated.faults.stall(after_tokens=1, ignores_abort=False)
+            async with life(conf) as first, httpx.AsyncClient(base_url=first.url) as client:
+                body = {"content": "hello", "max_tokens": 4}
+                answer = await client.post("/event", json=body, headers=headers)
+                assert answer.status_code == 202
+                event_id = answer.json()["event_id"]
+                await simulated.wait_for(lambda s: s.running == 1)
+                await trio.to_thread.run_sync(lambda: collector.wait_for("server.handle_event"))
+                first.process.send_signal(signal.SIGKILL)
+                assert await first.exit_code() == -signal.SIGKILL
+            simulated.faults.clear()
+            async with (
+                life(conf) as second,
+                httpx.AsyncClient(base_url=second.url, timeout=30) as client,
+            ):
+                status = (await client.get(f"/event/{event_id}?wait=20")).json()
+                assert status["state"] == "succeeded", status
+                ended = await second.logged("event_ended")
+                second.process.send_signal(signal.SIGTERM)
+                assert await second.exit_code() == 0
+    assert ended["trace_id"] == TRACE
+    by_id = {span.span_id: span for span in collector.spans}
+    assert {span.trace_id for span in by_id.values()} == {TRACE}
+    assert {span.parent_id for span in by_id.values()} - set(by_id) == {CLIENT_SPAN}
+    (attempt,) = (span for span in by_id.values() if span.name == "kobold.get_completion")
+    turn = by_id[attempt.parent_id]
+    assert turn.name == "pipeline.handle_event"
+    assert turn.attributes["ai_ticket.event_id"] == event_id
+    assert turn.attributes["ai_ticket.outcome"] == "succeeded"
+    assert by_id[turn.parent_id].name == "server.handle_event"
+    instances = {span.resource["service.instance.id"] for span in by_id.values()}
+    assert len(instances) == 2  # two processes, one trace
