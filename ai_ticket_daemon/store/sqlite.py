@@ -96,7 +96,14 @@ class SqliteStore:
             seat = Seat.take(self._path)
         except (OSError, NoSeatFree) as error:
             raise StoreUnavailable(f"{self._path}: {explain(error)}") from error
-        writer = Writer(self._path, seat, self._observer, on_open=self._opened_anew, vfs=self._vfs)
+        writer = Writer(
+            self._path,
+            seat,
+            self._observer,
+            on_open=self._opened_anew,
+            log=self._log,
+            vfs=self._vfs,
+        )
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(writer.run)

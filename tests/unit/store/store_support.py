@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ai_ticket_daemon.events.state import EventState
+    from ai_ticket_daemon.store.log_file import LogFile
     from ai_ticket_daemon.store.port import EventStore, Lease
 
 DONE = Succeeded("text", "primary", "stop", Usage(1, 1), 1.0, (Attempt("primary", 0, 1),))
@@ -80,9 +81,15 @@ async def opened(
     faults: Faults | None = None,
     now: float = 0.0,
     vfs: str | None = None,
+    log: LogFile | None = None,
 ) -> AsyncIterator[SqliteStore]:
     store = SqliteStore(
-        path, max_queued=max_queued, observer=faults or Faults(), now=lambda: now, vfs=vfs
+        path,
+        max_queued=max_queued,
+        observer=faults or Faults(),
+        now=lambda: now,
+        vfs=vfs,
+        log=log,
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(lambda task_status: store.run(task_status=task_status))
