@@ -143,18 +143,20 @@ class BackendPool:
         """Take a slot for the next event, whichever that is; None if none is free."""
         return self._take(choose(tuple(self), self.active, spill=self._settings().spill_to_standby))
 
-    def exchange(self, slot: Slot, avoid: Collection[str]) -> Slot:
-        """Return a slot on another server than those in ``avoid``, or ``slot`` if there is none.
+    def exchange(self, slot: Slot, avoid: Collection[str]) -> Slot | None:
+        """Return a slot on another server than those in ``avoid``, in place of ``slot``.
 
-        For an event that has failed there; call it before anything was sent.
+        For an event that has failed there; call it before anything was sent. Returns ``slot``
+        itself if there is no other server to try, and None, with ``slot`` still taken, if there is
+        one but it has no slot free now.
         """
         if slot.backend.name not in avoid:
             return slot
         other = self._take(choose_other(tuple(self), self.active, avoid=avoid))
-        if other is None:
-            return slot
-        slot.give_back()
-        return other
+        if other is not None:
+            slot.give_back()
+            return other
+        return None if self.has_other(avoid) else slot
 
     def has_other(self, avoid: Collection[str]) -> bool:
         """Whether an event that failed on ``avoid`` can be tried elsewhere."""

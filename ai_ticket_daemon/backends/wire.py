@@ -35,13 +35,20 @@ class _Body(httpx.AsyncByteStream):
     """A request body that tells when it is taken: then the server is connected and will read it."""
 
     def __init__(self, content: bytes, on_send: Callable[[], None] | None) -> None:
-        self._content = content
+        self._content: bytes | None = content
         self._on_send = on_send
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    # No generator: one that is left half-way, because the connection broke, would be lying about.
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        content, self._content = self._content, None
+        if content is None:
+            raise StopAsyncIteration
         if self._on_send is not None:
             self._on_send()
-        yield self._content
+        return content
 
 
 class Answer:

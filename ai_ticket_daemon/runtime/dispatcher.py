@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 STORE_WAIT_SECONDS = 1.0
 """How long to leave a store alone that could not hand out an event."""
 
+PUT_OFF_SECONDS = 0.1
+"""How long an event waits before a full server, the only one left to try, is looked at again."""
+
 
 class Dispatcher:
     """Starts events while there is one that is due, a free slot and room for one more.
@@ -136,7 +139,11 @@ class Dispatcher:
                     slot.give_back()
             if lease is None:
                 return
-            slot = self._pool.exchange(slot, to_avoid(lease.attempts))
+            better = self._pool.exchange(slot, to_avoid(lease.attempts))
+            if better is None:
+                await self._put_off(lease, slot)
+                continue
+            slot = better
             run = Run(lease)
             event_id = lease.event.event_id
             self._running[event_id] = run
@@ -144,6 +151,16 @@ class Dispatcher:
                 run.lose()
             self._dropped.clear()
             nursery.start_soon(self._work, run, slot)
+
+    async def _put_off(self, lease: Lease, slot: Slot) -> None:
+        """Let an event wait for the server it is to be tried on next, which is full now."""
+        due_at = self._now() + PUT_OFF_SECONDS
+        try:
+            with trio.CancelScope(shield=True):
+                await self._store.release(lease, due_at=due_at, attempts=lease.attempts)
+        finally:
+            slot.give_back()
+        self._requeued.notify()
 
     async def _claim(self, slot: Slot) -> Lease | None:
         now = self._now()

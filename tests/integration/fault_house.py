@@ -91,17 +91,34 @@ class House:
                     return
                 await trio.sleep(0.02)
 
-    async def ask(self, mode: str, content: str = CONTENT) -> Answer:
-        """Send one event and return what came of it."""
+    async def ask(self, mode: str) -> list[Answer]:
+        """Send an event, a batch of two in the mode ``batch``; return what came of each."""
         began = trio.current_time()
-        body: dict[str, Any] = {"content": content, "max_tokens": TOKENS, "timeout_seconds": 60}
-        if mode == "streaming":
-            status, text, answer = await self._stream(body | {"stream": True})
-        else:
-            response = await self.client.post("/event", json=body)
-            status, answer = response.status_code, response.json()
-            text = answer.get("completion", "")
-        return Answer(status, text, answer, trio.current_time() - max(began, self.struck_at))
+        body: dict[str, Any] = {"content": CONTENT, "max_tokens": TOKENS, "timeout_seconds": 60}
+        match mode:
+            case "streaming":
+                found = [await self._stream(body | {"stream": True})]
+            case "async":
+                found = [await self._later(body)]
+            case "batch":
+                response = await self.client.post("/events", json=[body, body])
+                found = [
+                    (item["status"], item.get("completion", ""), item) for item in response.json()
+                ]
+            case _:
+                response = await self.client.post("/event", json=body)
+                answer = response.json()
+                found = [(response.status_code, answer.get("completion", ""), answer)]
+        seconds = trio.current_time() - max(began, self.struck_at)
+        return [Answer(*parts, seconds) for parts in found]
+
+    async def _later(self, body: dict[str, Any]) -> tuple[int, str, dict[str, Any]]:
+        accepted = await self.client.post("/event", json=body, headers={"prefer": "respond-async"})
+        assert accepted.status_code == 202, accepted.text
+        found = await self.client.get(f"{accepted.headers['location']}?wait=30")
+        outcome = found.json()["outcome"]
+        assert outcome is not None, found.text
+        return found.status_code, outcome.get("completion", ""), outcome
 
     async def _stream(self, body: dict[str, Any]) -> tuple[int, str, dict[str, Any]]:
         async with self.client.stream("POST", "/event", json=body) as response:

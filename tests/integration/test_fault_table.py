@@ -8,7 +8,7 @@ it for a slow machine. The cells run side by side, a few at a time, and are judg
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 AT_ONCE = 5
 """Cells at a time; more would measure the machine."""
 SLACK = 3.0
-MODES = ("waiting", "streaming")
+MODES = ("waiting", "streaming", "async", "batch")
 
 
 # The faults. Each strikes before the event is sent, or while it is worked on.
@@ -162,6 +162,12 @@ async def both_are_dead(house: House) -> None:
     await house.until_state("standby", "down")
 
 
+async def both_return_after_a_second(house: House) -> None:
+    await trio.sleep(1)
+    house.primary.faults.start_again()
+    house.standby.faults.start_again()
+
+
 async def both_die_and_return(house: House) -> None:
     await house.primary_reads_the_prompt()
     house.primary.faults.die()
@@ -207,10 +213,17 @@ def fails(
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One fault: how it strikes, what each client gets, and what the operator is told."""
+    """One fault: how it strikes, what each client gets, and what the operator is told.
+
+    An event for later, and the first event of a batch of two, come to what a waiting one does, or
+    to ``patient``, where it pays that nobody waits. So does the second event of the batch, or to
+    ``second``.
+    """
 
     waiting: Expected
     streaming: Expected
+    patient: Expected | None = None
+    second: Expected | None = None
     before: Fault | None = None
     during: Fault | None = None
     events: int = 1
@@ -218,9 +231,20 @@ class Row:
     state: str | None = None
     may_switch: bool = False
 
+    def expected(self, mode: str, index: int) -> Expected:
+        """What the event at ``index`` is to come to."""
+        if mode in ("waiting", "streaming"):
+            return self.waiting if mode == "waiting" else self.streaming
+        first = self.patient or self.waiting
+        if index == 0:
+            return first
+        second = self.second or first
+        return replace(second, seconds=max(first.seconds, second.seconds) + GENERATION_SECONDS)
+
 
 STANDBY, PRIMARY = by("standby"), by("primary")
 DIED = fails("api_connection_error", after_text=True)
+EITHER = by("primary", "standby")
 NO_BACKEND = fails("no_backend_available")
 POISON = fails("api_connection_error", within=1.0, why="2 backends were lost under this event")
 LOOKS = 0.2 + 0.5 + 0.2
@@ -233,7 +257,7 @@ TABLE = {
     "refuses": Row(STANDBY, STANDBY, before=refuses, told=("failover",), state="down"),
     # A server that is marked down keeps the generation that gets on there.
     "refuses all others": Row(
-        PRIMARY, PRIMARY, during=refuses_others_generating,
+        PRIMARY, PRIMARY, second=STANDBY, during=refuses_others_generating,
         told=("failover",), state="down",
     ),
     "is dead": Row(STANDBY, STANDBY, before=is_dead, told=("failover",), state="down"),
@@ -243,7 +267,9 @@ TABLE = {
     "dies generating": Row(
         STANDBY, DIED, during=dies_generating, told=("failover",), state="down"
     ),
-    "both die under it": Row(POISON, POISON, during=both_die_under_it, told=("failover",)),
+    "both die under it": Row(
+        POISON, POISON, second=EITHER, during=both_die_under_it, told=("failover",)
+    ),
     "restarts": Row(STANDBY, STANDBY, during=restarts_generating, told=("failover",)),
     # It is there and says nothing.
     "is frozen": Row(
@@ -294,7 +320,8 @@ TABLE = {
     ),
     # Others use it, too.
     "is busy for a second": Row(PRIMARY, PRIMARY, during=is_busy_for_a_second),
-    # It answers nonsense: the event goes to the standby, the primary goes on serving.
+    # It answers nonsense: the event goes to the standby, the primary goes on serving (until it has
+    # failed at three events in a row).
     "answers 404": Row(STANDBY, STANDBY, before=answers("not_found"), told=("guest_sent",)),
     "answers 500": Row(STANDBY, STANDBY, before=answers("server_error"), told=("guest_sent",)),
     "answers garbage": Row(STANDBY, STANDBY, before=answers("garbage"), told=("guest_sent",)),
@@ -312,7 +339,10 @@ TABLE = {
         by("primary", "standby"), by("primary", "standby"),
         during=flaps_every_second, events=6, told=("failover",),
     ),
-    "both are dead": Row(NO_BACKEND, NO_BACKEND, before=both_are_dead, may_switch=True),
+    "both are dead": Row(
+        NO_BACKEND, NO_BACKEND, patient=by("primary", "standby", within=1.0 + 0.3),
+        before=both_are_dead, during=both_return_after_a_second, may_switch=True,
+    ),
     "both die and return": Row(
         by("primary", "standby", within=0.2), by("primary", "standby", within=0.2),
         during=both_die_and_return, may_switch=True,
@@ -344,7 +374,7 @@ async def run_cell(row: Row, mode: str) -> Result:
         async with trio.open_nursery() as nursery:
             if row.during is not None:
                 nursery.start_soon(row.during, house)
-            answers = [await house.ask(mode) for _ in range(row.events)]
+            answers = [answer for _ in range(row.events) for answer in await house.ask(mode)]
             if row.during is flaps_every_second:
                 nursery.cancel_scope.cancel()
         log = [r for server in (house.primary, house.standby) for r in server.log]
@@ -397,25 +427,28 @@ def test_the_fault_table(
     fault: str, mode: str, results: dict[tuple[str, str], Result | Exception]
 ) -> None:
     row, result = TABLE[fault], results[fault, mode]
-    expected: Expected = getattr(row, mode)
     if isinstance(result, Exception):
         raise result
-    for answer in result.answers:
+    size = 2 if mode == "batch" else 1
+    for index, answer in enumerate(result.answers):
+        expected = row.expected(mode, index % size)
         if expected.errors:
             assert answer.error in expected.errors, answer
         else:
             assert answer.backend in expected.backends, answer
-        assert answer.seconds <= expected.seconds, answer
+        # The answers of a batch come together, with the last one.
+        assert answer.seconds <= row.expected(mode, size - 1).seconds, answer
         if answer.error is None:
             assert answer.text == result.expected_text
         assert bool(answer.text) is (answer.error is None or expected.after_text), answer
         assert expected.why is None or answer.why_not_retried == expected.why
     succeeded = sum(answer.error is None for answer in result.answers)
-    accepted = 0 if expected is NO_BACKEND else row.events
-    assert result.ended == accepted, "each accepted event ends once"
+    refused = sum(answer.error == "no_backend_available" for answer in result.answers)
+    assert len(result.answers) == row.events * size
+    assert result.ended == len(result.answers) - refused, "each accepted event ends once"
     assert result.completed == succeeded, "and is generated to its end once"
-    if expected is POISON:
-        assert result.tried == 2
+    if row.waiting is POISON:
+        assert result.tried == 1 + size
     assert result.switches <= 4
     assert set(row.told) <= result.told
     if "failover" not in row.told and not row.may_switch:

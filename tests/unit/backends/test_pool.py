@@ -114,6 +114,7 @@ def test_one_of_two_primaries_lost_is_no_reason_for_a_standby() -> None:
 def test_an_event_that_failed_on_the_primary_is_tried_on_the_standby_once() -> None:
     own = house(server("p"), server("s", S))
     slot = own.pool.exchange(own.take(), {"p"})
+    assert slot is not None
     assert (slot.backend.name, slot.guest) == ("s", GuestReason.RETRY)
     assert own.pool["p"].in_flight == 0
     assert own.told == ["s helps out: retry"]
@@ -132,7 +133,21 @@ def test_an_event_that_failed_everywhere_keeps_the_slot_it_got() -> None:
 
 def test_another_primary_comes_before_the_standby() -> None:
     own = house(server("a"), server("b"), server("s", S))
-    assert own.pool.exchange(own.take(), {"a"}).backend.name == "b"
+    slot = own.pool.exchange(own.take(), {"a"})
+    assert slot is not None
+    assert slot.backend.name == "b"
+
+
+def test_an_event_waits_for_the_other_server_rather_than_fail_again_where_it_did() -> None:
+    own = house(server("p"), server("s", S))
+    first = own.pool.exchange(own.take(), {"p"})
+    assert first is not None
+    slot = own.take()
+    assert own.pool.exchange(slot, {"p"}) is None
+    slot.give_back()
+    own.pool.saw(own.pool["s"], ConnectionLost("it is gone"))
+    slot = own.take()
+    assert own.pool.exchange(slot, {"p"}) is slot, "there is no other any more"
 
 
 def test_a_busy_server_is_left_alone_for_a_while_that_grows() -> None:

@@ -265,6 +265,21 @@ async def test_a_lost_backend_is_down_at_once_and_the_standby_answers(
     assert [a.backend for a in outcome.attempts] == ["primary", "standby"]
 
 
+async def test_a_primary_that_fails_at_everything_costs_each_event_one_attempt(
+    autojump_clock: MockClock,
+) -> None:
+    async with running(servers=(PRIMARY, STANDBY)) as house:
+        house.primary.answers = [failure() for _ in range(100)]
+        outcomes = await house.pipeline.run_batch([event(str(n)) for n in range(6)])
+    tried = [
+        [a.backend for a in outcome.attempts]
+        for outcome in outcomes
+        if isinstance(outcome, Succeeded)
+    ]
+    # After three of them the primary is down.
+    assert tried == [["primary", "standby"]] * 3 + [["standby"]] * 3
+
+
 async def test_an_event_under_which_two_backends_died_is_set_aside(
     autojump_clock: MockClock,
 ) -> None:
