@@ -80,6 +80,7 @@ class Connection:
         self._stopping = False
         self.settled = trio.Event()
         """Set once the connection was told to stop and brings no further request."""
+        self.ended = trio.Event()
 
     async def run(self) -> None:
         """Serve the connection until it is over; never raises but when cancelled."""
@@ -91,6 +92,7 @@ class Connection:
             self._rules.logger.exception("connection_crashed")
         finally:
             self.settled.set()
+            self.ended.set()
             await trio.aclose_forcefully(self._stream)
 
     def stop(self) -> None:

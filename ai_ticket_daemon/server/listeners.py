@@ -32,6 +32,12 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.config.http import HttpConfig
     from ai_ticket_daemon.server.sockets import BoundListener
 
+HAND_IN_SECONDS = 0.5
+"""How long a request that has begun to come in when the daemon stops may take to be handed in.
+
+Its headers are there, its body and the store's word for it may not be; refusing it then would be an
+error that a client gets for having come at the wrong moment.
+"""
 MAX_HEADER_BYTES = 16_384
 _ACCEPT_RETRY_SECONDS = 0.1
 
@@ -99,6 +105,9 @@ async def serve(
             with trio.move_on_after(LAST_REQUEST_SECONDS):
                 for connection in tuple(connections):
                     await connection.settled.wait()
+            with trio.move_on_after(HAND_IN_SECONDS):
+                for connection in tuple(connections):
+                    await connection.ended.wait()
             all_in.set()
     finally:
         for listener in listeners:

@@ -121,8 +121,8 @@ class ServiceHost:
     def get(self, path: str, port: int = 5000) -> Answer:
         return self._ask(f"http://127.0.0.1:{port}{path}", "", {})
 
-    def post(self, body: dict[str, Any], **headers: str) -> Answer:
-        return self._ask(f"{URL}/event", json.dumps(body), headers)
+    def post(self, body: object, path: str = "/event", **headers: str) -> Answer:
+        return self._ask(f"{URL}{path}", json.dumps(body), headers)
 
     def _ask(self, url: str, body: str, headers: dict[str, str]) -> Answer:
         done = self.box.run(*self.python, "-c", ASK, url, body, json.dumps(headers), check=False)
