@@ -118,6 +118,7 @@ class Daemon:
             pool=self._pool,
             settings=lambda: live.current.pipeline,
             keeping=lambda: live.current.store,
+            liveness=self._liveness,
             observer=PipelineTelemetry(
                 logs.logger(actor="pipeline"), metrics, self._tracer, self._capture
             ),

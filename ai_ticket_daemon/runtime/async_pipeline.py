@@ -18,6 +18,7 @@ from ai_ticket_daemon.errors import ErrorCode, RequestRefused, TicketError
 from ai_ticket_daemon.events.outcome import Attempt, Failed, Outcome
 from ai_ticket_daemon.events.state import FINAL_STATES, EventState
 from ai_ticket_daemon.events.status import EventStatus
+from ai_ticket_daemon.liveness import Liveness
 from ai_ticket_daemon.runtime.board import Board, Watch
 from ai_ticket_daemon.runtime.caretaker import Caretaker
 from ai_ticket_daemon.runtime.dispatcher import Dispatcher
@@ -47,6 +48,7 @@ class AsyncInferencePipeline:
         settings: the ``[pipeline]`` section in force now.
         keeping: the ``[store]`` section in force now.
         observer: listens to what happens.
+        liveness: is promised progress.
         now: seconds since the Unix epoch.
     """
 
@@ -58,6 +60,7 @@ class AsyncInferencePipeline:
         settings: Callable[[], PipelineConfig],
         keeping: Callable[[], StoreConfig] = StoreConfig,
         observer: PipelineObserver | None = None,
+        liveness: Liveness | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -67,6 +70,7 @@ class AsyncInferencePipeline:
         self._board = Board()
         self._throughput = Throughput()
         requeued = Signal()
+        pulse = (liveness or Liveness()).pulse("pipeline")
         self._dispatcher = Dispatcher(
             store=store,
             pool=pool,
@@ -76,6 +80,7 @@ class AsyncInferencePipeline:
             throughput=self._throughput,
             requeued=requeued,
             may_start=self._may_start,
+            pulse=pulse,
             now=now,
         )
         self._caretaker = Caretaker(
@@ -86,6 +91,7 @@ class AsyncInferencePipeline:
             observer=self._observer,
             settings=keeping,
             requeued=requeued,
+            pulse=pulse,
             now=now,
         )
         self._draining = False

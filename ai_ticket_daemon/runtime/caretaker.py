@@ -13,6 +13,7 @@ import trio
 
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.events.state import FINAL_STATES
+from ai_ticket_daemon.runtime.dispatcher import STORE_SECONDS
 from ai_ticket_daemon.runtime.worker import abandoned_outcome
 from ai_ticket_daemon.store.leases import lost_attempt
 from ai_ticket_daemon.store.port import Lease
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.backends.pool import BackendPool
     from ai_ticket_daemon.config.store import StoreConfig
+    from ai_ticket_daemon.liveness import Pulse
     from ai_ticket_daemon.runtime.board import Board
     from ai_ticket_daemon.runtime.dispatcher import Dispatcher
     from ai_ticket_daemon.runtime.observer import PipelineObserver
@@ -51,6 +53,7 @@ class Caretaker:
         observer: is told of what happens.
         settings: the ``[store]`` section in force now.
         requeued: changes when an event went back to the queue.
+        pulse: is promised the next round.
         now: seconds since the Unix epoch.
     """
 
@@ -64,6 +67,7 @@ class Caretaker:
         observer: PipelineObserver,
         settings: Callable[[], StoreConfig],
         requeued: Signal,
+        pulse: Pulse,
         now: Callable[[], float],
     ) -> None:
         self._store = store
@@ -76,6 +80,7 @@ class Caretaker:
         self._unwanted: set[str] = set()
         self._orphans: Mapping[str, int] = {}
         self._requeued = requeued
+        self._pulse = pulse
 
     def unwanted(self, event_id: str) -> None:
         """Nobody wants the event any more: end it, unless a worker does."""
@@ -84,13 +89,16 @@ class Caretaker:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look after the queue; runs until cancelled."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._tidy)
-            nursery.start_soon(self._every, lambda: OTHERS_SECONDS, self._see_others)
-            nursery.start_soon(self._every, self._lease_interval, self._keep_leases)
-            nursery.start_soon(self._every, lambda: TIDY_SECONDS, self._take_over)
-            nursery.start_soon(self._every, lambda: PRUNE_SECONDS, self._prune)
-            task_status.started()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._tidy)
+                nursery.start_soon(self._every, lambda: OTHERS_SECONDS, self._see_others)
+                nursery.start_soon(self._every, self._lease_interval, self._keep_leases)
+                nursery.start_soon(self._every, lambda: TIDY_SECONDS, self._take_over)
+                nursery.start_soon(self._every, lambda: PRUNE_SECONDS, self._prune)
+                task_status.started()
+        finally:
+            self._pulse.end("tidier")
 
     async def _every(
         self, interval_seconds: Callable[[], float], chore: Callable[[], Awaitable[None]]
@@ -105,6 +113,7 @@ class Caretaker:
     async def _tidy(self) -> None:
         while True:
             seen = self._requeued.version
+            self._pulse.beat("tidier", TIDY_SECONDS + STORE_SECONDS)
             try:
                 await self._end_unwanted()
                 await self._expire()

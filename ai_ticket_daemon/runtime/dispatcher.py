@@ -5,6 +5,7 @@ It owns which events are in a worker's hands; the store owns the events, the poo
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -20,9 +21,16 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.backends.pool import BackendPool, Slot
     from ai_ticket_daemon.config.pipeline import PipelineConfig
     from ai_ticket_daemon.events.event import Event
+    from ai_ticket_daemon.liveness import Pulse
     from ai_ticket_daemon.runtime.estimate import Throughput
     from ai_ticket_daemon.runtime.worker import Worker
     from ai_ticket_daemon.store.port import EventStore, Lease
+
+LOOK_SECONDS = 5.0
+"""How often to look for something to start when nothing says that there is."""
+
+STORE_SECONDS = 20.0
+"""How long the store may take for anything before the part that waits counts as hung."""
 
 STORE_WAIT_SECONDS = 1.0
 """How long to leave a store alone that could not hand out an event."""
@@ -43,6 +51,7 @@ class Dispatcher:
         throughput: is told how long each event held its slot.
         requeued: changes when an event went back to the queue.
         may_start: asked before each start; what runs goes on either way.
+        pulse: is promised progress, of the dispatcher and of each event.
         now: seconds since the Unix epoch.
     """
 
@@ -57,6 +66,7 @@ class Dispatcher:
         throughput: Throughput,
         requeued: Signal,
         may_start: Callable[[], bool],
+        pulse: Pulse,
         now: Callable[[], float],
     ) -> None:
         self._store = store
@@ -71,6 +81,7 @@ class Dispatcher:
         self._dropped: set[str] = set()
         self._requeued = requeued
         self._may_start = may_start
+        self._pulse = pulse
         self.ended = Signal()
         """Changes whenever an event has left its worker."""
 
@@ -114,17 +125,22 @@ class Dispatcher:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Start what can be started; runs until cancelled, when it puts everything back."""
-        async with trio.open_nursery() as nursery:
-            task_status.started()
-            while True:
-                seen = self._pool.changed.version
-                try:
-                    await self._start_what_can(nursery)
-                except StoreUnavailable:
-                    # Said once by the store itself. Nothing is lost: what waits, waits.
-                    await trio.sleep(STORE_WAIT_SECONDS)
-                else:
-                    await self._pool.changed.wait(seen)
+        try:
+            async with trio.open_nursery() as nursery:
+                task_status.started()
+                while True:
+                    seen = self._pool.changed.version
+                    self._pulse.beat("starter", LOOK_SECONDS + STORE_SECONDS)
+                    try:
+                        await self._start_what_can(nursery)
+                    except StoreUnavailable:
+                        # Said once by the store itself. Nothing is lost: what waits, waits.
+                        await trio.sleep(STORE_WAIT_SECONDS)
+                    else:
+                        with trio.move_on_after(LOOK_SECONDS):
+                            await self._pool.changed.wait(seen)
+        finally:
+            self._pulse.end("starter")
 
     async def _start_what_can(self, nursery: trio.Nursery) -> None:
         while self._may_start() and len(self._running) < self._settings().max_concurrency:
@@ -144,13 +160,14 @@ class Dispatcher:
                 await self._put_off(lease, slot)
                 continue
             slot = better
-            run = Run(lease)
             event_id = lease.event.event_id
+            run = Run(lease, beat=partial(self._pulse.beat, f"event {event_id}"))
             self._running[event_id] = run
             if event_id in self._dropped:
                 run.lose()
             self._dropped.clear()
             nursery.start_soon(self._work, run, slot)
+            self._pulse.beat("starter", LOOK_SECONDS + STORE_SECONDS)
 
     async def _put_off(self, lease: Lease, slot: Slot) -> None:
         """Let an event wait for the server it is to be tried on next, which is full now."""
@@ -180,6 +197,7 @@ class Dispatcher:
         try:
             await self._worker.run(run, slot)
         finally:
+            self._pulse.end(f"event {run.lease.event.event_id}")
             self._throughput.measured(trio.current_time() - begun_at)
             del self._running[run.lease.event.event_id]
             self.ended.notify()

@@ -43,6 +43,12 @@ if TYPE_CHECKING:
 WRITE_AGAIN_SECONDS = 1.0
 """How long to leave a store alone that could not take an outcome; it is kept here meanwhile."""
 
+OVERTIME_SECONDS = 60.0
+"""How long after its deadline an event may be in a worker's hands: aborts take their time."""
+
+WRITE_SECONDS = 20.0
+"""How long one try to write an outcome may take before the worker counts as hung."""
+
 LAST_WRITE_SECONDS = 10.0
 """How long the last try to write an outcome may take when the daemon stops."""
 
@@ -59,6 +65,8 @@ class Run:
     lost: bool = False
     delta_passed_on: bool = False
     put_back: bool = False
+    beat: Callable[[float], None] = lambda _seconds: None
+    """Promises the next sign of life of its worker, within so many seconds."""
 
     def abandon(self) -> None:
         """Stop: nobody wants the result any more."""
@@ -106,6 +114,7 @@ class Worker:
         """
         event = run.lease.event
         run.backend, run.started_at = slot.backend.name, self.now()
+        run.beat(event.deadline_at - run.started_at + OVERTIME_SECONDS)
         if not run.lease.attempts:
             self.budget.started(run.started_at)
         with self.observer.handling(
@@ -227,6 +236,7 @@ class Worker:
         """
         try:
             while not run.lost:
+                run.beat(WRITE_AGAIN_SECONDS + WRITE_SECONDS)
                 with trio.CancelScope(shield=True):
                     try:
                         return await self._try_to_write(run, resolution)

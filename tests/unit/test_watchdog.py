@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ai_ticket_daemon import watchdog
+from ai_ticket_daemon import AsyncInferencePipeline, watchdog
 from ai_ticket_daemon.backends import prober
 from ai_ticket_daemon.backends.pool import BackendPool
 from ai_ticket_daemon.config.backends import BackendsConfig, ServerConfig
+from ai_ticket_daemon.config.pipeline import PipelineConfig
+from ai_ticket_daemon.errors import StoreUnavailable
+from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
 from ai_ticket_daemon.liveness import SLACK_SECONDS, Liveness
+from ai_ticket_daemon.runtime.worker import OVERTIME_SECONDS
+from ai_ticket_daemon.store.memory import MemoryStore
 from ai_ticket_daemon.systemd import Notifier, Systemd
 from ai_ticket_daemon.telemetry.null import SilentPoolObserver
 from ai_ticket_daemon.testing.fakes import FakeClient
@@ -23,7 +28,14 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
-    from ai_ticket_daemon.backends.generation import ProbeResult
+    from ai_ticket_daemon.backends.generation import (
+        GenerationRequest,
+        GenerationResult,
+        ProbeResult,
+    )
+    from ai_ticket_daemon.events.outcome import Outcome
+    from ai_ticket_daemon.events.state import EventState
+    from ai_ticket_daemon.store.port import Lease
 
 LIMIT_SECONDS = 8.0
 PRIMARY = ServerConfig(name="primary", url="http://127.0.0.1:1")
@@ -167,9 +179,13 @@ class _HangsAfter(FakeClient):
 
 
 @asynccontextmanager
-async def probing(h: House, client: FakeClient) -> AsyncIterator[Callable[[], object]]:
+async def probing(
+    h: House, client: FakeClient, pool: BackendPool | None = None
+) -> AsyncIterator[Callable[[], object]]:
     rules = BackendsConfig(servers=(PRIMARY,))
-    pool = BackendPool(lambda: rules, open_client=lambda _: client, observer=SilentPoolObserver())
+    pool = pool or BackendPool(
+        lambda: rules, open_client=lambda _: client, observer=SilentPoolObserver()
+    )
     async with trio.open_nursery() as nursery:
         await nursery.start(
             lambda task_status: prober.run(
@@ -199,5 +215,119 @@ async def test_a_removed_server_is_not_waited_for(autojump_clock: MockClock) -> 
     async with house() as h, probing(h, FakeClient(PRIMARY)) as remove:
         await trio.sleep(10)
         remove()
+        await trio.sleep(300)
+        assert h.hung == []
+
+
+class _NeverEnds(FakeClient):
+    """A server whose client is deaf to cancellation: its generations last until released."""
+
+    def __init__(self, config: ServerConfig) -> None:
+        super().__init__(config)
+        self.released = trio.Event()
+
+    async def generate(
+        self, request: GenerationRequest, on_delta: Callable[[str], None] | None = None
+    ) -> GenerationResult:
+        with trio.CancelScope(shield=True):
+            await self.released.wait()
+        return await super().generate(request, on_delta)
+
+
+class _Store(MemoryStore):
+    """Hangs or fails when told to, as a disk does."""
+
+    hung = False
+    broken = False
+
+    async def next_due(self) -> float | None:
+        if self.hung:
+            await trio.sleep_forever()
+        return await super().next_due()
+
+    async def complete(self, lease: Lease, state: EventState, outcome: Outcome, now: float) -> bool:
+        if self.broken:
+            raise StoreUnavailable("the disk is full")
+        return await super().complete(lease, state, outcome, now)
+
+
+@asynccontextmanager
+async def pipeline(
+    h: House, client: FakeClient, store: _Store
+) -> AsyncIterator[AsyncInferencePipeline]:
+    rules = BackendsConfig(servers=(PRIMARY,))
+    pool = BackendPool(lambda: rules, open_client=lambda _: client, observer=SilentPoolObserver())
+    built = AsyncInferencePipeline(
+        store=store,
+        pool=pool,
+        settings=PipelineConfig,
+        liveness=h.liveness,
+        now=trio.current_time,
+    )
+    async with probing(h, client, pool), trio.open_nursery() as nursery:
+        await nursery.start(lambda task_status: built.run(task_status=task_status))
+        yield built
+        nursery.cancel_scope.cancel()
+
+
+def event() -> Event:
+    now = trio.current_time()
+    return Event(
+        event_id="id",
+        messages=(Message(Role.USER, "hello"),),
+        sampling=Sampling(),
+        submitted_at=now,
+        deadline_at=now + 300,
+    )
+
+
+async def test_an_idle_pipeline_and_a_busy_one_keep_the_watchdog_fed(
+    autojump_clock: MockClock,
+) -> None:
+    slow = FakeClient(PRIMARY, seconds=200)
+    async with house() as h, pipeline(h, slow, _Store(max_queued=lambda: 9)) as built:
+        await trio.sleep(100)
+        await (await built.submit(event())).outcome()
+        await trio.sleep(100)
+        assert h.hung == []
+        assert h.fed_within_its_limit_until(400)
+
+
+async def test_a_worker_that_outlasts_its_deadline_by_far_starves_it(
+    autojump_clock: MockClock,
+) -> None:
+    client = _NeverEnds(PRIMARY)
+    async with house() as h, pipeline(h, client, _Store(max_queued=lambda: 9)) as built:
+        await built.submit(event())
+        await trio.sleep(500)
+        assert h.hung == [["pipeline: event id"]]
+        assert 300 + OVERTIME_SECONDS < max(h.fed_at()) < 400
+        client.released.set()
+
+
+async def test_a_store_that_hangs_starves_it(autojump_clock: MockClock) -> None:
+    store = _Store(max_queued=lambda: 9)
+    async with house() as h, pipeline(h, FakeClient(PRIMARY), store):
+        await trio.sleep(100)
+        store.hung = True
+        await trio.sleep(100)
+        assert h.hung == [["pipeline: tidier"]]
+        assert max(h.fed_at()) < 150
+
+
+async def test_a_store_that_fails_is_no_reason_to_start_anew(autojump_clock: MockClock) -> None:
+    store = _Store(max_queued=lambda: 9)
+    async with house() as h, pipeline(h, FakeClient(PRIMARY), store) as built:
+        store.broken = True
+        await built.submit(event())
+        await trio.sleep(1000)
+        assert h.hung == []
+        assert built.in_flight == 1  # its outcome waits to be written
+
+
+async def test_a_pipeline_that_was_stopped_is_not_waited_for(autojump_clock: MockClock) -> None:
+    async with house() as h:
+        async with pipeline(h, FakeClient(PRIMARY), _Store(max_queued=lambda: 9)):
+            await trio.sleep(10)
         await trio.sleep(300)
         assert h.hung == []
