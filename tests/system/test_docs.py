@@ -43,6 +43,7 @@ RUN_ELSEWHERE = {
     "./ops/bootstrap.sh": ("makes the environment of this test", ".ci/run"),
     "ai-ticket-daemon --demo": ("runs until Ctrl-C", "tests/system/test_docs.py"),
     "ai-ticket-daemon --audit": ("needs a store on disk", "tests/unit/store/test_audit.py"),
+    "AI_TICKET_CRASH_KILLS": ("is a test of its own", "tests/system/test_crash.py"),
     "sudo ": ("changes the host", "tests/system/test_systemd_service.py"),
     "systemctl ": ("needs the service installed", "tests/system/test_systemd_service.py"),
     "journalctl ": ("needs the service installed", "tests/system/test_systemd_service.py"),
