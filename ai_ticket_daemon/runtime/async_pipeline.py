@@ -1,14 +1,13 @@
 """The pipeline: accepts events, sees them through, hands back how they ended.
 
-It is put together here from the dispatcher, which runs events on the backends, the caretaker, which
-looks after the queue, and the board, where whoever waits meets the outcome. The store owns the
-events.
+It is put together here from the reception, which takes events in, the dispatcher, which runs them
+on the backends, the caretaker, which looks after the queue, and the board, where whoever waits
+meets the outcome. The store owns the events.
 """
 
 from __future__ import annotations
 
 import time
-from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -19,13 +18,14 @@ from ai_ticket_daemon.events.outcome import Attempt, Failed, Outcome
 from ai_ticket_daemon.events.state import FINAL_STATES, EventState
 from ai_ticket_daemon.events.status import EventStatus
 from ai_ticket_daemon.liveness import Liveness
+from ai_ticket_daemon.runtime.batch import iter_responses
 from ai_ticket_daemon.runtime.board import Board, Watch
 from ai_ticket_daemon.runtime.caretaker import Caretaker
 from ai_ticket_daemon.runtime.dispatcher import Dispatcher
 from ai_ticket_daemon.runtime.estimate import Throughput
 from ai_ticket_daemon.runtime.observer import PipelineObserver
+from ai_ticket_daemon.runtime.reception import Reception, forgotten, sent_away
 from ai_ticket_daemon.runtime.signal import Signal
-from ai_ticket_daemon.runtime.submission import Submission
 from ai_ticket_daemon.runtime.worker import Worker
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.backends.pool import BackendPool
     from ai_ticket_daemon.config.pipeline import PipelineConfig
     from ai_ticket_daemon.events.event import Event
-    from ai_ticket_daemon.store.port import EventRecord, EventStore, Receipt
+    from ai_ticket_daemon.runtime.submission import Submission
+    from ai_ticket_daemon.store.port import EventStore
 
 
 class AsyncInferencePipeline:
@@ -68,7 +69,7 @@ class AsyncInferencePipeline:
         self._observer = observer or PipelineObserver()
         self._now = now
         self._board = Board()
-        self._throughput = Throughput()
+        throughput = Throughput()
         requeued = Signal()
         pulse = (liveness or Liveness()).pulse("pipeline")
         self._dispatcher = Dispatcher(
@@ -77,10 +78,11 @@ class AsyncInferencePipeline:
             worker=Worker(store, pool, self._board, settings, self._observer, now),
             settings=settings,
             lease_seconds=lambda: keeping().lease_seconds,
-            throughput=self._throughput,
+            throughput=throughput,
             requeued=requeued,
             may_start=self._may_start,
             pulse=pulse,
+            is_unwanted=self._is_unwanted,
             now=now,
         )
         self._caretaker = Caretaker(
@@ -94,7 +96,15 @@ class AsyncInferencePipeline:
             pulse=pulse,
             now=now,
         )
-        self._draining = False
+        self._reception = Reception(
+            store=store,
+            pool=pool,
+            dispatcher=self._dispatcher,
+            caretaker=self._caretaker,
+            board=self._board,
+            throughput=throughput,
+            now=now,
+        )
         self._paused = False
 
     @property
@@ -105,7 +115,7 @@ class AsyncInferencePipeline:
     @property
     def draining(self) -> bool:
         """Whether new events are refused because the daemon stops."""
-        return self._draining
+        return self._reception.draining
 
     @property
     def paused(self) -> bool:
@@ -139,22 +149,24 @@ class AsyncInferencePipeline:
         watch = self._board.watch(event.event_id, Watch())
         try:
             # Who can do without a backend now can do without this daemon, too.
-            [receipt] = await self._accept([event], home=fail_fast)
+            [receipt] = await self._reception.accept([event], home=fail_fast)
         except TicketError:
             self._board.unwatch(event.event_id, watch)
             raise
         except trio.Cancelled:  # the client left, and the store may have the event or not
             self._board.unwatch(event.event_id, watch)
-            self._unwanted(event)
+            self._reception.unwanted(event)
             raise
         if receipt.refusal is None and not receipt.replayed:
-            return self._submission(self._queued(event, receipt), watch, replayed=False)
+            return self._reception.submission(
+                self._reception.queued(event, receipt), watch, replayed=False
+            )
         self._board.unwatch(event.event_id, watch)
         if receipt.refusal is not None:
             raise receipt.refusal
-        earlier = await self._watch(receipt.event_id, replayed=True)
+        earlier = await self._reception.join(receipt.event_id, replayed=True)
         if earlier is None:
-            raise _forgotten()
+            raise forgotten()
         return earlier
 
     async def enqueue(self, events: Sequence[Event]) -> list[EventStatus | RequestRefused]:
@@ -168,23 +180,27 @@ class AsyncInferencePipeline:
             StoreUnavailable: none of them could be written.
         """
         answers: list[EventStatus | RequestRefused] = []
-        for event, receipt in zip(events, await self._accept(events, home=False), strict=True):
+        for event, receipt in zip(
+            events, await self._reception.accept(events, home=False), strict=True
+        ):
             if receipt.refusal is not None:
                 answers.append(receipt.refusal)
             elif receipt.replayed:
-                answers.append(await self.status(receipt.event_id) or EventStatus(event, _QUEUED))
+                answers.append(
+                    await self.status(receipt.event_id) or EventStatus(event, EventState.QUEUED)
+                )
             else:
-                answers.append(self._queued(event, receipt))
+                answers.append(self._reception.queued(event, receipt))
         return answers
 
     async def watch(self, event_id: str) -> Submission | None:
         """Wait for an event that was submitted before; None if it is not known."""
-        return await self._watch(event_id, replayed=True, holds_up=False)
+        return await self._reception.join(event_id, replayed=True, holds_up=False)
 
     async def status(self, event_id: str) -> EventStatus | None:
         """Return how an event stands; None if it is not known."""
         record = await self._store.get(event_id)
-        return None if record is None else self._status(record)
+        return None if record is None else self._reception.status_of(record)
 
     async def cancel(self, event_id: str) -> EventStatus | None:
         """End an event that nobody wants any more; return how it stands then, None if unknown.
@@ -206,13 +222,13 @@ class AsyncInferencePipeline:
             self._dispatcher.drop(event_id)
             self._observer.ended(record.event, record.state, record.outcome)
             self._board.end(event_id, record.outcome)
-        return self._status(record)
+        return self._reception.status_of(record)
 
     async def put_back(self, event_id: str) -> EventStatus | None:
         """Queue a failed event again; return how it stands then, None if unknown."""
         record = await self._store.put_back(event_id, self._now())
         self._pool.changed.notify()
-        return None if record is None else self._status(record)
+        return None if record is None else self._reception.status_of(record)
 
     async def run_batch(self, events: Sequence[Event]) -> list[Outcome]:
         """Run all ``events`` and return their outcomes in the same order.
@@ -228,7 +244,7 @@ class AsyncInferencePipeline:
             return [Failed.from_error(error)] * len(events)
         return [outcome for outcome in outcomes if outcome is not None]
 
-    async def iter_responses(
+    def iter_responses(
         self, events: Sequence[Event], *, earlier: dict[str, str] | None = None
     ) -> AsyncGenerator[tuple[str, Outcome], None]:
         """Accept all ``events`` in one transaction; yield ``(event_id, outcome)`` as each one ends.
@@ -241,53 +257,7 @@ class AsyncInferencePipeline:
             RequestRefused: for all of them: ``draining`` or ``queue_full``.
             StoreUnavailable: none of them could be written.
         """
-        send, receive = trio.open_memory_channel[tuple[str, Outcome]](len(events))
-        if len({event.event_id for event in events}) != len(events):
-            raise ValueError("each event of a batch needs an id of its own")
-        waiting: dict[str, Submission] = {}
-        began_at = trio.current_time()
-
-        def report(event_id: str, outcome: Outcome) -> None:
-            send.send_nowait((event_id, outcome))
-
-        watches = {event.event_id: Watch(partial(report, event.event_id)) for event in events}
-        for event_id, watch in watches.items():
-            self._board.watch(event_id, watch)
-        try:
-            try:
-                receipts = await self._accept(events, home=True)
-            except trio.Cancelled:  # the store may have them or not
-                for event in events:
-                    self._unwanted(event)
-                raise
-            for event, receipt in zip(events, receipts, strict=True):
-                watch = watches[event.event_id]
-                if receipt.refusal is not None:
-                    report(event.event_id, Failed.from_error(receipt.refusal))
-                elif receipt.replayed:
-                    self._board.unwatch(event.event_id, watch)
-                    if earlier is not None:
-                        earlier[event.event_id] = receipt.event_id
-                    found = await self._watch(receipt.event_id, replayed=True, watch=watch)
-                    if found is None:
-                        report(event.event_id, Failed.from_error(_forgotten()))
-                    else:
-                        waiting[event.event_id] = found
-                else:
-                    waiting[event.event_id] = self._submission(
-                        self._queued(event, receipt), watch, replayed=False
-                    )
-            for left in reversed(range(len(events))):
-                event_id, outcome = await receive.receive()
-                waiting.pop(event_id, None)
-                if left == 0:
-                    self._observer.batch_ended(len(events), trio.current_time() - began_at)
-                yield event_id, outcome
-        finally:
-            for event_id, watch in watches.items():
-                self._board.unwatch(event_id, watch)
-            for submission in waiting.values():
-                submission.abandon()
+        return iter_responses(self._reception, self._observer, events, earlier)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take events from the queue to the backends; runs until cancelled.
@@ -305,7 +275,7 @@ class AsyncInferencePipeline:
         What clients wait for is still run; what they do not wait for stays in the queue. Cancel
         this call to stop waiting.
         """
-        self._draining = True
+        self._reception.draining = True
         while True:
             seen = self._dispatcher.ended.version
             if not self._board.holds_up and not len(self._dispatcher):
@@ -314,105 +284,11 @@ class AsyncInferencePipeline:
 
     def send_waiters_away(self) -> None:
         """Tell everybody who still waits that the daemon stops; their events stay in the queue."""
-        outcome = Failed(*_DRAINING, retry_after_seconds=_DRAIN_RETRY_SECONDS)
         for event_id in self._board.watched():
-            self._board.end(event_id, outcome)
+            self._board.end(event_id, sent_away())
+
+    def _is_unwanted(self, event_id: str) -> bool:
+        return self._caretaker.is_unwanted(event_id)
 
     def _may_start(self) -> bool:
-        return not self._paused and (not self._draining or self._board.holds_up)
-
-    async def _accept(self, events: Sequence[Event], *, home: bool) -> list[Receipt]:
-        if self._draining:
-            raise RequestRefused(*_DRAINING, retry_after_seconds=_DRAIN_RETRY_SECONDS)
-        try:
-            receipts = await self._store.submit(events, home=home)
-        except RequestRefused as error:
-            if error.code is ErrorCode.QUEUE_FULL:
-                seconds = self._throughput.seconds_for(len(events), slots=self._dispatcher.slots)
-                error.retry_after_seconds = seconds or error.retry_after_seconds
-            raise
-        self._pool.changed.notify()
-        return receipts
-
-    async def _watch(
-        self,
-        event_id: str,
-        *,
-        replayed: bool,
-        holds_up: bool = True,
-        watch: Watch | None = None,
-    ) -> Submission | None:
-        watch = self._board.watch(event_id, watch or Watch(holds_up=holds_up))
-        record = None
-        try:
-            record = await self._store.get(event_id)
-        finally:
-            if record is None or record.outcome is not None:
-                self._board.unwatch(event_id, watch)
-        if record is None:
-            return None
-        if record.outcome is not None:
-            watch.end(record.outcome)
-        return self._submission(self._status(record), watch, replayed=replayed)
-
-    def _submission(self, status: EventStatus, watch: Watch, *, replayed: bool) -> Submission:
-        return Submission(status, watch, replayed=replayed, stop=self._stop_waiting)
-
-    def _stop_waiting(self, submission: Submission, unwanted: bool) -> None:
-        event_id = submission.event_id
-        alone = self._board.unwatch(event_id, submission.watch)
-        self._dispatcher.ended.notify()  # for whoever waits for nobody to wait
-        if unwanted and alone and not submission.watch.ended:
-            self._unwanted(submission.status.event)
-
-    def _unwanted(self, event: Event) -> None:
-        """Cancel an event that nobody waits for any more, unless they can come back for it."""
-        if event.idempotency_key is not None:
-            return
-        run = self._dispatcher.get(event.event_id)
-        if run is not None:
-            run.abandon()
-        else:
-            self._caretaker.unwanted(event.event_id)
-
-    def _queued(self, event: Event, receipt: Receipt) -> EventStatus:
-        return EventStatus(
-            event,
-            EventState.QUEUED,
-            position=receipt.position,
-            estimated_start_at=self._start_at(receipt.position),
-        )
-
-    def _status(self, record: EventRecord) -> EventStatus:
-        return EventStatus(
-            record.event,
-            record.state,
-            record.attempts,
-            record.outcome,
-            record.position,
-            self._start_at(record.position),
-            record.backend,
-        )
-
-    def _start_at(self, position: int | None) -> float | None:
-        if position is None:
-            return None
-        return self._throughput.start_at(
-            position, slots=self._dispatcher.slots, free=self._dispatcher.free, now=self._now()
-        )
-
-
-def _forgotten() -> RequestRefused:
-    return RequestRefused(
-        ErrorCode.EVENT_NOT_FOUND,
-        "The event of this idempotency key was forgotten meanwhile; use a new key.",
-    )
-
-
-_QUEUED = EventState.QUEUED
-
-_DRAINING = (
-    ErrorCode.DRAINING,
-    "The daemon is stopping and takes no new work; send the event again.",
-)
-_DRAIN_RETRY_SECONDS = 5.0
+        return not self._paused and (not self._reception.draining or self._board.holds_up)

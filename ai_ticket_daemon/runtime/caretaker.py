@@ -7,6 +7,7 @@ changed, and forgets events that ended long ago.
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import trio
@@ -38,6 +39,9 @@ OTHERS_SECONDS = 0.25
 
 PRUNE_SECONDS = 5.0
 PRUNE_BATCH = 500
+CANCEL_AT_ONCE = 100
+"""Cancellations under way together; they share the store's commits."""
+
 EXPIRE_BATCH = 500
 """Events ended or forgotten in one transaction; others are to get their turn in between."""
 
@@ -87,6 +91,10 @@ class Caretaker:
         self._unwanted.add(event_id)
         self._requeued.notify()
 
+    def is_unwanted(self, event_id: str) -> bool:
+        """Tell whether the event is about to be ended because nobody wants it."""
+        return event_id in self._unwanted
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look after the queue; runs until cancelled."""
         try:
@@ -118,22 +126,26 @@ class Caretaker:
                 await self._end_unwanted()
                 await self._expire()
                 wait_seconds = await self._wake_for_retries()
-            except StoreUnavailable:
+            except* StoreUnavailable:
                 wait_seconds = TIDY_SECONDS
             with trio.move_on_after(wait_seconds):
                 await self._requeued.wait(seen)
 
     async def _end_unwanted(self) -> None:
         while self._unwanted:
-            event_id = next(iter(self._unwanted))
-            ended = await self._store.cancel(event_id, self._now(), abandoned_outcome)
-            self._unwanted.discard(event_id)
-            if ended is None:
-                continue
-            before, record = ended
-            if before not in FINAL_STATES and record.outcome is not None:
-                self._dispatcher.drop(event_id)
-                self._observer.ended(record.event, record.state, record.outcome)
+            async with trio.open_nursery() as nursery:
+                for event_id in islice(self._unwanted, CANCEL_AT_ONCE):
+                    nursery.start_soon(self._end_one, event_id)
+
+    async def _end_one(self, event_id: str) -> None:
+        ended = await self._store.cancel(event_id, self._now(), abandoned_outcome)
+        self._unwanted.discard(event_id)
+        if ended is None:
+            return
+        before, record = ended
+        if before not in FINAL_STATES and record.outcome is not None:
+            self._dispatcher.drop(event_id)
+            self._observer.ended(record.event, record.state, record.outcome)
 
     async def _expire(self) -> None:
         while True:

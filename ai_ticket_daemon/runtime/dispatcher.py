@@ -52,6 +52,7 @@ class Dispatcher:
         requeued: changes when an event went back to the queue.
         may_start: asked before each start; what runs goes on either way.
         pulse: is promised progress, of the dispatcher and of each event.
+        is_unwanted: asked of each event that was claimed; it is then ended rather than run.
         now: seconds since the Unix epoch.
     """
 
@@ -67,6 +68,7 @@ class Dispatcher:
         requeued: Signal,
         may_start: Callable[[], bool],
         pulse: Pulse,
+        is_unwanted: Callable[[str], bool],
         now: Callable[[], float],
     ) -> None:
         self._store = store
@@ -82,6 +84,7 @@ class Dispatcher:
         self._requeued = requeued
         self._may_start = may_start
         self._pulse = pulse
+        self._is_unwanted = is_unwanted
         self.ended = Signal()
         """Changes whenever an event has left its worker."""
 
@@ -165,6 +168,8 @@ class Dispatcher:
             self._running[event_id] = run
             if event_id in self._dropped:
                 run.lose()
+            elif self._is_unwanted(event_id):
+                run.abandon()
             self._dropped.clear()
             nursery.start_soon(self._work, run, slot)
             self._pulse.beat("starter", LOOK_SECONDS + STORE_SECONDS)
