@@ -1,0 +1,44 @@
+"""A daemon with one more route, ``POST /noop``, which reads its body and answers with a constant.
+
+``python intake_server.py FOLDER`` keeps its events in ``FOLDER`` and prints its address.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import trio
+from quart import Response, request
+
+from ai_ticket_daemon.app import Daemon
+from ai_ticket_daemon.config.backends import ServerConfig
+from ai_ticket_daemon.config.log import LogFormat, LogLevel
+from ai_ticket_daemon.config.store import StoreConfig
+from ai_ticket_daemon.server.exchange import Exchange, json_response
+from ai_ticket_daemon.telemetry.logs import Logs
+from ai_ticket_daemon.testing.daemon import config_for
+
+
+async def main(folder: Path) -> None:
+    # Nobody listens at this port: events are accepted, and wait.
+    config = replace(
+        config_for(ServerConfig(name="none", url="http://127.0.0.1:1")),
+        store=StoreConfig(url=f"sqlite:///{folder}/events.db", max_queued=10_000_000),
+    )
+    logs = Logs(LogLevel.ERROR, LogFormat.JSON, stream=sys.stderr)
+    daemon = Daemon(config, load=lambda: config, logs=logs)
+
+    async def noop() -> Response:
+        await Exchange.of(request).read_body()
+        return json_response(202, {"accepted": True})
+
+    daemon._app.add_url_rule("/noop", "noop", noop, methods=["POST"])
+    async with trio.open_nursery() as nursery:
+        addresses = await nursery.start(daemon.run)
+        print(f"ready on {addresses[0]}", flush=True)
+
+
+if __name__ == "__main__":
+    trio.run(main, Path(sys.argv[1]))
