@@ -39,7 +39,7 @@ async def ask(
         await stream.send_all(head + data)
         answer = b"".join([piece async for piece in stream])
     first, _, text = answer.partition(b"\r\n\r\n")
-    if b"transfer-encoding: chunked" in first:
+    if b"transfer-encoding: chunked" in first.lower():
         pieces = []
         while not text.startswith(b"0\r\n"):
             size, _, text = text.partition(b"\r\n")
