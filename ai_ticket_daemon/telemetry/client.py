@@ -158,9 +158,7 @@ def _attributes_of(config: ServerConfig) -> dict[str, AttributeValue]:
     url = urlsplit(config.url)
     attributes: dict[str, AttributeValue] = {
         "ai_ticket.backend": config.name,
-        "ai_ticket.backend.role": config.role.value,
         "gen_ai.operation.name": "chat" if chat else "text_completion",
-        "gen_ai.output.type": "text",
         "gen_ai.provider.name": config.kind.value,
         "server.address": url.hostname or "",
     }

@@ -119,9 +119,7 @@ async def test_one_trace_leads_from_the_client_to_the_backend(
     usage = answer.json()["usage"]
     assert bottom.attributes == {
         "ai_ticket.backend": "primary",
-        "ai_ticket.backend.role": "primary",
         "gen_ai.operation.name": "chat",
-        "gen_ai.output.type": "text",
         "gen_ai.provider.name": "koboldcpp",
         "gen_ai.request.model": INSTANT.model,
         "gen_ai.request.max_tokens": 3,
