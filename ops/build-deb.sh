@@ -85,6 +85,9 @@ pip=("$work/venv/bin/python" -m pip --disable-pip-version-check --no-input insta
   --find-links "$wheelhouse" --target "$tree/site" --no-compile)
 logged "the required packages" "${pip[@]}" --require-hashes -r "$root/ops/requirements/runtime.lock"
 logged "the program" "${pip[@]}" --no-deps "$wheelhouse/ai_ticket_daemon-$version-"*.whl
+# The launcher runs the command it is called by.
+[[ ! -e $tree/site/bin/ai-ticketctl ]] ||
+  echo "usr/sbin/ai-ticket-daemon usr/bin/ai-ticketctl" >"$tree/debian/links"
 # Tools nobody runs, and modes that mean nothing for a module.
 rm -rf "$tree/site/bin" "$tree/site/apsw/sqlite_extra_binaries"
 find "$tree/site" -type f -exec chmod 0644 {} +

@@ -51,6 +51,7 @@ conf=/etc/ai-ticket/ai-ticket.conf
 state=/var/lib/ai-ticket
 units=/etc/systemd/system
 locks=$root/ops/requirements
+commands=(ai-ticket-daemon ai-ticketctl)
 base_python=${PYTHON:-python3}
 
 say() { printf '%s\n' "$*"; }
@@ -127,6 +128,10 @@ install_files() {
   [[ -e $conf ]] || install -D -m 0640 -g ai-ticket "$root/ai-ticket.conf" "$conf"
   install -D -m 0644 "$root/ai-ticket.conf" "$prefix/ai-ticket.conf.default"
   quietly "the directories" systemd-tmpfiles --create /usr/lib/tmpfiles.d/ai-ticket.conf
+  local command
+  for command in "${commands[@]}"; do
+    [[ ! -e $release/bin/$command ]] || ln -sfn "$prefix/venv/bin/$command" "/usr/local/bin/$command"
+  done
   install -D -m 0644 -t /usr/local/share/man/man8 "$root/docs/man/ai-ticket-daemon.8"
   install -D -m 0644 -t /usr/local/share/man/man5 "$root/docs/man/ai-ticket.conf.5"
   install -m 0644 "$root"/systemd/ai-ticket{,@}.service "$root/systemd/ai-ticket.socket" "$units/"
@@ -205,7 +210,8 @@ uninstall() {
     rm -f /usr/lib/systemd/catalog/ai-ticket.catalog
     quietly "the journal's catalog" journalctl --update-catalog
   fi
-  rm -f /usr/local/share/man/man8/ai-ticket-daemon.8 /usr/local/share/man/man5/ai-ticket.conf.5
+  rm -f "${commands[@]/#//usr/local/bin/}" \
+    /usr/local/share/man/man8/ai-ticket-daemon.8 /usr/local/share/man/man5/ai-ticket.conf.5
   rm -rf -- "$prefix"
   systemctl daemon-reload
   systemctl reset-failed 'ai-ticket*' 2>/dev/null || true

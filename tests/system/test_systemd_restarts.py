@@ -15,7 +15,7 @@ pytestmark = pytest.mark.system
 
 CLIENTS = 8
 RESTARTS = 10
-EVENTS = 40
+EVENTS = 24
 EVENT: dict[str, Any] = {"content": "a ticket", "max_tokens": 4}
 
 
@@ -61,8 +61,10 @@ def test_an_upgrade_whose_program_refuses_the_conf_file_changes_nothing(host: Se
 
 
 def test_removing_leaves_data_and_settings_and_says_where(host: ServiceHost) -> None:
+    assert host.box.run("ai-ticket-daemon", "--version").stdout.startswith("ai-ticket-daemon 0.")
     said = host.box.run(f"{CHECKOUT}/ops/install.sh", "--uninstall").stdout
     try:
+        assert host.box.run("find", "/usr", "-xdev", "-name", "ai-ticket*").stdout == ""
         assert "/var/lib/ai-ticket" in said
         assert "/etc/ai-ticket" in said
         assert host.box.shell(f"cat {CONF}") == SETTINGS
