@@ -34,11 +34,16 @@ LINGER_SECONDS = 2.0
 Closing a socket with unread bytes makes the kernel reset it, and the client lose the answer.
 """
 
-LAST_REQUEST_SECONDS = 0.5
-"""How long a request may still come in once the daemon stops.
+FIRST_REQUEST_SECONDS = 2.0
+"""How long the first request of a connection may still come in once the daemon stops.
 
-A client that has just been accepted, or just answered, does not know of the stop; closing its
-connection at once would cross with its request, and be an error that nobody made.
+A client that has just been accepted does not know of the stop; closing its connection would cross
+with its request, and be an error that nobody made.
+"""
+LAST_REQUEST_SECONDS = 0.5
+"""The same for the next request of a connection that has brought some.
+
+Less, since such connections lie idle for long, and their clients have to expect their end.
 """
 
 _TELL_SECONDS = 1.0
@@ -99,7 +104,7 @@ class Connection:
         """Close the connection as soon as nothing runs on it, nor comes within a moment."""
         self._stopping = True
         if self._idle:
-            self._wait(LAST_REQUEST_SECONDS)
+            self._wait(LAST_REQUEST_SECONDS if self._served else FIRST_REQUEST_SECONDS)
         else:
             self.settled.set()
 
@@ -205,7 +210,7 @@ class Connection:
         elif self._served:
             self._begin_close()
         else:
-            self._wait(LAST_REQUEST_SECONDS)
+            self._wait(FIRST_REQUEST_SECONDS)
 
     def _wait(self, seconds: float) -> None:
         self._deadline = trio.current_time() + seconds

@@ -16,7 +16,7 @@ from hypercorn.config import Config
 from hypercorn.trio.worker_context import WorkerContext
 
 from ai_ticket_daemon.server.connection import (
-    LAST_REQUEST_SECONDS,
+    FIRST_REQUEST_SECONDS,
     Connection,
     ConnectionRules,
     Stream,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.config.http import HttpConfig
     from ai_ticket_daemon.server.sockets import BoundListener
 
-HAND_IN_SECONDS = 0.5
+HAND_IN_SECONDS = 2.0
 """How long a request that has begun to come in when the daemon stops may take to be handed in.
 
 Its headers are there, its body and the store's word for it may not be; refusing it then would be an
@@ -102,7 +102,7 @@ async def serve(
             await rules.context.terminated.set()
             for connection in tuple(connections):
                 connection.stop()
-            with trio.move_on_after(LAST_REQUEST_SECONDS):
+            with trio.move_on_after(FIRST_REQUEST_SECONDS):
                 for connection in tuple(connections):
                     await connection.settled.wait()
             with trio.move_on_after(HAND_IN_SECONDS):

@@ -1,6 +1,4 @@
-"""Clients that post events one after the other, until told.
-
-Every second one opens a connection for each event; the others keep theirs as long as they may.
+"""Clients that post events one after the other, each over a connection of its own, until told.
 
 Runs inside the container, on the Python of the installed daemon: ``load_client.py CLIENTS URL``.
 Ends when its standard input does, and prints what it has seen as one JSON object.
@@ -52,15 +50,13 @@ async def post_for_ever(client: httpx.AsyncClient, url: str, seen: Seen) -> None
 
 async def main(clients: int, url: str) -> None:
     seen = Seen()
-    fresh = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-    kept = httpx.Limits(max_connections=None, max_keepalive_connections=clients)
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     async with (
-        httpx.AsyncClient(limits=fresh, timeout=TIMEOUT_SECONDS, trust_env=False) as opening,
-        httpx.AsyncClient(limits=kept, timeout=TIMEOUT_SECONDS, trust_env=False) as keeping,
+        httpx.AsyncClient(limits=limits, timeout=TIMEOUT_SECONDS, trust_env=False) as client,
         trio.open_nursery() as nursery,
     ):
-        for number in range(clients):
-            nursery.start_soon(post_for_ever, (opening, keeping)[number % 2], url, seen)
+        for _ in range(clients):
+            nursery.start_soon(post_for_ever, client, url, seen)
         await trio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
         nursery.cancel_scope.cancel()
     print(json.dumps(vars(seen)))
