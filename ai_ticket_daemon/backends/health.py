@@ -109,8 +109,10 @@ def after(health: Health, sign: Sign, *, rules: BackendsConfig, now: float) -> H
                 return _set_back(health, HealthState.DOWN, health.reason, rules, now)
             return _set_back(health, HealthState.STUCK, reason, rules, now)
         case GenerationFailed(event_id, reason):
-            # One event that fails again and again may be to blame itself: it counts once.
-            failed = replace(health, failed_events=health.failed_events | {event_id})
+            # One event that fails again and again may be to blame itself: it counts once. More than
+            # `fall` of them need not be remembered.
+            others = tuple(health.failed_events - {event_id})[: rules.fall - 1]
+            failed = replace(health, failed_events=frozenset({event_id, *others}))
             if len(failed.failed_events) < rules.fall:
                 return failed
             reason = f"failed at {len(failed.failed_events)} events in a row; the last: {reason}"

@@ -1,4 +1,4 @@
-"""Servers that come back, and servers that a reload takes out, over real sockets."""
+"""Servers that come back, help out, or are taken out by a reload, over real sockets."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import httpx
+import pytest
 import trio
 
 from ai_ticket_daemon.config.backends import BackendRole, ServerConfig
@@ -120,3 +121,66 @@ async def test_a_reload_does_not_forget_that_a_server_is_down() -> None:
             answer = (await client.post("/event", json=LONG)).json()
             assert answer["backend"] == "standby"
             assert answer["attempts"] == 1, "the primary was not even tried"
+
+
+@pytest.mark.parametrize("spill", [False, True])
+async def test_the_standby_helps_a_primary_that_others_keep_busy_only_if_it_may(
+    spill: bool,
+) -> None:
+    async with open_simulated_kobold(FAST) as primary, open_simulated_kobold(FAST) as standby:
+        config = config_for(
+            ServerConfig(name="primary", url=primary.url),
+            ServerConfig(name="standby", url=standby.url, role=BackendRole.STANDBY),
+        )
+        rules = replace(config.backends, spill_to_standby=spill)
+        async with (
+            open_daemon(replace(config, backends=rules)) as daemon,
+            httpx.AsyncClient(base_url=daemon.url, timeout=30) as client,
+        ):
+            primary.faults.answer_busy()
+            body = LONG | {"timeout_seconds": 1.5}
+            answer = await client.post("/event", json=body)
+            if spill:
+                assert answer.json()["backend"] == "standby"
+                assert daemon.log("guest_sent")[0]["cause"] == "spill"
+            else:
+                assert (answer.status_code, answer.json()["error"]) in {
+                    (503, "api_rate_limited"),
+                    (504, "deadline_exceeded"),
+                }
+                assert not standby.log
+            assert (await client.get("/health")).json()["status"] == "healthy"
+            assert not daemon.log("failover")
+
+
+async def test_one_of_two_primaries_carries_on_and_the_standby_stays_out_of_it() -> None:
+    async with (
+        open_simulated_kobold(SLOW) as one,
+        open_simulated_kobold(SLOW) as two,
+        open_simulated_kobold(SLOW) as standby,
+    ):
+        config = config_for(
+            ServerConfig(name="one", url=one.url),
+            ServerConfig(name="two", url=two.url),
+            ServerConfig(name="standby", url=standby.url, role=BackendRole.STANDBY),
+        )
+        async with (
+            open_daemon(config) as daemon,
+            httpx.AsyncClient(base_url=daemon.url, timeout=30) as client,
+            trio.open_nursery() as nursery,
+        ):
+            backends: list[str] = []
+
+            async def post() -> None:
+                backends.append((await client.post("/event", json=LONG)).json()["backend"])
+
+            for _ in range(4):
+                nursery.start_soon(post)
+            await one.wait_for(lambda s: s.running)
+            await two.wait_for(lambda s: s.running)
+            one.faults.die()
+            with trio.fail_after(20):
+                await two.wait_for(lambda s: s.observations.completed_total == 4)
+        assert backends == ["two"] * 4
+        assert not standby.log
+        assert not daemon.log("failover")

@@ -119,6 +119,14 @@ def test_a_server_that_fails_at_every_event_is_tried_again_after_its_hold() -> N
     assert seen(again, DONE).failed_events == frozenset()
 
 
+def test_no_more_failed_events_are_remembered_than_are_needed() -> None:
+    health = seen(Health(), OK)
+    for number in range(1000):
+        health = seen(health, failed(str(number)))
+    assert len(health.failed_events) == 3
+    assert health.state is S.DOWN
+
+
 @pytest.mark.parametrize(
     "result", [replace(WELL, uptime_seconds=1), replace(WELL, uptime_seconds=None, generations=0)]
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ai_ticket_daemon.backends.generation import ProbeResult
@@ -144,6 +144,44 @@ def test_whatever_is_seen_the_rules_hold(
             pool.probed(pool[name], what)
         else:
             pool.saw(pool[name], what)
+        look(pool, witness, chosen)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([0.0, 0.5, 0.5, 1.0, 1.0, 2.0, 31.0]),
+            st.sampled_from([(P,), (S,), (P, S)]),
+            st.booleans(),
+        ),
+        min_size=5,
+        max_size=80,
+    ),
+    rules,
+)
+@example(
+    [(0.5, (P, S), True)]
+    + [(0.5, role, up) for role, up in (((P,), False), ((P,), True), ((S,), False), ((S,), True))]
+    * 4,
+    BackendsConfig(servers=SERVERS),
+)
+def test_whichever_role_comes_and_goes_the_rules_hold(
+    history: list[tuple[float, tuple[BackendRole, ...], bool]], chosen: BackendsConfig
+) -> None:
+    witness = Witness()
+    pool = BackendPool(
+        lambda: chosen, open_client=FakeClient, observer=witness, clock=lambda: witness.now
+    )
+    for seconds, roles, up in history:
+        witness.now += seconds
+        for backend in pool:
+            if backend.config.role in roles:
+                for _ in range(chosen.rise if up else 1):
+                    if up:
+                        pool.probed(backend, ProbeResult("m", 2048, busy=False))
+                    else:
+                        pool.saw(backend, ConnectionLost("lost"))
         look(pool, witness, chosen)
 
 
