@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.ids import new_event_id
 from ai_ticket_daemon.events.outcome import Failed
 from ai_ticket_daemon.events.parse import parse_event
@@ -74,11 +75,14 @@ async def post_event(surface: Surface, exchange: Exchange) -> Response:
 
 
 async def _wait(submission: Submission, seconds: float) -> Outcome | None:
-    """Return the outcome if it comes in time."""
+    """Return the outcome if it comes in time, and before the daemon stops."""
     if not seconds:
         return None
     with trio.move_on_after(seconds):
-        return await submission.outcome()
+        outcome = await submission.outcome()
+        # The event goes on after the restart, and this client knows how to come back for it.
+        sent_away = isinstance(outcome, Failed) and outcome.code is ErrorCode.DRAINING
+        return None if sent_away else outcome
     return None
 
 

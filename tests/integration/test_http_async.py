@@ -149,6 +149,21 @@ async def test_a_client_that_waits_too_short_is_told_how_things_stand_by_then() 
         assert not submission.abandoned.is_set()
 
 
+async def test_a_client_that_can_come_back_is_not_sent_away_with_an_error() -> None:
+    async with serving(pipeline=held()) as served, client_of(served) as client:
+
+        async def stop() -> None:
+            submission = await served.pipeline.submission()
+            submission.end(Failed(ErrorCode.DRAINING, "The daemon stops."))
+
+        reply = await during(partial(post, client, prefer="wait=60"), stop)
+        submission = await served.pipeline.submission()
+    assert reply.status_code == 202
+    assert reply.headers["location"] == f"/event/{submission.event_id}"
+    assert submission.released.is_set()
+    assert not submission.abandoned.is_set()
+
+
 @pytest.mark.parametrize("prefer", ["", "wait=soon", "handling=strict", "respond-async=no"])
 async def test_without_a_wish_that_makes_sense_a_client_waits_and_fails_fast(prefer: str) -> None:
     async with serving() as served, client_of(served) as client:
