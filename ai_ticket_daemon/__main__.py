@@ -164,7 +164,7 @@ def _load(options: argparse.Namespace) -> Config:
     ]
     overrides: dict[str, object] = {"backends.server": servers}
     if path is None:
-        overrides |= {"telemetry.traces": "none", "store.url": "memory:"}
+        overrides |= {"telemetry.traces": "none", "store.url": "memory:", "control.socket": ""}
         environ = {"PORT": "5000", **os.environ}
         overrides["http.bind"] = [f"127.0.0.1:{environ['PORT']}"]
         overrides["metrics.bind"] = f"127.0.0.1:{environ.get('OTEL_PROMETHEUS_PORT', '9464')}"

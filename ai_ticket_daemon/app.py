@@ -24,8 +24,15 @@ from ai_ticket_daemon.backends.abort import AbortReason
 from ai_ticket_daemon.backends.factory import open_client
 from ai_ticket_daemon.backends.pool import BackendPool
 from ai_ticket_daemon.config.addresses import FdBind
+from ai_ticket_daemon.config.auth import AuthConfig
 from ai_ticket_daemon.config.check import warnings
 from ai_ticket_daemon.config.log import LogLevel
+from ai_ticket_daemon.config.rate_limit import RateLimitConfig
+from ai_ticket_daemon.control import server as control
+from ai_ticket_daemon.control.history import PoolHistory
+from ai_ticket_daemon.control.operations import Operations
+from ai_ticket_daemon.control.report import Parts
+from ai_ticket_daemon.control.surface import ControlSurface
 from ai_ticket_daemon.health import DaemonHealth
 from ai_ticket_daemon.liveness import Liveness
 from ai_ticket_daemon.reloader import LiveConfig, Reloader
@@ -107,10 +114,11 @@ class Daemon:
             observer=StoreTelemetry(logs.logger(actor="store"), metrics),
         )
         self._pool_telemetry = PoolTelemetry(logs.logger(actor="pool"), metrics)
+        self._history = PoolHistory(self._pool_telemetry)
         self._pool = BackendPool(
             lambda: live.current.backends,
             open_client=self._open_client,
-            observer=self._pool_telemetry,
+            observer=self._history,
         )
         self._capture = Capture(lambda: live.current.log, logs.logger(actor="capture"))
         self._pipeline = AsyncInferencePipeline(
@@ -124,16 +132,20 @@ class Daemon:
             ),
         )
         self._health = DaemonHealth(self._pool, self._pipeline, self._store)
-        self._app = create_app(
+        make_app = partial(
+            create_app,
             pipeline=self._pipeline,
             health=self._health,
             http=lambda: live.current.http,
             events=lambda: live.current.events,
-            auth=lambda: live.current.auth,
-            rate_limit=lambda: live.current.rate_limit,
             observer=HttpTelemetry(logs.logger(actor="http"), metrics, self._tracer),
             logger=logs.library_logger("handler_crashed", actor="http"),
         )
+        self._app = make_app(
+            auth=lambda: live.current.auth, rate_limit=lambda: live.current.rate_limit
+        )
+        # Whoever may open the control socket needs no token, and has no limit.
+        self._local_app = make_app(auth=AuthConfig, rate_limit=lambda: RateLimitConfig(requests=0))
         self.metrics_port: int | None = None
         self._reloader = Reloader(
             live,
@@ -143,6 +155,22 @@ class Daemon:
             metrics=metrics,
             notifier=systemd.notifier,
             verdict_path=verdict_path(os.environ) if systemd.notifier.address else None,
+        )
+        self._addresses: tuple[str, ...] = ()
+        self._operations = Operations(
+            Parts(
+                pool=self._pool,
+                pipeline=self._pipeline,
+                store=self._store,
+                health=self._health,
+                live=live,
+                reloader=self._reloader,
+                logs=logs,
+                metrics=metrics,
+                history=self._history,
+                stopping=self._stop.is_set,
+                addresses=lambda: self._addresses,
+            )
         )
 
     async def run(
@@ -170,6 +198,7 @@ class Daemon:
                             await self._start_backends(partial(_start, supervisor, backends))
                             async with trio.open_nursery() as pipeline:
                                 await _start(supervisor, pipeline, "pipeline", self._pipeline.run)
+                                await self._start_control(partial(_start, supervisor, pipeline))
                                 await self._serve(supervisor, task_status)
                                 pipeline.cancel_scope.cancel()
                             backends.cancel_scope.cancel()
@@ -245,6 +274,19 @@ class Daemon:
             liveness=self._liveness,
         )
 
+    async def _start_control(self, start: Callable[..., Awaitable[Any]]) -> None:
+        """Let the operator in; also while the daemon drains."""
+        log = self._logs.logger(actor="control")
+        await start(
+            "control",
+            control.run,
+            app=ControlSurface(self._operations.table(), public=self._local_app, log=log),
+            path=control.socket_path(self._live.current.control.socket, os.environ),
+            sample=self._operations.reporter.sample,
+            log=log,
+            logger=self._logs.library_logger("control_server", actor="control"),
+        )
+
     async def _serve(
         self, supervisor: Supervisor, task_status: trio.TaskStatus[tuple[str, ...]]
     ) -> None:
@@ -263,6 +305,7 @@ class Daemon:
                 logger=self._logs.library_logger("http_server", actor="http"),
             )
             self._health.started = True
+            self._addresses = addresses
             self._log.info("started", version=__version__, addresses=addresses)
             self._reloader.leave_verdict()
             self._systemd.notifier.ready()

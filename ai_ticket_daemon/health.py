@@ -70,7 +70,9 @@ class DaemonHealth:
         if not self.started:
             yield "starting"
         if self.pipeline.draining:
-            yield "draining: the daemon is stopping"
+            yield "draining: no new events are taken"
+        if self.pipeline.paused:
+            yield "paused by an operator: events are kept, none is started"
         if self.store.fault is not None:
             yield f"the store cannot be written: {self.store.fault}"
         if self.pool.active.pinned is not None:

@@ -10,11 +10,12 @@ from ai_ticket_daemon.config.errors import ConfigError
 from ai_ticket_daemon.verdict import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from structlog.typing import FilteringBoundLogger
 
+    from ai_ticket_daemon.config.diff import Change
     from ai_ticket_daemon.config.tree import Config
     from ai_ticket_daemon.systemd import Notifier
     from ai_ticket_daemon.telemetry.metrics import Metrics
@@ -76,6 +77,13 @@ class Reloader:
             self._notifier.ready()
         self._reloads += 1
         self.leave_verdict()
+
+    def plan(self) -> tuple[Sequence[Change], Sequence[str]]:
+        """Return what a reload would change, or why it would be refused; change nothing."""
+        try:
+            return diff(self._live.current, self._load()), ()
+        except ConfigError as error:
+            return (), tuple(str(problem) for problem in error.problems)
 
     def leave_verdict(self) -> None:
         """Write down what became of the last reload; before the first one, that there was none."""

@@ -3,7 +3,6 @@
 schema.py, rules.py   how a key is described and read; every mistake collected
 http.py … control.py  the sections, each with its defaults, units and cross-checks
 tree.py               the sections together: :class:`Config`
-unavailable.py        the keys this version refuses
 document.py           the file as TOML, with the line of every key (locate.py)
 environment.py        the variables that go over the file
 load.py               all of the above: file + environment + command line → Config or ConfigError

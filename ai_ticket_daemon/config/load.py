@@ -11,7 +11,6 @@ from ai_ticket_daemon.config.environment import apply_environment
 from ai_ticket_daemon.config.errors import ConfigError
 from ai_ticket_daemon.config.schema import Invalid, table
 from ai_ticket_daemon.config.tree import Config
-from ai_ticket_daemon.config.unavailable import unavailable_keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,7 +43,7 @@ def load_config(
     problems = list(apply_environment(document, environ))
     for key, value in overrides.items():
         document.set(tuple(key.split(".")), value, _COMMAND_LINE)
-    first = [*resolve_credentials(document, environ), *unavailable_keys(document.raw)]
+    first = [*resolve_credentials(document, environ)]
     # What is refused anyway is not told twice.
     refused = {mistake.path for mistake in first}
     try:

@@ -15,7 +15,6 @@ from ai_ticket_daemon.config.diff import as_toml
 from ai_ticket_daemon.config.environment import VARIABLES
 from ai_ticket_daemon.config.schema import is_required, settings_of
 from ai_ticket_daemon.config.tree import Config
-from ai_ticket_daemon.config.unavailable import UNAVAILABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,11 +103,8 @@ def _section(heading: str, name: str, section: type[Any]) -> Iterator[str]:
     for key, (field, setting) in settings_of(section).items():
         if (name, key) == ("backends", "server"):
             continue  # has a section of its own
-        meaning = setting.meaning
-        if (name, key) in UNAVAILABLE:
-            meaning += " *Not available in this version.*"
         reload = "live" if setting.live else "restart"
-        cells = (f"`{key}`", setting.rule.kind, default_of(field), reload, meaning)
+        cells = (f"`{key}`", setting.rule.kind, default_of(field), reload, setting.meaning)
         yield f"| {' | '.join(cells)} |"
 
 

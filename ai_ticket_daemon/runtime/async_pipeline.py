@@ -269,13 +269,22 @@ class AsyncInferencePipeline:
             await nursery.start(self._dispatcher.run)
             task_status.started()
 
+    def refuse_new(self) -> None:
+        """Answer new events ``draining``; what clients wait for is still run."""
+        self._reception.draining = True
+
+    def accept_again(self) -> None:
+        """Take new events again, after :meth:`refuse_new`."""
+        self._reception.draining = False
+        self._pool.changed.notify()
+
     async def drain(self) -> None:
         """Refuse new events and return when nobody waits and nothing runs any more.
 
         What clients wait for is still run; what they do not wait for stays in the queue. Cancel
         this call to stop waiting.
         """
-        self._reception.draining = True
+        self.refuse_new()
         while True:
             seen = self._dispatcher.ended.version
             if not self._board.holds_up and not len(self._dispatcher):

@@ -19,6 +19,7 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
 from ai_ticket_daemon.server.protocols import Protocol
+from ai_ticket_daemon.server.sockets import peer_of
 
 if TYPE_CHECKING:
     import logging
@@ -129,7 +130,7 @@ class Connection:
                     rules.config,
                     rules.context,
                     task_group,
-                    ConnectionState({}),
+                    ConnectionState(peer_of(self._socket)),
                     isinstance(self._stream, trio.SSLStream),
                     client,
                     server,

@@ -7,6 +7,7 @@ import os
 import socket as stdlib_socket
 import ssl
 import stat
+import struct
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 BACKLOG = 1024
 _UNIX_MODE = 0o660
+_CREDENTIALS = struct.Struct("3i")
 
 
 class ListenerUnavailable(Exception):
@@ -141,6 +143,20 @@ def watch_peer(socket: trio.socket.SocketType, timeout_seconds: float) -> None:
     socket.setsockopt(tcp, stdlib_socket.TCP_KEEPINTVL, probe_seconds)
     socket.setsockopt(tcp, stdlib_socket.TCP_KEEPCNT, 3)
     socket.setsockopt(tcp, stdlib_socket.TCP_USER_TIMEOUT, int(timeout_seconds * 1000))
+
+
+def peer_of(socket: trio.socket.SocketType) -> dict[str, int]:
+    """Return who is at the other end, as the kernel tells it (unix(7), SO_PEERCRED).
+
+    Nothing for a client that came over the network.
+    """
+    if socket.family != stdlib_socket.AF_UNIX:
+        return {}
+    credentials = socket.getsockopt(
+        stdlib_socket.SOL_SOCKET, stdlib_socket.SO_PEERCRED, _CREDENTIALS.size
+    )
+    pid, uid, _ = _CREDENTIALS.unpack(credentials)
+    return {"peer_pid": pid, "peer_uid": uid}
 
 
 async def _open(bind: Bind) -> list[BoundListener]:

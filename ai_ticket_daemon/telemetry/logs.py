@@ -6,6 +6,8 @@ import logging
 import os
 import sys
 import threading
+import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import structlog
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 _RANK = {LogLevel.DEBUG: 10, LogLevel.INFO: 20, LogLevel.WARNING: 30, LogLevel.ERROR: 40}
 _SEVERITY = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+
+REMEMBERED_LINES = 500
+"""For a support bundle, where no journal is at hand."""
 
 
 class Logs:
@@ -60,7 +65,12 @@ class Logs:
                 self.format = LogFormat.JOURNALD
         if self.format is LogFormat.JOURNALD:
             self._journal = JournalWriter(journal_path, dropped=self._lost.add)
+        self._recent: deque[dict[str, Any]] = deque(maxlen=REMEMBERED_LINES)
         self._log = self.logger(actor="logs")
+
+    def recent(self) -> list[dict[str, Any]]:
+        """Return the last lines, the oldest first, with the time of each."""
+        return list(self._recent)
 
     def logger(self, **fields: object) -> FilteringBoundLogger:
         """Return a logger whose lines all carry ``fields``."""
@@ -69,6 +79,7 @@ class Logs:
             structlog.processors.add_log_level,
             structlog.processors.format_exc_info,
             _add_message_id,
+            self._remember,
         ]
         if self._journal is not None:
             write: Any = self._journal.write
@@ -109,6 +120,12 @@ class Logs:
         logger = logging.Logger(event)  # noqa: LOG001 - not in the global tree of loggers
         logger.addHandler(LogHandler(self.logger(**fields), event))
         return logger
+
+    def _remember(
+        self, _logger: object, _method: str, event: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        self._recent.append({"at": time.time(), **event})
+        return event
 
     def _drop_quiet(
         self, _logger: object, method: str, event: MutableMapping[str, Any]

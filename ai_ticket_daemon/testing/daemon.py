@@ -13,6 +13,7 @@ import trio
 from ai_ticket_daemon.app import Daemon
 from ai_ticket_daemon.config.addresses import TcpBind
 from ai_ticket_daemon.config.backends import BackendsConfig, ServerConfig
+from ai_ticket_daemon.config.control import ControlConfig
 from ai_ticket_daemon.config.http import HttpConfig
 from ai_ticket_daemon.config.log import LogFormat, LogLevel
 from ai_ticket_daemon.config.metrics import MetricsConfig
@@ -55,6 +56,7 @@ def config_for(*servers: ServerConfig) -> Config:
         rate_limit=RateLimitConfig(requests=0),
         telemetry=TelemetryConfig(traces=TracesExporter.NONE),
         store=StoreConfig(url="memory:"),
+        control=ControlConfig(socket=None),
         backends=BackendsConfig(
             servers=servers, probe_interval_seconds=0.2, probe_fast_interval_seconds=0.05
         ),

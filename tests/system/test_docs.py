@@ -12,6 +12,7 @@ import re
 import shutil
 import socket
 import sys
+import tempfile
 import tomllib
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -298,10 +299,13 @@ async def open_stage(folder: Path) -> AsyncIterator[Stage]:
     """Run a daemon in front of two simulated servers, for the length of a block."""
     http, metrics, primary, standby = free_ports(4)
     conf, log = folder / "ai-ticket.conf", folder / "daemon.log"
+    # Not in `folder`: the path of a Unix socket has to be short.
+    control = Path(tempfile.mkdtemp(prefix="ait")) / "control.sock"
     conf.write_text(
         f'http.bind = ["127.0.0.1:{http}"]\n'
         f'metrics.bind = "127.0.0.1:{metrics}"\n'
         'telemetry.traces = "none"\n'
+        f'control.socket = "{control}"\n'
         "[[backends.server]]\n"
         f'name = "primary"\nurl = "http://127.0.0.1:{primary}"\n'
         "[[backends.server]]\n"
@@ -325,6 +329,7 @@ async def open_stage(folder: Path) -> AsyncIterator[Stage]:
                 rf"\b{PRIMARY_PID}\b": str(primary_process.pid),
                 r"/etc/ai-ticket/ai-ticket\.conf": str(conf),
                 r"/opt/ai-ticket/venv/bin/": "",
+                r"\bai-ticketctl\b": f"ai-ticketctl --socket {control}",
             },
             log,
         )

@@ -6,14 +6,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
 from ai_ticket_daemon.config import Config, ServerConfig, load_config
 from ai_ticket_daemon.config.backends import BackendsConfig
 from ai_ticket_daemon.config.locate import locate
 from ai_ticket_daemon.config.reference import reference
 from ai_ticket_daemon.config.schema import settings_of
-from ai_ticket_daemon.config.unavailable import UNAVAILABLE
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.config.schema import KeyPath
@@ -86,13 +83,3 @@ def test_the_reference_is_up_to_date() -> None:
     assert path.read_text() == reference(), (
         "run: python -m ai_ticket_daemon.config.reference > docs/configuration.md"
     )
-
-
-@pytest.mark.parametrize("path", UNAVAILABLE)
-def test_what_is_not_available_yet_is_a_key_that_stands_at_its_default(
-    path: tuple[str, str],
-) -> None:
-    section, key = path
-    field, setting = settings_of(type(getattr(Config(), section)))[key]
-    _, allowed = UNAVAILABLE[path]
-    assert setting.rule.read(allowed) == field.default

@@ -1,0 +1,130 @@
+"""HTTP over the control socket, with short timeouts and clear words; the standard library only."""
+
+from __future__ import annotations
+
+import json
+import socket
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException
+from typing import IO, TYPE_CHECKING, Any, cast
+from urllib.parse import urlencode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+CONNECT_SECONDS = 2.0
+
+
+class Unreachable(Exception):
+    """Nobody answers on the socket; the message says what to do."""
+
+
+class Refused(Exception):
+    """The daemon answered with an error: its ``code`` and what it says."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class _UnixConnection(HTTPConnection):
+    def __init__(self, path: Path, timeout_seconds: float) -> None:
+        super().__init__("localhost", timeout=timeout_seconds)
+        self._path = path
+        self._seconds = timeout_seconds
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(CONNECT_SECONDS)
+        self.sock.connect(str(self._path))
+        self.sock.settimeout(self._seconds)
+
+
+class Client:
+    """Asks the daemon behind the socket ``path``.
+
+    Args:
+        path: the socket.
+        timeout_seconds: how long the daemon may be silent.
+    """
+
+    def __init__(self, path: Path, timeout_seconds: float) -> None:
+        self.path = path
+        self._timeout_seconds = timeout_seconds
+
+    def look(self, operation: str, **arguments: object) -> Any:
+        """Return what an operation that changes nothing answers.
+
+        Raises:
+            Unreachable: there is no answer.
+            Refused: the answer is an error.
+        """
+        query = urlencode({k: v for k, v in arguments.items() if v is not None})
+        with self.open("GET", f"/control/{operation}?{query}") as answer:
+            return json.load(answer)
+
+    def change(self, operation: str, **arguments: object) -> Any:
+        """Return what an operation that changes something answers; raises as :meth:`look`."""
+        given = {k: v for k, v in arguments.items() if v is not None}
+        with self.open("POST", f"/control/{operation}", given) as answer:
+            return json.load(answer)
+
+    @contextmanager
+    def open(
+        self,
+        method: str,
+        target: str,
+        body: object = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Iterator[IO[bytes]]:
+        """Ask, and read the answer's body as a file; raises as :meth:`look`."""
+        connection = _UnixConnection(self.path, timeout_seconds or self._timeout_seconds)
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        try:
+            try:
+                connection.request(
+                    method,
+                    target,
+                    None if body is None else data,
+                    {"content-type": "application/json", **(headers or {})},
+                )
+                answer = connection.getresponse()
+                if answer.status >= 400:
+                    raise _refusal(answer.status, answer.read())
+                yield cast("IO[bytes]", answer)
+            except (OSError, HTTPException) as error:
+                raise Unreachable(_explain(error, self.path)) from error
+        finally:
+            connection.close()
+
+
+def _refusal(status: int, body: bytes) -> Refused:
+    try:
+        error = json.loads(body)
+        return Refused(error["error"], error["message"])
+    except (ValueError, KeyError, TypeError):
+        return Refused("internal_error", f"the daemon answered with status {status}")
+
+
+def _explain(error: Exception, path: Path) -> str:
+    match error:
+        case FileNotFoundError():
+            return (
+                f"there is no control socket at {path}: the daemon is not running here, or its "
+                "control.socket is another one (--socket PATH, --instance N)"
+            )
+        case PermissionError():
+            return (
+                f"{path} may not be opened by this user: use sudo, or join the group that owns it"
+            )
+        case ConnectionRefusedError():
+            return f"nobody listens at {path}: the daemon has died; systemctl status ai-ticket"
+        case TimeoutError():
+            return (
+                f"the daemon at {path} does not answer in time: it hangs or is very busy; "
+                "kill -USR1 makes it log where it waits"
+            )
+    return f"the daemon at {path} broke off: {str(error) or type(error).__name__}"

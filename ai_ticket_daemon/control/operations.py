@@ -1,0 +1,333 @@
+"""What an operator can ask the running daemon for: the one table of it, and what each does."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict, replace
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import trio
+from prometheus_client import generate_latest
+
+from ai_ticket_daemon.config.diff import as_toml
+from ai_ticket_daemon.config.schema import settings_of
+from ai_ticket_daemon.control.arguments import (
+    Bulk,
+    ByEvent,
+    ByName,
+    Captures,
+    Level,
+    Listing,
+    Nothing,
+)
+from ai_ticket_daemon.control.report import Reporter
+from ai_ticket_daemon.control.surface import Operation
+from ai_ticket_daemon.control.why import explain
+from ai_ticket_daemon.errors import ErrorCode, RequestRefused
+from ai_ticket_daemon.events.outcome import Failed
+from ai_ticket_daemon.events.state import FINAL_STATES, EventState
+from ai_ticket_daemon.runtime.task_tree import task_tree
+from ai_ticket_daemon.store.audit import audit_file
+from ai_ticket_daemon.store.port import EventFilter
+from ai_ticket_daemon.telemetry.redact import redact
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ai_ticket_daemon.backends.switch import ActiveRole
+    from ai_ticket_daemon.config.backends import BackendRole
+    from ai_ticket_daemon.config.tree import Config
+    from ai_ticket_daemon.control.report import Parts
+    from ai_ticket_daemon.store.port import EventRecord, EventSummary
+
+BACKUP_SECONDS = 600.0
+_FITTING = {
+    # action: the states of the events it can be applied to
+    "retry": frozenset({EventState.FAILED}),
+    "cancel": frozenset({EventState.QUEUED, EventState.RUNNING}),
+    "purge": FINAL_STATES,
+}
+
+
+class Operations:
+    """Carries out what is asked, on the parts of the daemon."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._backups = count(1)
+        self.reporter = Reporter(parts)
+
+    def table(self) -> Mapping[str, Operation]:
+        """Return every operation by its name."""
+        operations = (
+            Operation("status", Nothing, self._status),
+            Operation("backends", Nothing, self._backends),
+            Operation("events", Listing, self._events),
+            Operation("event", ByEvent, self._event),
+            Operation("why", ByEvent, self._why),
+            Operation("reload-plan", Nothing, self._reload_plan),
+            Operation("audit", Nothing, self._audit),
+            Operation("bundle", Nothing, self._bundle),
+            Operation("retry", ByEvent, self._retry, changes=True),
+            Operation("cancel", ByEvent, self._cancel, changes=True),
+            Operation("bulk", Bulk, self._bulk, changes=True),
+            Operation("failover", ByName, self._failover, changes=True),
+            Operation("failback", Nothing, self._failback, changes=True),
+            Operation("auto", Nothing, self._auto, changes=True),
+            Operation("pause", Nothing, self._pause, changes=True),
+            Operation("unpause", Nothing, self._unpause, changes=True),
+            Operation("drain", Nothing, self._drain, changes=True),
+            Operation("resume", Nothing, self._resume, changes=True),
+            Operation("reload", Nothing, self._reload, changes=True),
+            Operation("log-level", Level, self._log_level, changes=True),
+            Operation("capture", Captures, self._capture, changes=True),
+            Operation("backup", Nothing, self._backup, changes=True, seconds=BACKUP_SECONDS),
+        )
+        return {operation.name: operation for operation in operations}
+
+    # Looking.
+
+    async def _status(self, _: Nothing) -> object:
+        return await self.reporter.report()
+
+    async def _backends(self, _: Nothing) -> object:
+        return {
+            "serving": _active(self._parts.pool.active),
+            "backends": self.reporter.backends(),
+        }
+
+    async def _events(self, wanted: Listing) -> object:
+        page = await self._parts.store.page(_filter(wanted), below=wanted.below, limit=wanted.limit)
+        return {"events": [asdict(event) for event in page.events], "below": page.below}
+
+    async def _event(self, wanted: ByEvent) -> object:
+        record, summary = await self._find(wanted.event_id)
+        return _whole(record, summary)
+
+    async def _why(self, wanted: ByEvent) -> object:
+        record, summary = await self._find(wanted.event_id)
+        now = time.time()
+        meanwhile = self._parts.history.between(record.event.submitted_at, summary.ended_at or now)
+        lines = explain(record, summary, meanwhile, now)
+        return {
+            "event_id": record.event.event_id,
+            "state": record.state.value,
+            "lines": [asdict(line) for line in lines],
+        }
+
+    async def _reload_plan(self, _: Nothing) -> object:
+        changes, problems = self._parts.reloader.plan()
+        return {
+            "valid": not problems,
+            "problems": list(problems),
+            "live": [str(change) for change in changes if change.live],
+            "needs_restart": [str(change) for change in changes if not change.live],
+        }
+
+    async def _audit(self, _: Nothing) -> object:
+        path = self._parts.live.current.store.path
+        if path is None:
+            counts = await self._parts.store.counts()
+            found = {"accepted": counts.accepted, "difference": counts.difference}
+            return found | {"states": dict(counts.states), "problems": []}
+        audit = await trio.to_thread.run_sync(audit_file, path)
+        return asdict(audit) | {"difference": audit.difference}
+
+    async def _bundle(self, _: Nothing) -> object:
+        root = trio.lowlevel.current_root_task()
+        return {
+            "status": await self.reporter.report(),
+            "config": redact(_settings(self._parts.live.current)),
+            "tasks": "" if root is None else task_tree(root),
+            "metrics": generate_latest(self._parts.metrics.registry).decode(),
+            "logs": redact(self._parts.logs.recent()),
+            "history": [asdict(change) for change in self._parts.history.between(0, time.time())],
+        }
+
+    # Events.
+
+    async def _retry(self, wanted: ByEvent) -> object:
+        await self._find(wanted.event_id)
+        await self._change("retry", [wanted.event_id])
+        return await self._event(wanted)
+
+    async def _cancel(self, wanted: ByEvent) -> object:
+        await self._find(wanted.event_id)
+        await self._change("cancel", [wanted.event_id])
+        return await self._event(wanted)
+
+    async def _bulk(self, wanted: Bulk) -> object:
+        asked = _filter(wanted)
+        fitting = _FITTING[wanted.action]
+        states = asked.states & fitting if asked.states else fitting
+        if not states:
+            raise RequestRefused(
+                ErrorCode.INVALID_PARAMETER,
+                f"{wanted.action} is for events that are {' or '.join(sorted(fitting))}.",
+            )
+        page = await self._parts.store.page(
+            replace(asked, states=states), below=wanted.below, limit=wanted.limit
+        )
+        event_ids = [event.event_id for event in page.events]
+        changed = await self._change(wanted.action, event_ids) if wanted.apply else 0
+        return {"event_ids": event_ids, "changed": changed, "below": page.below}
+
+    async def _change(self, action: str, event_ids: list[str]) -> int:
+        """Do it to all of them at once, so that they share their writes to the disk."""
+        if action == "purge":
+            return await self._parts.store.forget(event_ids)
+        pipeline = self._parts.pipeline
+        call = pipeline.put_back if action == "retry" else pipeline.cancel
+        reached = EventState.QUEUED if action == "retry" else EventState.CANCELLED
+        changed = 0
+
+        async def change(event_id: str) -> None:
+            nonlocal changed
+            status = await call(event_id)
+            changed += status is not None and status.state is reached
+
+        async with trio.open_nursery() as nursery:
+            for event_id in event_ids:
+                nursery.start_soon(change, event_id)
+        return changed
+
+    async def _find(self, event_id: str) -> tuple[EventRecord, EventSummary]:
+        record = await self._parts.store.get(event_id)
+        page = await self._parts.store.page(EventFilter(event_id=event_id), below=None, limit=1)
+        if record is None or not page.events:
+            raise RequestRefused(ErrorCode.EVENT_NOT_FOUND, f"No event {event_id} is known.")
+        return record, page.events[0]
+
+    # Backends.
+
+    async def _failover(self, wanted: ByName) -> object:
+        names = [backend.name for backend in self._parts.pool]
+        if wanted.name not in names:
+            raise RequestRefused(
+                ErrorCode.NOT_FOUND,
+                f"There is no server {wanted.name}; there are {', '.join(names)}.",
+            )
+        self._parts.pool.pin(wanted.name)
+        return _active(self._parts.pool.active)
+
+    async def _failback(self, _: Nothing) -> object:
+        pool = self._parts.pool
+        if not pool.failback():
+            why = (
+                f"{pool.active.pinned} is pinned: ask for auto first"
+                if pool.active.pinned is not None
+                else "no primary is usable"
+            )
+            raise RequestRefused(ErrorCode.NO_BACKEND_AVAILABLE, f"There is no way back: {why}.")
+        return _active(pool.active)
+
+    async def _auto(self, _: Nothing) -> object:
+        self._parts.pool.unpin()
+        return _active(self._parts.pool.active)
+
+    # The daemon.
+
+    async def _pause(self, _: Nothing) -> object:
+        self._parts.pipeline.paused = True
+        return {"paused": True}
+
+    async def _unpause(self, _: Nothing) -> object:
+        self._parts.pipeline.paused = False
+        return {"paused": False}
+
+    async def _drain(self, _: Nothing) -> object:
+        self._parts.pipeline.refuse_new()
+        return {"draining": True, "in_flight": self._parts.pipeline.in_flight}
+
+    async def _resume(self, _: Nothing) -> object:
+        if self._parts.stopping():
+            raise RequestRefused(ErrorCode.DRAINING, "The daemon is stopping; start it anew.")
+        self._parts.pipeline.accept_again()
+        return {"draining": False}
+
+    async def _reload(self, _: Nothing) -> object:
+        plan = await self._reload_plan(_)
+        self._parts.reloader.reload()
+        problems = list(self._parts.reloader.problems)
+        assert isinstance(plan, dict)  # noqa: S101 - made above
+        return plan | {"applied": not problems, "problems": problems}
+
+    async def _log_level(self, wanted: Level) -> object:
+        self._parts.logs.level = wanted.level
+        return {"log_level": wanted.level.value, "until": "the next reload or restart"}
+
+    async def _capture(self, wanted: Captures) -> object:
+        live = self._parts.live
+        log = replace(live.current.log, capture_payloads=wanted.payloads)
+        live.current = replace(live.current, log=log)
+        return {
+            "capture_payloads": wanted.payloads,
+            "directory": str(log.capture_directory),
+            "until": "the next reload or restart",
+        }
+
+    async def _backup(self, _: Nothing) -> object:
+        path = self._parts.live.current.store.path or Path("backup")
+        target = path.with_name(f"{path.name}.backup-{os.getpid()}-{next(self._backups)}")
+        await self._parts.store.backup(target)
+        return target
+
+
+def _filter(wanted: Listing) -> EventFilter:
+    try:
+        return wanted.filter(time.time())
+    except ValueError as error:
+        raise RequestRefused(
+            ErrorCode.INVALID_PARAMETER, f"state: {error}; there are {', '.join(EventState)}."
+        ) from error
+
+
+def _active(active: ActiveRole) -> dict[str, Any]:
+    role: BackendRole = active.role
+    return {
+        "role": role.value,
+        "pinned": active.pinned,
+        "reason": active.reason.value,
+        "detail": active.detail,
+    }
+
+
+def _whole(record: EventRecord, summary: EventSummary) -> dict[str, Any]:
+    """Return what is known of an event, but not what it is about: that is its client's business."""
+    event, outcome = record.event, record.outcome
+    failure = None
+    if isinstance(outcome, Failed):
+        failure = {"error": outcome.code, "message": outcome.message, "details": outcome.details}
+    return asdict(summary) | {
+        "position": record.position,
+        "stream": event.stream,
+        "max_tokens": event.sampling.max_tokens,
+        "idempotency_key": event.idempotency_key is not None,
+        "trace_context": dict(event.trace_context),
+        "attempts": [asdict(attempt) for attempt in record.attempts],
+        "failure": failure,
+        "usage": None if outcome is None or failure else asdict(outcome)["usage"],
+    }
+
+
+def _settings(config: Config) -> dict[str, dict[str, Any]]:
+    """Return every setting as the file would have it; secrets are masked."""
+    found: dict[str, dict[str, Any]] = {}
+    for name in settings_of(type(config)):
+        section = getattr(config, name)
+        found[name] = {
+            key: as_toml(getattr(section, field.name))
+            for key, (field, _) in settings_of(type(section)).items()
+            if (name, key) != ("backends", "server")
+        }
+    found["servers"] = {
+        server.name: {
+            key: as_toml(getattr(server, field.name))
+            for key, (field, _) in settings_of(type(server)).items()
+        }
+        for server in config.backends.servers
+    }
+    return found

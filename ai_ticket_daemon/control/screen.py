@@ -1,0 +1,141 @@
+"""How answers look on a terminal; ``--json`` never comes here."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from ai_ticket_daemon.control.why import seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from rich.console import RenderableType
+
+_COLOURS = {
+    "healthy": "green",
+    "degraded": "yellow",
+    "unhealthy": "red",
+    "ready": "green",
+    "busy": "green",
+    "succeeded": "green",
+    "running": "cyan",
+    "queued": "blue",
+    "failed": "red",
+    "expired": "red",
+    "cancelled": "yellow",
+}
+
+
+def coloured(word: str) -> str:
+    """Return a state with the colour it has everywhere."""
+    colour = _COLOURS.get(word, "red")
+    return f"[{colour}]{escape(word)}[/]"
+
+
+def status(report: Mapping[str, Any]) -> RenderableType:
+    """Return one screen: what is wrong first, then who serves, then the queue."""
+    head = Table.grid(padding=(0, 2))
+    flags = [name for name in ("draining", "paused") if report[name]]
+    head.add_row("status", " ".join([coloured(report["status"]), *map(coloured, flags)]))
+    for reason in report["reasons"]:
+        head.add_row("", escape(reason))
+    head.add_row(
+        "daemon",
+        escape(
+            f"{report['version']}, pid {report['pid']}, up {seconds(report['uptime_seconds'])}, on "
+            f"{', '.join(report['addresses'])}"
+        ),
+    )
+    serving = report["serving"]
+    pin = f", {serving['pinned']} is pinned" if serving["pinned"] else ""
+    head.add_row("serving", escape(f"{serving['role']}{pin}: {serving['detail']}"))
+    queue, oldest = report["queue"], report["oldest_queued_seconds"]
+    age = "" if oldest is None else f", the oldest for {seconds(oldest)}"
+    head.add_row(
+        "queue",
+        f"{queue.get('queued', 0)} queued{age}; {queue.get('running', 0)} running of "
+        f"{min(report['max_concurrency'], report['capacity'])}",
+    )
+    ended = ", ".join(f"{queue.get(s, 0)} {s}" for s in ("succeeded", "failed", "expired"))
+    head.add_row("ended", f"{ended}; {report['events_per_second']:.2g} events/s")
+    fault = report["store"]["fault"]
+    head.add_row("store", f"[red]{escape(fault)}[/]" if fault else escape(report["store"]["url"]))
+    refused = report["reload"]["refused"]
+    head.add_row("reload", f"[red]refused: {escape(refused[0])}[/]" if refused else "applied")
+    if report["log_level"] != "info" or report["capture_payloads"]:
+        head.add_row(
+            "logging", f"{report['log_level']}, {report['capture_payloads']} payloads captured"
+        )
+    wasted = report.get("wasted", [])
+    for waste in wasted:
+        head.add_row(
+            "wasted",
+            f"{seconds(waste['seconds'])} of GPU time and {waste['tokens']:.0f} tokens: "
+            f"{escape(waste['cause'])}",
+        )
+    return Group(head, Text(), backends(report["backends"]))
+
+
+def backends(servers: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the servers, a line each."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("server", "role", "state", "serves", "in flight", "why"):
+        table.add_column(name)
+    for server in servers:
+        serves = "pinned" if server["pinned"] else "yes" if server["active"] else "no"
+        rest = server["resting_seconds"]
+        why = f"left alone for {seconds(rest)} more" if rest else server["reason"]
+        table.add_row(
+            escape(server["name"]),
+            server["role"],
+            coloured(server["state"]),
+            serves,
+            f"{server['in_flight']} of {server['max_in_flight']}",
+            escape(why or ""),
+        )
+    return table
+
+
+def events(listed: Sequence[Mapping[str, Any]]) -> Table:
+    """Return events, a line each."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("event", "state", "age", "priority", "server", "token", "error"):
+        table.add_column(name)
+    for event in listed:
+        table.add_row(
+            event["event_id"],
+            coloured(event["state"]),
+            seconds(time.time() - event["submitted_at"]),
+            str(event["priority"]),
+            escape(event["backend"] or ""),
+            escape(event["owner"]),
+            escape(event["error"] or ""),
+        )
+    return table
+
+
+def why(answer: Mapping[str, Any]) -> Table:
+    """Return the time line of an event; times are this host's, then since its submission."""
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    lines = answer["lines"]
+    begin = lines[0]["at"]
+    for line in lines:
+        clock = time.strftime("%H:%M:%S", time.localtime(line["at"]))
+        millis = int(line["at"] % 1 * 1000)
+        table.add_row(f"{clock}.{millis:03d}", f"+{line['at'] - begin:.3f} s", escape(line["text"]))
+    return table
+
+
+def fields(answer: Mapping[str, Any]) -> Table:
+    """Return any answer, a line for each thing it says."""
+    table = Table.grid(padding=(0, 2))
+    for key, value in answer.items():
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        table.add_row(key.replace("_", " "), escape(shown))
+    return table

@@ -1,0 +1,79 @@
+"""The control socket: an actor that serves the operator's requests.
+
+It owns the socket. A socket that cannot be opened is logged and is no reason to stop: it looks on
+and is never in the way.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from ai_ticket_daemon.config.addresses import UnixBind
+from ai_ticket_daemon.config.control import DEFAULT_SOCKET
+from ai_ticket_daemon.config.http import HttpConfig
+from ai_ticket_daemon.server import listeners
+from ai_ticket_daemon.server.sockets import ListenerUnavailable
+
+if TYPE_CHECKING:
+    import logging
+    from collections.abc import Callable, Mapping
+
+    from hypercorn.typing import ASGIFramework
+    from structlog.typing import FilteringBoundLogger
+
+MAX_CONNECTIONS = 64
+SAMPLE_SECONDS = 5.0
+
+
+def socket_path(configured: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """Return where the socket is; under systemd, its default is in the service's own directory."""
+    runtime = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    if configured == DEFAULT_SOCKET and runtime:
+        return Path(runtime) / DEFAULT_SOCKET.name
+    return configured
+
+
+async def run(
+    *,
+    app: ASGIFramework,
+    path: Path | None,
+    sample: Callable[[], None],
+    log: FilteringBoundLogger,
+    logger: logging.Logger,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve ``app`` on the Unix socket ``path``, or nothing for None; runs until cancelled.
+
+    ``sample`` is called now and then.
+    """
+    async with trio.open_nursery() as nursery:
+        if path is not None:
+            try:
+                await nursery.start(_serve, app, path, logger)
+            except* ListenerUnavailable as group:
+                [reason] = {str(error) for error in group.exceptions}
+                log.exception("control_unavailable", reason=reason.partition(";")[0])
+        task_status.started()
+        while True:
+            sample()
+            await trio.sleep(SAMPLE_SECONDS)
+
+
+async def _serve(
+    app: ASGIFramework,
+    path: Path,
+    logger: logging.Logger,
+    *,
+    task_status: trio.TaskStatus[tuple[str, ...]],
+) -> None:
+    await listeners.serve(
+        app,
+        HttpConfig(bind=(UnixBind(path),), max_connections=MAX_CONNECTIONS),
+        stop_accepting=trio.Event(),
+        all_in=trio.Event(),
+        logger=logger,
+        task_status=task_status,
+    )

@@ -1,0 +1,335 @@
+"""The control socket and ``ai-ticketctl``, on a daemon that runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+from control_house import QUICK, SLOW, open_house
+
+from ai_ticket_daemon.config.backends import ServerConfig
+from ai_ticket_daemon.config.control import DEFAULT_SOCKET, ControlConfig
+from ai_ticket_daemon.control import ctl
+from ai_ticket_daemon.control.server import socket_path
+from ai_ticket_daemon.testing.daemon import config_for, open_daemon
+from ai_ticket_daemon.testing.kobold import open_simulated_kobold
+
+Captured = pytest.CaptureFixture[str]
+
+
+async def test_status_shows_who_serves_and_what_waits(capsys: Captured) -> None:
+    async with open_house(capsys) as house:
+        report = await house.json("status")
+        screen = await house.ctl("status")
+        servers = await house.ctl("backends")
+    assert report["status"] == "healthy"
+    assert report["serving"]["role"] == "primary"
+    assert [b["name"] for b in report["backends"]] == ["primary", "standby"]
+    assert report["store"]["fault"] is None
+    assert "healthy" in screen
+    assert "0 queued" in screen
+    assert "standby" in servers
+
+
+async def test_only_owner_and_group_may_open_the_socket(capsys: Captured) -> None:
+    async with open_house(capsys) as house:
+        assert house.socket.stat().st_mode & 0o777 == 0o660
+    assert not house.socket.exists()
+
+
+async def test_every_change_is_logged_with_who_made_it_and_no_look_is(capsys: Captured) -> None:
+    async with open_house(capsys) as house:
+        await house.ctl("status")
+        await house.ctl("log-level", "debug")
+        await house.ctl("failover", "nowhere", code=4)
+        changes = house.running.log("control_change")
+    assert [(c["operation"], c["result"]) for c in changes] == [
+        ("log-level", "done"),
+        ("failover", "not_found"),
+    ]
+    assert {c["uid"] for c in changes} == {os.getuid()}
+    assert {c["pid"] for c in changes} == {os.getpid()}
+    assert changes[0]["arguments"] == {"level": "debug"}
+
+
+async def test_failover_pins_and_auto_gives_the_rules_back(capsys: Captured) -> None:
+    async with open_house(capsys) as house:
+        pinned = await house.json("failover", "standby")
+        served = await house.json("submit", "Hello", "--max-tokens", "4")
+        refused = await house.ctl("failback", code=1)
+        await house.ctl("auto")
+        await house.ctl("failback")
+        back = await house.json("submit", "Hello", "--max-tokens", "4")
+    assert (pinned["pinned"], pinned["role"]) == ("standby", "standby")
+    assert served["backend"] == "standby"
+    assert "standby is pinned" in refused
+    assert back["backend"] == "primary"
+
+
+async def test_a_paused_daemon_keeps_events_and_starts_none(capsys: Captured) -> None:
+    async with open_house(capsys) as house:
+        await house.ctl("pause")
+        told = await house.json("submit", "Hello", "--no-wait", "--max-tokens", "4")
+        report = await house.until(lambda r: r["queue"].get("queued") == 1)
+        assert report["paused"]
+        assert "it waits in place 1" in await house.ctl("why", told["event_id"])
+        await house.ctl("unpause")
+        await house.until(lambda r: r["queue"].get("succeeded") == 1)
+
+
+async def test_a_drained_daemon_refuses_until_it_is_resumed(capsys: Captured) -> None:
+    async with open_house(capsys) as house:
+        await house.ctl("drain")
+        assert (await house.json("status"))["ready"] is False
+        assert "draining" in await house.ctl("submit", "Hello", code=1)
+        await house.ctl("resume")
+        assert (await house.json("submit", "Hello", "--max-tokens", "4"))["completion"]
+
+
+async def test_why_tells_the_life_of_an_event(capsys: Captured) -> None:
+    async with open_house(capsys) as house:
+        await house.ctl("pause")
+        first = await house.json("submit", "One", "--no-wait", "--max-tokens", "4")
+        second = await house.json("submit", "Two", "--no-wait", "--max-tokens", "4")
+        await house.ctl("unpause")
+        await house.until(lambda r: r["queue"].get("succeeded") == 2)
+        told = await house.ctl("events", "why", second["event_id"])
+        lines = (await house.json("why", first["event_id"]))["lines"]
+    assert "accepted with priority 5, 1 event ahead" in told
+    assert "behind 1" in told
+    assert "attempt 1 gave the completion" in told
+    assert "succeeded on primary: " in told
+    assert [line["at"] for line in lines] == sorted(line["at"] for line in lines)
+
+
+async def test_why_tells_of_the_server_that_died_under_it(capsys: Captured) -> None:
+    async with open_house(capsys, SLOW) as house:
+        told = await house.json("submit", "Hello", "--no-wait", "--max-tokens", "60")
+        await house.until(lambda r: r["in_flight"] == 1)
+        house.primary.faults.die(reset=True)
+        await house.until(lambda r: r["queue"].get("succeeded") == 1)
+        life = await house.ctl("why", told["event_id"])
+    assert "attempt 1 failed after" in life
+    assert "primary became down" in life
+    assert "attempt 2 went to standby" in life
+    assert "succeeded on standby" in life
+
+
+async def test_events_are_found_retried_cancelled_and_purged(capsys: Captured) -> None:
+    async with open_house(capsys) as house:
+        await house.ctl("pause")
+        ids = [
+            (await house.json("submit", f"n{n}", "--no-wait", "--max-tokens", "4"))["event_id"]
+            for n in range(3)
+        ]
+        listed = await house.json("events", "list", "--state", "queued")
+        assert [event["event_id"] for event in listed] == ids[::-1]
+        assert ids[0] in await house.ctl("events", "list", "--limit", "3")
+        shown = await house.json("events", "show", ids[0])
+        assert shown["state"] == "queued"
+        assert "n0" not in json.dumps(shown)
+
+        await house.ctl("events", "cancel", ids[0])
+        counted = await house.json("events", "cancel", "--state", "queued")
+        assert (counted["found"], counted["changed"]) == (2, 0)
+        done = await house.json("events", "cancel", "--state", "queued", "--yes")
+        assert (done["found"], done["changed"]) == (2, 2)
+        assert "name an event" in await house.ctl("events", "cancel", code=2)
+        assert "retry is for events that are failed" in await house.ctl(
+            "events", "retry", "--state", "queued", code=1
+        )
+        gone = await house.json("events", "purge", "--state", "cancelled", "--yes")
+        assert gone["changed"] == 3
+        await house.ctl("events", "show", ids[0], code=4)
+        assert (await house.json("audit"))["difference"] == 0
+
+
+async def test_failed_events_are_put_back_by_their_error(capsys: Captured) -> None:
+    async with open_house(capsys) as house:
+        for simulated in (house.primary, house.standby):
+            simulated.faults.reject_credentials()
+        told = await house.json("submit", "Hello", "--no-wait", "--max-tokens", "4")
+        await house.until(lambda r: r["queue"].get("failed") == 1 or not r["ready"])
+        event = await house.json("events", "show", told["event_id"])
+        for simulated in (house.primary, house.standby):
+            simulated.faults.clear()
+        await house.until(lambda r: all(b["usable"] for b in r["backends"]))
+        if event["state"] == "failed":
+            done = await house.json("events", "retry", "--error", event["error"], "--yes")
+            assert done["changed"] == 1
+        await house.until(lambda r: r["queue"].get("succeeded") == 1)
+
+
+async def test_reload_plan_says_what_would_change_and_changes_nothing(capsys: Captured) -> None:
+    async with open_house(capsys) as house:
+        before = house.running.daemon
+        plan = await house.json("reload", "--plan")
+        await house.ctl("check-config")
+        assert house.running.log("reload_applied") == []
+        applied = await house.json("reload")
+        assert house.running.log("reload_applied") != []
+    assert before is house.running.daemon
+    assert plan == {"valid": True, "problems": [], "live": [], "needs_restart": []}
+    assert applied["applied"] is True
+
+
+async def test_captures_and_log_level_change_until_the_next_reload(capsys: Captured) -> None:
+    async with open_house(capsys) as house:
+        await house.ctl("capture", "5")
+        await house.ctl("log-level", "warning")
+        report = await house.json("status")
+        assert (report["capture_payloads"], report["log_level"]) == (5, "warning")
+        plan = await house.json("reload", "--plan")
+        assert plan["live"] == ["log.capture_payloads: 5 -> 0"]
+        await house.ctl("reload")
+        report = await house.json("status")
+        assert (report["capture_payloads"], report["log_level"]) == (0, "info")
+
+
+async def test_a_stream_is_followed_and_ndjson_is_submitted(
+    capsys: Captured, tmp_path: Path
+) -> None:
+    batch = tmp_path / "batch.ndjson"
+    batch.write_text("".join(f'{{"content": "n{n}", "max_tokens": 4}}\n' for n in range(7)))
+    async with open_house(capsys) as house:
+        text = await house.ctl("submit", "Tell me.", "--follow", "--max-tokens", "12")
+        expected = house.primary.expected_completion("Tell me.", max_tokens=12)
+        answers = (await house.ctl("submit", "--file", batch)).splitlines()
+    assert text.startswith(expected)
+    assert len({json.loads(answer)["event_id"] for answer in answers}) == 7
+
+
+async def test_a_bundle_has_no_secrets_and_no_prompts(capsys: Captured, tmp_path: Path) -> None:
+    output = tmp_path / "bundle.tar.gz"
+    async with open_house(capsys) as house:
+        await house.ctl("submit", "a very private prompt", "--max-tokens", "4")
+        await house.ctl("bundle", "--output", output)
+    assert output.stat().st_mode & 0o777 == 0o600
+    with tarfile.open(output) as archive:
+        texts = {
+            Path(member.name).name: archive.extractfile(member).read().decode()  # type: ignore[union-attr]
+            for member in archive
+        }
+    assert "private" not in "".join(texts.values())
+    assert '"event": "started"' in texts["logs.ndjson"]
+    assert "ai_ticket_build_info" in texts["metrics.txt"]
+    assert "control" in texts["tasks.txt"]
+    assert json.loads(texts["config.json"])["servers"]["primary"]["role"] == '"primary"'
+
+
+async def test_a_backup_is_taken_live_and_restored_when_stopped(
+    capsys: Captured, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy.db"
+    async with open_house(capsys) as house:
+        done = await house.json("submit", "Hello", "--max-tokens", "4")
+        assert (await house.json("backup", "--output", copy))["events"] == 1
+        await house.ctl("backup", "--output", copy, code=1)
+        target = house.folder / "store" / "events.db"
+        assert [name for name in os.listdir(target.parent) if "backup" in name] == []  # noqa: PTH208
+        assert "daemon is running" in await house.ctl("restore", copy, "--to", target, code=1)
+    restore_over_another(capsys, tmp_path, copy, done["event_id"])
+
+
+def restore_over_another(capsys: Captured, tmp_path: Path, copy: Path, event_id: str) -> None:
+    target = tmp_path / "events.db"
+    target.write_bytes(b"what was there before")
+    command = ["--socket", str(tmp_path / "none"), "--json", "restore", str(copy)]
+    capsys.readouterr()
+    assert ctl.main([*command, "--to", str(target)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert Path(told["kept"]).read_bytes() == b"what was there before"
+    assert event_id.encode() in target.read_bytes()
+    (tmp_path / "junk").write_text("junk" * 100)
+    assert ctl.main(["restore", str(tmp_path / "junk"), "--to", str(target)]) == 1
+
+
+async def test_a_load_test_reports_and_judges(capsys: Captured) -> None:
+    async with open_house(capsys) as house:
+        load = ["loadtest", "--rate", "5", "--seconds", "2", "--max-tokens", "4"]
+        met = await house.json(*load)
+        missed = await house.json(*load, "--slo-p95", "0.001", code=1)
+    assert met["verdict"] == "met"
+    assert met["succeeded"] == met["events"] > 3
+    assert 0 < met["seconds"]["p50"] <= met["seconds"]["max"]
+    assert missed["verdict"] == "missed"
+
+
+async def test_a_failover_drill_moves_live_traffic_and_loses_nothing(
+    capsys: Captured, tmp_path: Path
+) -> None:
+    report = tmp_path / "drill.json"
+    async with open_house(capsys) as house:
+        assert (await house.json("drill", "failover"))["guards"] == "all met"
+        told = await house.json("drill", "failover", "--yes", "--rate", "10", "--output", report)
+        after = await house.json("status")
+        await house.ctl("failover", "primary")
+        assert "pinned already" in await house.ctl("drill", "failover", "--yes", code=1)
+    assert json.loads(report.read_text()) == told
+    assert (told["verdict"], told["lost"], told["doubled"]) == ("passed", 0, 0)
+    assert told["events"] >= 3
+    assert (after["serving"]["pinned"], after["serving"]["role"]) == (None, "primary")
+
+
+async def test_a_socket_that_cannot_be_opened_does_not_stop_the_daemon() -> None:
+    nowhere = ControlConfig(socket=Path("/nonexistent/c.sock"))
+    async with open_simulated_kobold(QUICK) as simulated:
+        config = replace(config_for(ServerConfig(name="a", url=simulated.url)), control=nowhere)
+        async with open_daemon(config) as running:
+            (line,) = running.log("control_unavailable")
+    assert "/nonexistent/c.sock" in line["reason"]
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"GET /control/nothing HTTP/1.1\r\nhost: a\r\n\r\n", b"404"),
+        (b"GET /control/pause HTTP/1.1\r\nhost: a\r\n\r\n", b"405"),
+        (b"GET /control/events?limit=9999 HTTP/1.1\r\nhost: a\r\n\r\n", b"422"),
+        (b"GET /control/events?state=odd HTTP/1.1\r\nhost: a\r\n\r\n", b"422"),
+        (b"GET /control/status?odd=1 HTTP/1.1\r\nhost: a\r\n\r\n", b"422"),
+        (b"POST /control/pause HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\n{", b"400"),
+        (b"POST /control/pause HTTP/1.1\r\nhost: a\r\ncontent-length: 70000\r\n\r\n" + b" " * 70000,
+         b"413"),
+        (b"GET /live HTTP/1.1\r\nhost: a\r\n\r\n", b"200"),
+    ],
+)  # fmt: skip
+async def test_odd_requests_are_refused(
+    capsys: Captured, request_bytes: bytes, status: bytes
+) -> None:
+    async with open_house(capsys) as house:
+        stream = await trio.open_unix_socket(str(house.socket))
+        async with stream:
+            await stream.send_all(request_bytes)
+            with trio.fail_after(5):
+                answer = bytes(await stream.receive_some(4096))
+        assert answer.startswith(b"HTTP/1.1 " + status)
+        assert (await house.json("status"))["paused"] is False
+
+
+def test_a_daemon_that_is_not_there_is_told_in_clear_words(
+    capsys: Captured, tmp_path: Path
+) -> None:
+    assert ctl.main(["--socket", str(tmp_path / "none"), "status"]) == 69
+    assert "the daemon is not running here" in capsys.readouterr().err
+
+
+def test_the_default_stands_in_the_services_own_directory() -> None:
+    assert socket_path(DEFAULT_SOCKET, {}) == DEFAULT_SOCKET
+    own = {"RUNTIME_DIRECTORY": "/run/ai-ticket-2"}
+    assert socket_path(DEFAULT_SOCKET, own) == Path("/run/ai-ticket-2/control.sock")
+    assert socket_path(Path("/run/x"), own) == Path("/run/x")
+    assert socket_path(None, own) is None
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_the_shells_are_told_every_command(capsys: Captured, shell: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        ctl.main(["--print-completion", shell])
+    assert ended.value.code == 0
+    assert "failover" in capsys.readouterr().out
