@@ -55,7 +55,7 @@ async def run(
                 await nursery.start(_serve, app, path, logger)
             except* ListenerUnavailable as group:
                 [reason] = {str(error) for error in group.exceptions}
-                log.exception("control_unavailable", reason=reason.partition(";")[0])
+                log.warning("control_unavailable", reason=reason.partition(";")[0])
         task_status.started()
         while True:
             sample()

@@ -105,7 +105,7 @@ class ControlSurface:
             said = error.code.value
             raise
         except Exception as error:  # the edge of one operation: the daemon goes on
-            self._log.exception("control_crashed", operation=operation.name)
+            self._log.error("control_crashed", operation=operation.name, exc_info=error)
             raise TicketError(
                 ErrorCode.INTERNAL_ERROR, "The daemon failed at this; its log has the details."
             ) from error
