@@ -14,16 +14,18 @@ class Signal:
 
     def __init__(self) -> None:
         self.version = 0
-        self._event = trio.Event()
+        self._event: trio.Event | None = None
 
     def notify(self) -> None:
         """Note a change and wake all who wait now."""
         self.version += 1
-        if self._event.statistics().tasks_waiting:
-            self._event.set()
-            self._event = trio.Event()
+        event, self._event = self._event, None
+        if event is not None:
+            event.set()
 
     async def wait(self, seen: int) -> None:
         """Return as soon as :attr:`version` is another one than ``seen``."""
         while self.version == seen:
+            if self._event is None:
+                self._event = trio.Event()
             await self._event.wait()
