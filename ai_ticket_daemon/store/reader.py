@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 import apsw
 import trio
 
+from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.store.connection import Connection
 from ai_ticket_daemon.store.faults import NEEDS_REOPENING, unavailable
 from ai_ticket_daemon.store.schema import open_for_reading
@@ -23,9 +24,12 @@ T = TypeVar("T")
 
 
 class Reader:
-    """Answers questions about the file ``path``; opened when it is first asked.
+    """Answers questions about the file ``path``, from the first one on until :meth:`aclose`.
 
     ``stale`` is set to have the file opened anew, because it may be another one now.
+
+    A connection whose thread nobody ends would keep the process from ending, so opening and closing
+    are not cut short.
     """
 
     def __init__(self, path: Path, *, vfs: str | None = None) -> None:
@@ -33,6 +37,7 @@ class Reader:
         self._vfs = vfs
         self._connection: Connection | None = None
         self._opening = trio.Lock()
+        self._closed = False
         self.stale = False
 
     async def read(
@@ -44,7 +49,7 @@ class Reader:
         """Return what ``question`` finds.
 
         Raises:
-            StoreUnavailable: the file cannot be read.
+            StoreUnavailable: the file cannot be read, or the reader is closed.
         """
         try:
             with trio.fail_after(READ_SECONDS):
@@ -58,18 +63,26 @@ class Reader:
             raise unavailable(error) from error
 
     async def aclose(self) -> None:
-        """Close the connection; the next question opens it anew."""
+        """Answer no more questions."""
+        self._closed = True
+        with trio.CancelScope(shield=True):
+            async with self._opening:
+                await self._close()
+
+    async def _open(self) -> Connection:
+        with trio.CancelScope(shield=True):
+            async with self._opening:
+                if self._closed:
+                    raise StoreUnavailable("the store is closed")
+                if self.stale:
+                    self.stale = False
+                    await self._close()
+                if self._connection is None:
+                    self._connection = await Connection.open(self._path, vfs=self._vfs)
+                    await self._connection.run(open_for_reading)
+                return self._connection
+
+    async def _close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             await connection.aclose()
-
-    async def _open(self) -> Connection:
-        async with self._opening:
-            if self.stale:
-                self.stale = False
-                await self.aclose()
-            if self._connection is None:
-                connection = await Connection.open(self._path, vfs=self._vfs)
-                await connection.run(open_for_reading)
-                self._connection = connection
-            return self._connection

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import trio
 
@@ -41,12 +41,11 @@ if TYPE_CHECKING:
     )
     from ai_ticket_daemon.store.transaction import Transaction
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 LONG_BATCH = 50
 """Events from which on a submission would keep the event loop waiting."""
-
-_CLOSE_SECONDS = 1.0
 
 
 class SqliteStore:
@@ -79,7 +78,7 @@ class SqliteStore:
         self._now = now
         self._writer: Writer | None = None
         self._seat: Seat | None = None
-        self._reader = Reader(path, vfs=vfs)
+        self._reader: Reader | None = None
         self._data_version: int | None = None
         # No claim finds anything before this moment; spares a transaction for nothing.
         self._nothing_before = 0.0
@@ -96,6 +95,7 @@ class SqliteStore:
             seat = Seat.take(self._path)
         except (OSError, NoSeatFree) as error:
             raise StoreUnavailable(f"{self._path}: {explain(error)}") from error
+        reader = Reader(self._path, vfs=self._vfs)
         writer = Writer(
             self._path,
             seat,
@@ -107,7 +107,7 @@ class SqliteStore:
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(writer.run)
-                self._writer, self._seat = writer, seat
+                self._writer, self._reader, self._seat = writer, reader, seat
                 self._opened_anew()
                 self._recovered(
                     await self._write(
@@ -116,9 +116,8 @@ class SqliteStore:
                 )
                 task_status.started()
         finally:
-            self._writer = self._seat = None
-            with trio.CancelScope(shield=True), trio.move_on_after(_CLOSE_SECONDS):
-                await self._reader.aclose()
+            self._writer = self._reader = self._seat = None
+            await reader.aclose()
             seat.leave()
 
     async def submit(self, events: Sequence[Event], *, home: bool) -> list[Receipt]:
@@ -149,7 +148,7 @@ class SqliteStore:
 
     async def recover(self, now: float) -> list[str]:
         """See :meth:`EventStore.recover`."""
-        if self._seat is None or not await self._reader.read(queries.has_others, self._seat.number):
+        if self._seat is None or not await self._read(queries.has_others, self._seat.number):
             return []
         recovered = await self._write(
             partial(leases.recover_others, now=now), durable=True, long=True
@@ -159,7 +158,7 @@ class SqliteStore:
 
     async def next_due(self) -> float | None:
         """See :meth:`EventStore.next_due`."""
-        return await self._reader.read(queries.next_due)
+        return await self._read(queries.next_due)
 
     async def complete(self, lease: Lease, state: EventState, outcome: Outcome, now: float) -> bool:
         """See :meth:`EventStore.complete`."""
@@ -197,7 +196,7 @@ class SqliteStore:
 
     async def expire(self, now: float, limit: int) -> list[EventRecord]:
         """See :meth:`EventStore.expire`."""
-        if not await self._reader.read(queries.has_late, now):
+        if not await self._read(queries.has_late, now):
             return []
         return await self._write(
             partial(endings.expire, now=now, limit=limit), durable=True, long=True
@@ -205,7 +204,7 @@ class SqliteStore:
 
     async def prune(self, before: float, limit: int) -> int:
         """See :meth:`EventStore.prune`."""
-        if not await self._reader.read(queries.has_old, before):
+        if not await self._read(queries.has_old, before):
             return 0
         return await self._write(
             partial(endings.prune, before=before, limit=limit), durable=False, long=True
@@ -217,7 +216,7 @@ class SqliteStore:
 
     async def page(self, wanted: EventFilter, *, below: int | None, limit: int) -> EventPage:
         """See :meth:`EventStore.page`."""
-        return await self._reader.read(queries.page, wanted=wanted, below=below, limit=limit)
+        return await self._read(queries.page, wanted=wanted, below=below, limit=limit)
 
     async def backup(self, target: Path) -> None:
         """See :meth:`EventStore.backup`."""
@@ -225,7 +224,7 @@ class SqliteStore:
 
     async def get(self, event_id: str) -> EventRecord | None:
         """See :meth:`EventStore.get`."""
-        record = await self._reader.read(queries.get, event_id)
+        record = await self._read(queries.get, event_id)
         if record is not None and record.outcome is not None and self._writer is not None:
             # It may be seen before it is durable; and what was seen must never change.
             await self._writer.settled()
@@ -233,7 +232,7 @@ class SqliteStore:
 
     async def outcomes(self, event_ids: Collection[str]) -> Mapping[str, Outcome]:
         """See :meth:`EventStore.outcomes`."""
-        return await self._reader.read(queries.outcomes, event_ids)
+        return await self._read(queries.outcomes, event_ids)
 
     async def changed_elsewhere(self) -> bool:
         """See :meth:`EventStore.changed_elsewhere`."""
@@ -248,11 +247,11 @@ class SqliteStore:
 
     async def counts(self) -> Counts:
         """See :meth:`EventStore.counts`."""
-        return await self._reader.read(read_counts)
+        return await self._read(read_counts)
 
     async def oldest_queued_at(self) -> float | None:
         """See :meth:`EventStore.oldest_queued_at`."""
-        return await self._reader.read(queries.oldest_queued_at)
+        return await self._read(queries.oldest_queued_at)
 
     async def remember(self, key: str, value: str) -> None:
         """See :meth:`EventStore.remember`."""
@@ -273,7 +272,7 @@ class SqliteStore:
             ).get
             return found
 
-        return await self._reader.read(note)
+        return await self._read(note)
 
     async def _write(
         self, operation: Callable[[Transaction], T], *, durable: bool, long: bool = False
@@ -282,12 +281,23 @@ class SqliteStore:
             raise StoreUnavailable("the store is closed")
         return await self._writer.write(operation, durable=durable, long=long)
 
+    async def _read(
+        self,
+        question: Callable[Concatenate[apsw.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        if self._reader is None:
+            raise StoreUnavailable("the store is closed")
+        return await self._reader.read(question, *args, **kwargs)
+
     def _recovered(self, event_ids: Sequence[str]) -> None:
         self._nothing_before = 0.0
         if event_ids:
             self._observer.events_recovered(event_ids)
 
     def _opened_anew(self) -> None:
-        self._reader.stale = True
+        if self._reader is not None:
+            self._reader.stale = True
         self._data_version = None
         self._nothing_before = 0.0

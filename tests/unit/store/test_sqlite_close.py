@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from store_support import event, opened
+
+from ai_ticket_daemon.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if "apsw" in thread.name]
+
+
+async def test_a_closed_store_answers_nothing_and_leaves_no_thread_behind(tmp_path: Path) -> None:
+    """A thread that nobody ends would keep the process from ending."""
+    async with opened(tmp_path / "events.db") as store:
+        await store.submit([event("a")], home=False)
+        assert (await store.counts()).accepted == 1
+        assert threads()
+    assert threads() == []
+    for question in (store.counts(), store.get("a"), store.next_due()):
+        with pytest.raises(StoreUnavailable, match="closed"):
+            await question
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await store.submit([event("b")], home=False)
+    assert threads() == []
