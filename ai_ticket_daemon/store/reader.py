@@ -72,15 +72,19 @@ class Reader:
     async def _open(self) -> Connection:
         with trio.CancelScope(shield=True):
             async with self._opening:
-                if self._closed:
-                    raise StoreUnavailable("the store is closed")
-                if self.stale:
-                    self.stale = False
-                    await self._close()
-                if self._connection is None:
-                    self._connection = await Connection.open(self._path, vfs=self._vfs)
-                    await self._connection.run(open_for_reading)
-                return self._connection
+                connection = await self._opened()
+        return connection
+
+    async def _opened(self) -> Connection:
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
+        if self.stale:
+            self.stale = False
+            await self._close()
+        if self._connection is None:
+            self._connection = await Connection.open(self._path, vfs=self._vfs)
+            await self._connection.run(open_for_reading)
+        return self._connection
 
     async def _close(self) -> None:
         connection, self._connection = self._connection, None
