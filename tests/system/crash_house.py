@@ -46,14 +46,18 @@ class Ledger:
         if event_id not in self.accepted:
             self.accepted.append(event_id)
 
-    def see(self, status: dict[str, Any]) -> None:
-        """Note the answer of GET or DELETE; what was seen once must never change."""
+    def see(self, status: dict[str, Any], *, had_ended: bool) -> None:
+        """Note the answer of GET or DELETE; what was seen once must never change.
+
+        ``had_ended`` tells whether the event had been seen to end when the answer was asked for:
+        answers to several clients may overtake each other.
+        """
         event_id, seen = status["event_id"], (status["state"], status["outcome"])
         if status["state"] in FINAL:
             assert self.ended.setdefault(event_id, seen) == seen, f"{event_id} ended twice"
             assert status["outcome"] is not None
         else:
-            assert event_id not in self.ended, f"{event_id} had ended and is {status['state']}"
+            assert not had_ended, f"{event_id} had ended and is {status['state']}"
 
     def complete(self, answer: dict[str, Any]) -> None:
         """Note a completion that a waiting client was given."""
@@ -88,10 +92,17 @@ class House:
         self._conf.write_text("\n".join(lines))
         self._process: trio.Process | None = None
         self._serving = trio.Event()
+        self._over = False
 
-    async def serving(self) -> None:
-        """Return when a daemon serves."""
+    async def serving(self) -> bool:
+        """Return when a daemon serves; False when clients are to end."""
         await self._serving.wait()
+        return not self._over
+
+    def send_clients_home(self) -> None:
+        """Let clients end, of their own accord: what they ask for now is answered or cut off."""
+        self._over = True
+        self._serving.set()
 
     async def spawn(self) -> None:
         self._began = self._generations()
@@ -182,8 +193,7 @@ class Client:
 
     async def run(self) -> None:
         async with httpx.AsyncClient(base_url=self._house.url, timeout=30) as http:
-            while True:
-                await self._house.serving()
+            while await self._house.serving():
                 do = self._chance.choice(
                     [self._wait, self._submit, self._submit, self._batch, self._keyed]
                     if len(self._ledger.open) < MAX_OPEN
@@ -238,14 +248,16 @@ class Client:
     async def _cancel(self, http: httpx.AsyncClient) -> None:
         if self._ledger.accepted and self._chance.random() < 0.5:
             event_id = self._chance.choice(self._ledger.open or self._ledger.accepted)
+            had_ended = event_id in self._ledger.ended
             reply = await http.delete(f"/event/{event_id}")
             assert reply.status_code in {200, 503}, reply.text
             if reply.status_code == 200:
-                self._ledger.see(reply.json())
+                self._ledger.see(reply.json(), had_ended=had_ended)
 
 
 async def look(http: httpx.AsyncClient, ledger: Ledger, event_id: str, seconds: float) -> None:
+    had_ended = event_id in ledger.ended
     reply = await http.get(f"/event/{event_id}", params={"wait": seconds})
     assert reply.status_code in {200, 503}, f"{event_id} was accepted: {reply.text}"
     if reply.status_code == 200:
-        ledger.see(reply.json())
+        ledger.see(reply.json(), had_ended=had_ended)

@@ -69,7 +69,7 @@ async def test_no_event_is_lost_and_no_result_changes_while_the_daemon_is_killed
                     clients.start_soon(client.run)
                 for _ in range(KILLS):
                     await live_and_die(house, chance)
-                clients.cancel_scope.cancel()
+                house.send_clients_home()
             in_order(house)
             await house.spawn()
             await house.started(daemons)
