@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import apsw
 
 from ai_ticket_daemon.errors import StoreUnavailable, TicketError
-from ai_ticket_daemon.store.faults import explain, unavailable
+from ai_ticket_daemon.store.faults import PROGRAM_FAULTS, explain, unavailable
 from ai_ticket_daemon.store.schema import open_for_writing
 from ai_ticket_daemon.store.tally import Tally
 from ai_ticket_daemon.store.transaction import Transaction
@@ -100,19 +100,24 @@ class Database:
             self.connection.execute("BEGIN IMMEDIATE")
             self._carry_out(group)
             self.connection.execute("COMMIT")
+        except PROGRAM_FAULTS as error:
+            return self._one_by_one(group, error)
         except (apsw.Error, OSError) as error:
             self._roll_back()
             for operation in group:
                 operation.error = unavailable(error)
             return error
         except Exception as error:  # noqa: BLE001 - the edge of an operation: its group goes on
-            self._roll_back()
-            if len(group) == 1:
-                group[0].error = error
-                return None
-            errors = [self.transact([operation]) for operation in group]
-            return next((error for error in errors if error is not None), None)
+            return self._one_by_one(group, error)
         return None
+
+    def _one_by_one(self, group: Sequence[Operation[Any]], error: Exception) -> Exception | None:
+        self._roll_back()
+        if len(group) == 1:
+            group[0].error = error
+            return None
+        errors = [self.transact([operation]) for operation in group]
+        return next((error for error in errors if error is not None), None)
 
     def transact_patiently(self, group: Sequence[Operation[Any]]) -> Exception | None:
         """Do the same, but wait for another daemon that has the file locked."""

@@ -25,6 +25,9 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
 NEEDS_REOPENING = (apsw.CorruptError, apsw.NotADBError, apsw.IOError, apsw.CantOpenError)
 """After these a connection is not to be trusted any more."""
 
+PROGRAM_FAULTS = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError, apsw.RangeError)
+"""These say that one write is wrong, not that the store is."""
+
 
 def explain(error: Exception) -> str:
     """Return in words why the store cannot be used."""

@@ -1,0 +1,207 @@
+"""What the store on disk does when the disk, the file or another program is in its way."""
+
+from __future__ import annotations
+
+import os
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import apsw
+import pytest
+import trio
+from store_support import DONE, Faults, claimed, event, opened, state
+
+from ai_ticket_daemon.errors import StoreUnavailable
+from ai_ticket_daemon.events.state import EventState
+from ai_ticket_daemon.store.audit import audit_file
+from ai_ticket_daemon.store.log_file import LogFile
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ai_ticket_daemon.store.sqlite import SqliteStore
+
+RECOVERY_SECONDS = 20
+
+
+async def recovered(faults: Faults) -> None:
+    """Wait until the store has said that it works again."""
+    with trio.fail_after(RECOVERY_SECONDS):
+        while not faults.recovered:  # noqa: ASYNC110 - told from the store's own task
+            await trio.sleep(0.02)
+
+
+async def failed(faults: Faults) -> None:
+    with trio.fail_after(RECOVERY_SECONDS):
+        while not faults.failed:  # noqa: ASYNC110 - as above
+            await trio.sleep(0.02)
+
+
+async def refused(store: SqliteStore, name: str) -> str:
+    with pytest.raises(StoreUnavailable) as error:
+        await store.submit([event(name)], home=False)
+    return error.value.message
+
+
+class FullDisk(LogFile):
+    """A log on a disk that can be full."""
+
+    full = False
+
+    def sync(self) -> None:
+        if self.full:
+            raise OSError(28, os.strerror(28), str(self._path))
+        super().sync()
+
+
+async def test_a_sync_that_fails_is_told_and_the_store_recovers_by_itself(tmp_path: Path) -> None:
+    faults, log = Faults(), FullDisk(tmp_path / "events.db")
+    async with opened(tmp_path / "events.db", faults=faults, log=log) as store:
+        await store.submit([event("before")], home=False)
+        lease = await claimed(store)
+        log.full = True
+        assert "No space left" in await refused(store, "meanwhile")
+        with pytest.raises(StoreUnavailable):
+            await store.complete(lease, EventState.SUCCEEDED, DONE, 1)
+        assert store.fault is not None
+        log.full = False
+        await recovered(faults)
+        assert await store.complete(lease, EventState.SUCCEEDED, DONE, 1)
+        await store.submit([event("after")], home=False)
+    assert audit_file(tmp_path / "events.db").problems == ()
+
+
+async def test_a_file_locked_by_another_program_is_named_and_used_again_later(
+    tmp_path: Path,
+) -> None:
+    path, faults = tmp_path / "events.db", Faults()
+    async with opened(path, faults=faults) as store:
+        with closing(apsw.Connection(str(path))) as other:
+            other.execute("BEGIN IMMEDIATE")
+            assert "another program has locked the file" in await refused(store, "locked out")
+            assert await store.get("locked out") is None  # reading goes on
+            other.execute("ROLLBACK")
+        await recovered(faults)
+        await store.submit([event("a")], home=False)
+        assert await state(store, "a") is EventState.QUEUED
+
+
+async def test_a_file_that_was_removed_is_noticed_and_taken_up_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    path, faults = tmp_path / "events.db", Faults()
+    away = tmp_path / "away"
+    away.mkdir()
+    async with opened(path, faults=faults) as store:
+        await store.submit([event("a")], home=False)
+        for name in ("events.db", "events.db-wal", "events.db-shm"):
+            (tmp_path / name).rename(away / name)
+        await failed(faults)
+        assert faults.failed == ["the file was removed or replaced: put it back"]
+        await refused(store, "b")
+        for name in ("events.db", "events.db-wal", "events.db-shm"):
+            (away / name).rename(tmp_path / name)
+        await recovered(faults)
+        assert await state(store, "a") is EventState.QUEUED
+        await store.submit([event("c")], home=False)
+
+
+async def start_refused(path: Path) -> str:
+    with pytest.raises(ExceptionGroup) as group:
+        async with opened(path):
+            pass
+    error: BaseException = group.value
+    while isinstance(error, BaseExceptionGroup):
+        [error] = error.exceptions
+    assert isinstance(error, StoreUnavailable)
+    return error.message
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("noise", "is no database"),
+        ("foreign", "another program"),
+        ("newer", "newer version"),
+    ],
+)
+async def test_a_file_that_is_not_ours_is_refused_at_the_start_and_left_alone(
+    tmp_path: Path, kind: str, reason: str
+) -> None:
+    path = tmp_path / "events.db"
+    if kind == "noise":
+        path.write_bytes(b"not a database at all" * 500)
+    else:
+        if kind == "newer":
+            async with opened(path):
+                pass
+        with closing(apsw.Connection(str(path))) as connection:
+            statement = "PRAGMA user_version = 99" if kind == "newer" else "CREATE TABLE theirs (a)"
+            connection.execute(statement)
+    before = path.read_bytes()
+    assert reason in await start_refused(path)
+    assert path.read_bytes() == before
+
+
+async def test_a_missing_directory_is_made_but_not_its_parents(tmp_path: Path) -> None:
+    async with opened(tmp_path / "made" / "events.db") as store:
+        await store.submit([event("a")], home=False)
+    assert (tmp_path / "made").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "made" / "events.db").stat().st_mode & 0o777 == 0o600
+    assert "No such file" in await start_refused(tmp_path / "not" / "made" / "events.db")
+
+
+async def test_one_bad_write_does_not_take_its_group_along(tmp_path: Path) -> None:
+    async with opened(tmp_path / "events.db") as store:
+        await store.submit([event("taken")], home=False)
+        errors: list[Exception] = []
+
+        async def submit(name: str) -> None:
+            try:
+                await store.submit([event(name)], home=False)
+            except apsw.ConstraintError as error:
+                errors.append(error)
+
+        async with trio.open_nursery() as nursery:
+            for name in ("a", "taken", "b"):  # the same id twice: nobody foresaw that
+                nursery.start_soon(submit, name)
+        assert len(errors) == 1
+        assert store.fault is None
+        assert [await state(store, name) for name in ("a", "b")] == [EventState.QUEUED] * 2
+    assert audit_file(tmp_path / "events.db").problems == ()
+
+
+async def test_what_another_daemons_client_waits_for_is_left_to_it_while_it_lives(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "events.db"
+    async with opened(path) as other:
+        async with opened(path) as theirs:
+            await theirs.submit([event("theirs")], home=True)
+            await other.changed_elsewhere()
+            assert await other.claim(0, backend="primary", until=30) is None
+            assert await other.recover(0) == []
+        await other.recover(0)
+        assert (await claimed(other)).event.event_id == "theirs"
+
+
+async def test_running_events_come_back_from_the_dead_and_from_those_that_hang(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "events.db"
+    async with opened(path) as watching:
+        async with opened(path) as hanging:
+            await hanging.submit([event("a")], home=False)
+            lease = await claimed(hanging)
+            assert await watching.recover(29) == []
+            assert await watching.recover(30) == ["a"]
+            assert not await hanging.complete(lease, EventState.SUCCEEDED, DONE, 31)
+            await claimed(hanging, 31)
+        assert await watching.recover(32) == ["a"]
+        record = await watching.get("a")
+        assert record is not None
+        assert [attempt.counted for attempt in record.attempts] == [True, True]
+        await claimed(watching, 33)
+    faults = Faults()
+    async with opened(path, faults=faults):
+        assert faults.events == ["a"]
