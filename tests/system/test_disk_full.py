@@ -1,0 +1,83 @@
+"""A disk that is really full refuses new events, keeps the rest, and needs no restart."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+import trio
+
+from ai_ticket_daemon.config.backends import ServerConfig
+from ai_ticket_daemon.config.store import StoreConfig
+from ai_ticket_daemon.store.audit import audit_file
+from ai_ticket_daemon.testing.daemon import config_for, open_daemon
+from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobold
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.system
+
+LATER = {"prefer": "respond-async"}
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """Mount a disk of 4 MiB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "small", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+async def test_a_full_disk_refuses_new_events_and_keeps_the_rest(tmp_path: Path) -> None:
+    settings = KoboldSettings().scaled(0.05)
+    with small_disk(tmp_path / "disk") as disk:
+        async with open_simulated_kobold(settings) as simulated:
+            config = config_for(ServerConfig("primary", simulated.url))
+            config = replace(config, store=StoreConfig(url=f"sqlite:///{disk}/events.db"))
+            async with (
+                open_daemon(config) as daemon,
+                httpx.AsyncClient(base_url=daemon.url, timeout=30) as client,
+            ):
+                await fill_and_free(disk, client)
+        assert audit_file(disk / "events.db").problems == ()
+
+
+async def fill_and_free(disk: Path, client: httpx.AsyncClient) -> None:
+    accepted = []
+    ballast = disk / "ballast"
+    ballast.write_bytes(bytes(2 << 20))
+    reply = await client.get("/health")
+    for number in range(400):
+        body = {"content": f"{number} " + "words " * 3000, "max_tokens": 1}
+        reply = await client.post("/event", json=body, headers=LATER)
+        if reply.status_code != 202:
+            break
+        accepted.append(reply.json()["event_id"])
+    assert reply.status_code == 503
+    assert reply.json()["error"] == "store_unavailable"
+    assert "disk is full" in reply.json()["message"]
+    assert len(accepted) > 5
+    health = await client.get("/health")
+    assert health.status_code == 503
+    assert "disk is full" in str(health.json()["reasons"])
+    ballast.unlink()
+    with trio.fail_after(20):
+        while (await client.get("/health")).status_code != 200:  # noqa: ASYNC110 - asks a server
+            await trio.sleep(0.1)
+    for event_id in accepted:
+        ended: dict[str, Any] = (await client.get(f"/event/{event_id}?wait=30")).json()
+        assert ended["outcome"] is not None, ended
+    reply = await client.post("/event", json={"content": "x", "max_tokens": 1}, headers=LATER)
+    assert reply.status_code == 202
