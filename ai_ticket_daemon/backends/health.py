@@ -162,11 +162,11 @@ def _after_answer(
     if health.state is HealthState.STUCK and not restarted and (held or not worked):
         return health
     if health.state is HealthState.DOWN:
+        if held:  # The reason to be told is still the one it was found to do no work for.
+            return health
         if health.successes < rules.rise:
             reason = f"answers again, {health.successes} of {rules.rise} probes"
             return replace(health, reason=reason)
-        if held:
-            return health
     if result.busy:
         return _enter(health, HealthState.BUSY, "a generation runs", now)
     return _enter(health, HealthState.READY, "answers", now)

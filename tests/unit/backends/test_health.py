@@ -112,6 +112,8 @@ def test_the_hold_grows_with_each_setback_until_a_completion() -> None:
 def test_a_server_that_fails_at_every_event_is_tried_again_after_its_hold() -> None:
     health = seen(Health(), OK, failed("a"), failed("b"), failed("c"), now=10)
     assert health.reason == "failed at 3 events in a row; the last: answered 500"
+    held = seen(health, OK, now=11)
+    assert (held.state, held.reason) == (S.DOWN, health.reason)
     assert seen(health, OK, OK, OK, now=11).state is S.DOWN
     again = seen(health, OK, OK, now=12)
     assert again.usable
