@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from service_host import CONF, PYTHON, SETTINGS
 
+from ai_ticket_daemon.telemetry.messages import MESSAGES
+
 if TYPE_CHECKING:
     from service_host import ServiceHost
 
@@ -195,6 +197,38 @@ def test_the_journal_finds_errors_and_everything_of_one_event(host: ServiceHost)
     assert "event_ended" in {line["AI_TICKET_LOG"] for line in lines}
     errors = host.journal("-u", "ai-ticket", "-p", "err", f"_PID={host.pid}")
     assert [line["AI_TICKET_LOG"] for line in errors] == ["reload_refused"]
+
+
+def test_the_journal_explains_what_a_line_means_and_what_to_do(host: ServiceHost) -> None:
+    host.configure(BAD)
+    host.systemctl("reload", "ai-ticket.service", check=False)
+    host.box.run("journalctl", "--sync")
+
+    shown = host.box.shell(f"journalctl -x --no-pager AI_TICKET_LOG=reload_refused _PID={host.pid}")
+
+    words = " ".join(re.sub(r"^░░ ?", "", line) for line in shown.splitlines())
+    message = MESSAGES["reload_refused"]
+    assert f"Subject: {message.subject}" in words
+    assert "pipeline.max_concurrency" in words  # the cause, with the fields of this very line
+    assert " ".join(message.remedy.split()) in " ".join(words.split())
+
+
+def test_a_stalled_journald_holds_up_no_event(host: ServiceHost) -> None:
+    host.post(EVENT)
+    host.box.shell("kill -STOP $(systemctl show -P MainPID systemd-journald)")
+    try:
+        started = time.monotonic()
+        event_ids = [host.post(EVENT).json["event_id"] for _ in range(60)]
+        took_seconds = time.monotonic() - started
+    finally:
+        host.box.shell("kill -CONT $(systemctl show -P MainPID systemd-journald)")
+
+    assert took_seconds < 20
+    host.until(
+        lambda: bool(host.journal(f"AI_TICKET_EVENT_ID={event_ids[-1]}")), "the last line is there"
+    )
+    logged = {line["AI_TICKET_EVENT_ID"] for line in host.journal("AI_TICKET_LOG=event_ended")}
+    assert set(event_ids) <= logged  # none was lost: they had waited
 
 
 def test_a_credential_reaches_the_backend_and_nobody_else(host: ServiceHost) -> None:
