@@ -92,6 +92,10 @@ class Reporter:
             "in_flight": parts.pipeline.in_flight,
             "max_concurrency": config.pipeline.max_concurrency,
             "capacity": parts.pool.capacity,
+            "wasted_seconds": [
+                {**labels, "seconds": round(value, 3)}
+                for labels, value in counted(parts.metrics.kobold_wasted_seconds)
+            ],
             "reload": {"refused": list(parts.reloader.problems)},
             "store": {"url": config.store.url, "fault": parts.store.fault},
             "log_level": parts.logs.level.value,

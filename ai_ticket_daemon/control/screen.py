@@ -72,12 +72,9 @@ def status(report: Mapping[str, Any]) -> RenderableType:
         head.add_row(
             "logging", f"{report['log_level']}, {report['capture_payloads']} payloads captured"
         )
-    wasted = report.get("wasted", [])
-    for waste in wasted:
+    for waste in report["wasted_seconds"]:
         head.add_row(
-            "wasted",
-            f"{seconds(waste['seconds'])} of GPU time and {waste['tokens']:.0f} tokens: "
-            f"{escape(waste['cause'])}",
+            "wasted", f"{seconds(waste['seconds'])} on {escape(waste['backend'])}: {waste['error']}"
         )
     return Group(head, Text(), backends(report["backends"]))
 

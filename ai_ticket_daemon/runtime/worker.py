@@ -309,7 +309,8 @@ def _describe(
             elsewhere=goes_over(result),
         )
     if isinstance(result, _Stopped):
-        code = ErrorCode.CANCELLED if result.abandoned else ErrorCode.DEADLINE_EXCEEDED
+        unwanted = result.abandoned or run.lost
+        code = ErrorCode.CANCELLED if unwanted else ErrorCode.DEADLINE_EXCEEDED
         return Attempt(name, started_at, ended_at, error=code, message="aborted on the backend")
     return Attempt(name, started_at, ended_at)
 

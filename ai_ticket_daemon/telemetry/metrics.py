@@ -95,6 +95,11 @@ class Metrics:
             "backend", "result",
             buckets=PROBE_BUCKETS,
         )  # fmt: skip
+        self.kobold_wasted_seconds = self._counter(
+            "kobold_wasted_seconds",
+            "Time of attempts whose text was thrown away, by the error they ended with.",
+            "backend", "error",
+        )  # fmt: skip
         self.kobold_aborts = self._counter(
             "kobold_aborts", "Generations that were made to stop.", "backend", "reason"
         )

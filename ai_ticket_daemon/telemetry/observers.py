@@ -88,8 +88,13 @@ class PipelineTelemetry(PipelineObserver):
                 self._turns.note(time.time())
 
     def attempt_ended(self, event: Event, attempt: Attempt) -> None:
-        """Log a failed attempt; the client's metrics count it."""
+        """Log a failed attempt, and count its time as wasted; a busy answer took none."""
         if attempt.error is not None:
+            if attempt.counted:
+                wasted = self._metrics.kobold_wasted_seconds
+                wasted.labels(attempt.backend, attempt.error.value).inc(
+                    max(0.0, attempt.ended_at - attempt.started_at)
+                )
             get_current_span().add_event(
                 "attempt_failed" if attempt.counted else "busy",
                 {

@@ -114,6 +114,10 @@ async def test_why_tells_of_the_server_that_died_under_it(capsys: Captured) -> N
         house.primary.faults.die(reset=True)
         await house.until(lambda r: r["queue"].get("succeeded") == 1)
         life = await house.ctl("why", told["event_id"])
+        [waste] = (await house.json("status"))["wasted_seconds"]
+        assert "wasted" in await house.ctl("status")
+    assert (waste["backend"], waste["error"]) == ("primary", "api_connection_error")
+    assert 0 < waste["seconds"] < 10
     assert "attempt 1 failed after" in life
     assert "primary became down" in life
     assert "attempt 2 went to standby" in life
@@ -333,3 +337,13 @@ def test_the_shells_are_told_every_command(capsys: Captured, shell: str) -> None
         ctl.main(["--print-completion", shell])
     assert ended.value.code == 0
     assert "failover" in capsys.readouterr().out
+
+
+async def test_what_an_operator_cancels_is_wasted_as_cancelled(capsys: Captured) -> None:
+    async with open_house(capsys, SLOW) as house:
+        told = await house.json("submit", "Hello", "--no-wait", "--max-tokens", "60")
+        await house.until(lambda r: r["in_flight"] == 1)
+        await house.ctl("events", "cancel", told["event_id"])
+        report = await house.until(lambda r: r["in_flight"] == 0)
+    [waste] = report["wasted_seconds"]
+    assert (waste["backend"], waste["error"]) == ("primary", "cancelled")
