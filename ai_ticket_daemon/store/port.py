@@ -1,8 +1,9 @@
 """The event store as the pipeline sees it; ``sqlite.py`` and ``memory.py`` implement it.
 
 Every method either did all of its work or raised
-:class:`~ai_ticket_daemon.errors.StoreUnavailable` and did nothing. Where a method says *durable*,
-what it did survives a power cut from the moment it returns.
+:class:`~ai_ticket_daemon.errors.StoreUnavailable` and promised nothing: it did nothing, unless it
+was the last step, the fsync, that failed. Where a method says *durable*, what it did survives a
+power cut from the moment it returns.
 
 Times are seconds since the Unix epoch, and always come from the caller.
 """

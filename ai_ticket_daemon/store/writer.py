@@ -51,6 +51,8 @@ LOOK_SECONDS = 1.0
 CLOSE_SECONDS = 10.0
 """How long moving the log into the file may take at the end; the next start does it, if not."""
 
+REMOVED = "the file was removed or replaced: put it back"
+
 T = TypeVar("T")
 
 
@@ -255,7 +257,7 @@ class Writer:
     async def _look(self) -> None:
         """See whether the store that failed works again, and the one that worked is still there."""
         if self._database is not None and not self._database.is_in_place():
-            self._fails("the file was removed or replaced: put it back")
+            self._fails(REMOVED)
             await self._close()
         if self.fault is None:
             return
@@ -265,7 +267,8 @@ class Writer:
                     partial(self._open_database, create=False)
                 )
             except StoreUnavailable as error:
-                self._fails(error.message)
+                missing = isinstance(error.__cause__, FileNotFoundError)
+                self._fails(REMOVED if missing else error.message)
                 return
             self._on_open()
         trial = _Write(partial(_touch, at=trio.current_time()), long=True)
