@@ -1,4 +1,4 @@
-"""A disk that is really full refuses new events, keeps the rest, and needs no restart."""
+"""A disk that is full, or gone for a while, refuses new events and keeps the rest; no restart."""
 
 from __future__ import annotations
 
@@ -81,3 +81,49 @@ async def fill_and_free(disk: Path, client: httpx.AsyncClient) -> None:
         assert ended["outcome"] is not None, ended
     reply = await client.post("/event", json={"content": "x", "max_tokens": 1}, headers=LATER)
     assert reply.status_code == 202
+
+
+async def test_the_outcome_of_what_runs_is_kept_while_the_store_is_gone(
+    tmp_path: Path,
+) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        async with open_simulated_kobold(KoboldSettings(tokens_per_second=10)) as simulated:
+            config = config_for(ServerConfig("primary", simulated.url))
+            config = replace(config, store=StoreConfig(url=f"sqlite:///{disk}/events.db"))
+            async with (
+                open_daemon(config) as daemon,
+                httpx.AsyncClient(base_url=daemon.url, timeout=30) as client,
+                trio.open_nursery() as nursery,
+            ):
+                answers: list[httpx.Response] = []
+
+                async def wait() -> None:
+                    body = {"content": "runs", "max_tokens": 20}
+                    answers.append(await client.post("/event", json=body))
+
+                nursery.start_soon(wait)
+                await simulated.wait_for(lambda s: s.running == 1)
+                broken_disk(disk)
+                await simulated.wait_for(lambda s: s.running == 0)
+                refused = await client.post("/event", json={"content": "x"}, headers=LATER)
+                assert (refused.status_code, refused.json()["error"]) == (503, "store_unavailable")
+                assert (await client.get("/health")).status_code == 503
+                assert answers == []
+                mended_disk(disk)
+                with trio.fail_after(20):
+                    while not answers:  # noqa: ASYNC110 - asks a server
+                        await trio.sleep(0.05)
+                assert answers[0].status_code == 200
+        assert audit_file(disk / "events.db").problems == ()
+
+
+def broken_disk(disk: Path) -> None:
+    """Take the files away, as a disk that drops off its bus does."""
+    (disk / "away").mkdir()
+    for file in disk.glob("events.db*"):
+        file.rename(disk / "away" / file.name)
+
+
+def mended_disk(disk: Path) -> None:
+    for file in (disk / "away").iterdir():
+        file.rename(disk / file.name)

@@ -106,6 +106,32 @@ async def test_a_file_that_was_removed_is_noticed_and_taken_up_when_it_is_back(
         await store.submit([event("c")], home=False)
 
 
+async def test_a_file_put_in_place_of_the_store_is_refused_until_the_store_is_back(
+    tmp_path: Path,
+) -> None:
+    path, faults = tmp_path / "events.db", Faults()
+    async with opened(path, faults=faults) as store:
+        await store.submit([event("a")], home=False)
+        lease = await claimed(store)
+        away = tmp_path / "away"
+        away.mkdir()
+        for name in ("events.db", "events.db-wal", "events.db-shm"):
+            (tmp_path / name).rename(away / name)
+        path.write_text("this is no database " * 400)
+        await failed(faults)
+        with trio.fail_after(RECOVERY_SECONDS):
+            while "no database" not in faults.failed[-1]:  # noqa: ASYNC110 - as above
+                await trio.sleep(0.02)
+        assert "restore it from a backup" in await refused(store, "b")
+        with pytest.raises(StoreUnavailable):
+            await store.complete(lease, EventState.SUCCEEDED, DONE, 1)
+        for name in ("events.db", "events.db-wal", "events.db-shm"):
+            (away / name).rename(tmp_path / name)
+        await recovered(faults)
+        assert await store.complete(lease, EventState.SUCCEEDED, DONE, 1)
+        assert await state(store, "a") is EventState.SUCCEEDED
+
+
 async def start_refused(path: Path) -> str:
     with pytest.raises(ExceptionGroup) as group:
         async with opened(path):
