@@ -10,8 +10,6 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-
 
 async def run(
     *,

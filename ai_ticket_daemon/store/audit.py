@@ -15,7 +15,7 @@ from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.events.state import FINAL_STATES, EventState
 from ai_ticket_daemon.store.connection import rows, value
 from ai_ticket_daemon.store.faults import explain
-from ai_ticket_daemon.store.schema import refuse_foreign, version
+from ai_ticket_daemon.store.schema import LOCKED_MILLISECONDS, refuse_foreign, version
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -74,7 +74,7 @@ def audit_file(path: Path) -> Audit:
     """
     try:
         with closing(apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)) as connection:
-            connection.set_busy_timeout(2000)
+            connection.set_busy_timeout(LOCKED_MILLISECONDS)
             refuse_foreign(connection)
             return audit(connection)
     except (apsw.Error, StoreUnavailable) as error:

@@ -13,7 +13,7 @@ import apsw
 
 from ai_ticket_daemon.errors import StoreUnavailable, TicketError
 from ai_ticket_daemon.store.faults import PROGRAM_FAULTS, explain, unavailable
-from ai_ticket_daemon.store.schema import open_for_writing
+from ai_ticket_daemon.store.schema import LOCKED_MILLISECONDS, open_for_writing
 from ai_ticket_daemon.store.tally import Tally
 from ai_ticket_daemon.store.transaction import Transaction
 
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ai_ticket_daemon.store.seat import Seat
-
-LOCKED_MILLISECONDS = 2000
-"""How long to wait, where waiting is allowed, for another daemon that has the file locked."""
 
 T = TypeVar("T")
 

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 APPLICATION_ID = 0x41_49_54_4B
 """Marks the file as ours ("AITK"); other files are refused."""
 
+LOCKED_MILLISECONDS = 2000
+"""How long to wait, where waiting is allowed, for another daemon that has the file locked."""
+
 _CACHE_KIB = 8 * 1024
 
 _VERSION_1 = """
@@ -89,7 +92,7 @@ def open_for_writing(connection: apsw.Connection) -> None:
 
 def open_for_reading(connection: apsw.Connection) -> None:
     """Keep ``connection`` from ever writing."""
-    connection.set_busy_timeout(2000)
+    connection.set_busy_timeout(LOCKED_MILLISECONDS)
     connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB // 4}")
     connection.execute("PRAGMA query_only = ON")
 
