@@ -4,12 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ai_ticket_daemon.control.ctl import EXIT_OK, EXIT_REFUSED, wanted
+from ai_ticket_daemon.control.commands import PAGE, wanted
+from ai_ticket_daemon.control.session import EXIT_OK, EXIT_REFUSED, EXIT_USAGE
 
 if TYPE_CHECKING:
-    from ai_ticket_daemon.control.ctl import Session
+    from ai_ticket_daemon.control.session import Session
 
-PAGE = 500
+
+def retry(session: Session) -> int:
+    """Queue failed events again."""
+    return act(session, "retry")
+
+
+def cancel(session: Session) -> int:
+    """End queued and running events."""
+    return act(session, "cancel")
+
+
+def purge(session: Session) -> int:
+    """Forget events that have ended."""
+    return act(session, "purge")
 
 
 def act(session: Session, action: str) -> int:
@@ -19,17 +33,17 @@ def act(session: Session, action: str) -> int:
     if options.event is not None:
         if asked:
             session.tell("ai-ticketctl: name an event or give a filter, not both")
-            return 2
+            return EXIT_USAGE
         if action == "purge":
             session.tell("ai-ticketctl: purge takes a filter; one event ends by itself")
-            return 2
+            return EXIT_USAGE
         session.say(session.client.change(action, event_id=options.event))
         return EXIT_OK
     if not asked:
         session.tell(
             "ai-ticketctl: name an event, or say which ones: --state, --error, --older-than"
         )
-        return 2
+        return EXIT_USAGE
     found = changed = 0
     below: int | None = None
     first: list[str] = []

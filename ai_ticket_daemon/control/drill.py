@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from ai_ticket_daemon.control.client import Refused
-from ai_ticket_daemon.control.ctl import EXIT_OK, EXIT_REFUSED
-from ai_ticket_daemon.control.traffic import Traffic, run_trio
+from ai_ticket_daemon.control.session import EXIT_OK, EXIT_REFUSED
+from ai_ticket_daemon.control.traffic import OpenLoop, Target, Traffic, run_trio
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ai_ticket_daemon.control.client import Client
-    from ai_ticket_daemon.control.ctl import Session
+    from ai_ticket_daemon.control.session import Session
     from ai_ticket_daemon.control.traffic import Sent
 
 SWITCH_SECONDS = 60.0
@@ -68,21 +70,22 @@ def guard(status: dict[str, Any]) -> str:
 
 async def _rehearse(client: Client, standby: str, rate: float) -> dict[str, Any]:
     arrived = trio.Event()
+    all_sent: list[Sent] = []
 
     def note(sent: Sent) -> None:
         nonlocal arrived
-        del sent
+        all_sent.append(sent)
         arrived.set()
         arrived = trio.Event()
 
-    traffic = Traffic(client.path, {"content": "A failover drill.", "max_tokens": 8}, note)
+    traffic = Traffic(Target(client.path), {"content": "A failover drill.", "max_tokens": 8}, note)
 
     async def first(*, wanted: bool) -> float:
         """Return how long after now the first event ended there (or, for False, elsewhere)."""
-        begin, seen = trio.current_time(), len(traffic.sent)
+        begin, seen = trio.current_time(), len(all_sent)
         with trio.fail_after(SWITCH_SECONDS):
             while True:
-                fresh = traffic.sent[seen:]
+                fresh = all_sent[seen:]
                 if any(s.backend and (s.backend == standby) is wanted for s in fresh):
                     return trio.current_time() - begin
                 await arrived.wait()
@@ -90,7 +93,11 @@ async def _rehearse(client: Client, standby: str, rate: float) -> dict[str, Any]
     times: dict[str, float] = {}
     late: str | None = None
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(partial(traffic.run, rate, TRAFFIC_SECONDS, seed=1))
+        nursery.start_soon(
+            partial(
+                traffic.run, OpenLoop(rate), seconds=TRAFFIC_SECONDS, wait_seconds=SWITCH_SECONDS
+            )
+        )
         try:
             times["before_seconds"] = await first(wanted=False)
             times["ordered_seconds"] = await _timed(client, "failover", name=standby)
@@ -102,7 +109,7 @@ async def _rehearse(client: Client, standby: str, rate: float) -> dict[str, Any]
             late = f"no answer came from the other server within {SWITCH_SECONDS:g} s"
         finally:
             traffic.arriving.cancel()  # What is under way may end.
-    return await _report(client, traffic, times, late)
+    return await _report(client, all_sent, times, late)
 
 
 async def _timed(client: Client, operation: str, **arguments: object) -> float:
@@ -112,11 +119,11 @@ async def _timed(client: Client, operation: str, **arguments: object) -> float:
 
 
 async def _report(
-    client: Client, traffic: Traffic, times: dict[str, float], late: str | None
+    client: Client, all_sent: Sequence[Sent], times: dict[str, float], late: str | None
 ) -> dict[str, Any]:
-    lost = [sent.error or str(sent.status) for sent in traffic.sent if sent.status != 200]
+    lost = [sent.error for sent in all_sent if sent.error is not None]
     doubled = 0
-    for sent in traffic.sent:
+    for sent in all_sent:
         if sent.event_id is not None and sent.attempts > 1:
             look = partial(client.look, "event", event_id=sent.event_id)
             event = await trio.to_thread.run_sync(look)
@@ -125,7 +132,7 @@ async def _report(
     passed = not (lost or doubled or late or audit["difference"])
     return {
         "drill": "failover",
-        "events": len(traffic.sent),
+        "events": len(all_sent),
         **{name: round(value, 3) for name, value in times.items()},
         "lost": len(lost),
         "lost_with": lost,

@@ -13,13 +13,13 @@ from contextlib import closing
 from typing import TYPE_CHECKING
 
 from ai_ticket_daemon.control.client import Refused, Unreachable
-from ai_ticket_daemon.control.ctl import EXIT_OK, EXIT_REFUSED
+from ai_ticket_daemon.control.session import EXIT_OK, EXIT_REFUSED
 from ai_ticket_daemon.store.schema import APPLICATION_ID
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ai_ticket_daemon.control.ctl import Session
+    from ai_ticket_daemon.control.session import Session
 
 BACKUP_SECONDS = 600.0
 _PRIVATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL

@@ -79,6 +79,11 @@ def status(report: Mapping[str, Any]) -> RenderableType:
     return Group(head, Text(), backends(report["backends"]))
 
 
+def serving(answer: Mapping[str, Any]) -> Table:
+    """Return the servers of an answer."""
+    return backends(answer["backends"])
+
+
 def backends(servers: Sequence[Mapping[str, Any]]) -> Table:
     """Return the servers, a line each."""
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -127,6 +132,66 @@ def why(answer: Mapping[str, Any]) -> Table:
         millis = int(line["at"] % 1 * 1000)
         table.add_row(f"{clock}.{millis:03d}", f"+{line['at'] - begin:.3f} s", escape(line["text"]))
     return table
+
+
+def loadtest(report: Mapping[str, Any]) -> RenderableType:
+    """Return the report on a load test: the verdict first, then what it is made of."""
+    head = Table.grid(padding=(0, 2))
+    verdict = "[green]met[/]" if report["verdict"] == "met" else "[bold red]missed[/]"
+    head.add_row("verdict", verdict)
+    for sentence in report["missed"]:
+        head.add_row("", escape(sentence))
+    pattern = report["pattern"]
+    how = f"{pattern['rate']:g}/s" if "rate" in pattern else f"{pattern['clients']} clients"
+    streams = ", streams" if report["stream"] else ""
+    head.add_row(
+        "test",
+        escape(f"{report['loadtest']}, {how} for {report['seconds']:g} s, up to "
+               f"{report['max_tokens']} tokens{streams}, to {report['target']}"),
+    )  # fmt: skip
+    slo = report["slo"]
+    first = slo["first_text_p95_seconds"]
+    head.add_row(
+        "objective",
+        f"95% answered within {slo['p95_seconds']:g} s"
+        + ("" if first is None else f", begun within {first:g} s")
+        + f"; at most {slo['error_share']:.1%} failed; none queued for over "
+        f"{slo['queue_age_seconds']:g} s",
+    )
+    head.add_row(
+        "events",
+        f"{report['events']} sent ({report['arrived_per_second']:.3g}/s), "
+        f"{report['succeeded']} succeeded ({report['succeeded_per_second']:.3g}/s), "
+        f"{report['failed']} failed ({report['error_share']:.1%})",
+    )
+    for code, number in report["errors"].items():
+        head.add_row("", escape(f"{number} {code}"))
+    daemon = report["daemon"]
+    if daemon is None:
+        head.add_row("slots", "not known")
+    else:
+        grown = daemon["queued_at_end"] - daemon["queued_at_start"]
+        head.add_row("slots", f"{daemon['slot_use']:.0%} of {daemon['slots']} in use")
+        head.add_row(
+            "queue",
+            f"{daemon['queued_at_start']} at the start, {daemon['queued_at_most']} at most, "
+            f"{daemon['queued_at_end']} at the end ({grown:+d}); the oldest waited "
+            f"{seconds(daemon['oldest_queued_seconds'])}",
+        )
+    for sentence in report["advice"]:
+        head.add_row("note", escape(sentence))
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("")
+    for name in report["answer_seconds"]:
+        table.add_column(name, justify="right")
+    for name, key in (
+        ("answer", "answer_seconds"),
+        ("first text", "first_text_seconds"),
+        ("generator late", "generator_late_seconds"),
+    ):
+        if report[key] is not None:
+            table.add_row(name, *(seconds(value) for value in report[key].values()))
+    return Group(head, Text(), table)
 
 
 def fields(answer: Mapping[str, Any]) -> Table:

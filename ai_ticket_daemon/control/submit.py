@@ -7,12 +7,12 @@ import sys
 from typing import IO, TYPE_CHECKING, Any
 
 from ai_ticket_daemon.control.client import Refused
-from ai_ticket_daemon.control.ctl import EXIT_OK, EXIT_REFUSED
+from ai_ticket_daemon.control.session import EXIT_OK, EXIT_REFUSED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ai_ticket_daemon.control.ctl import Session
+    from ai_ticket_daemon.control.session import Session
 
 SILENCE_SECONDS = 60.0
 """The daemon sends a heartbeat more often than that, however long an event takes."""

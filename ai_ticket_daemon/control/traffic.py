@@ -1,113 +1,234 @@
-"""Traffic at a steady rate over the control socket, measured: for load tests and drills.
+"""Traffic for load tests and drills: events are sent, and what comes back is measured.
 
 Open-loop: events arrive when they arrive, whether the earlier ones have ended or not, as the events
 of real clients do. A generator that waits for answers measures a slow server as a busy one with few
-clients (Schroeder et al., "Open Versus Closed", NSDI 2006).
+clients (Schroeder et al., "Open Versus Closed", NSDI 2006). The time an event took counts from when
+it should have been sent, so a generator that falls behind cannot make a server look fast.
 """
 
 from __future__ import annotations
 
+import json
 import random
+import re
+import ssl
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 import trio
 
+from ai_ticket_daemon.control.words import MAX_OPEN
+
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
 T = TypeVar("T")
 
-MAX_OPEN = 1000
-"""More events than these at a time are not sent, and counted as errors."""
-_SECONDS = 600.0
+MAX_OPEN_SOCKET = 48
+"""On the control socket, which has 64 connections: operators need the others."""
+PAUSE_AFTER_ERROR_SECONDS = 0.5
+"""So long a closed-loop client waits before it sends again: refusals cost a server little."""
+
+_CONNECT_SECONDS = 5.0
+_KEEP_ALIVE_SECONDS = 2.0
+"""Shorter than that of the daemon, which else closes connections just when they are used again."""
+_CODE = re.compile(r"[a-z_]{1,40}")
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLoop:
+    """Events that arrive at random, as a Poisson process does, ``rate`` of them per second."""
+
+    rate: float
+    seed: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedLoop:
+    """So many clients; each sends its next event when the last one has been answered."""
+
+    clients: int
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where events go: to the ``socket``, or to ``url``, with ``token`` if there is one."""
+
+    socket: Path | None = None
+    url: str = "http://localhost"
+    token: str | None = field(default=None, repr=False)
+
+    @property
+    def max_open(self) -> int:
+        """How many events may be under way at a time; more are not sent, and count as errors."""
+        return MAX_OPEN if self.socket is None else MAX_OPEN_SOCKET
+
+    def connect(self) -> httpx.AsyncClient:
+        """Return a client of that address; nothing is connected yet."""
+        limits = httpx.Limits(max_connections=self.max_open, keepalive_expiry=_KEEP_ALIVE_SECONDS)
+        verify = ssl.create_default_context() if self.url.startswith("https:") else False
+        return httpx.AsyncClient(
+            base_url=self.url,
+            headers={"authorization": f"Bearer {self.token}"} if self.token else {},
+            transport=httpx.AsyncHTTPTransport(
+                uds=None if self.socket is None else str(self.socket), limits=limits, verify=verify
+            ),
+            # Whoever waits for an answer gives up by the clock of the test, see Traffic.run().
+            timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """One event: when it went out and came back (seconds since the start), and what came."""
+    """One event and what came of it; times are in seconds since the start.
 
-    at: float
+    ``due_at``: when it should have been sent; ``sent_at``: when it was. ``error``: the code it
+    ended with; ``not_sent``: too many were under way; ``unanswered``: the test ended before; a word
+    with capitals: the connection failed in that way.
+    """
+
+    due_at: float
+    sent_at: float
     ended_at: float
-    status: int
-    backend: str | None = None
+    first_text_at: float | None = None
     error: str | None = None
     event_id: str | None = None
+    backend: str | None = None
     attempts: int = 0
 
     @property
     def seconds(self) -> float:
         """How long its client waited."""
-        return self.ended_at - self.at
+        return self.ended_at - self.due_at
 
 
-@dataclass(slots=True)
 class Traffic:
-    """Sends events over the socket ``path``.
+    """Sends events.
 
     Args:
-        path: the control socket.
+        target: where to.
         body: what each event asks for.
         on_sent: told of each event that has ended.
     """
 
-    path: Path
-    body: dict[str, Any]
-    on_sent: Callable[[Sent], None]
-    sent: list[Sent] = field(default_factory=list)
-    open: int = 0
-    arriving: trio.CancelScope = field(default_factory=trio.CancelScope)
+    def __init__(
+        self, target: Target, body: Mapping[str, Any], on_sent: Callable[[Sent], None]
+    ) -> None:
+        self._target = target
+        self._body = dict(body)
+        self._on_sent = on_sent
+        self._open = 0
+        self._began_at = 0.0
+        self.arriving = trio.CancelScope()
+        """Cancel it to let no more arrive."""
+        self.arrived = trio.Event()
+        """Set when the last one has arrived."""
 
-    async def run(self, rate: float, seconds: float, *, seed: int) -> None:
-        """Let events arrive at ``rate`` per second, at random as a Poisson process does.
+    async def run(
+        self, pattern: OpenLoop | ClosedLoop, *, seconds: float, wait_seconds: float
+    ) -> None:
+        """Let events arrive for ``seconds``; return when all have ended, or after ``wait_seconds``.
 
-        Returns when all have ended. Cancelling ``arriving`` lets no more arrive.
+        What has not ended by then counts as unanswered, and is given up.
         """
-        chance = random.Random(seed)  # noqa: S311 - arrivals, no secrets
-        transport = httpx.AsyncHTTPTransport(uds=str(self.path))
-        async with (
-            httpx.AsyncClient(
-                transport=transport, base_url="http://localhost", timeout=_SECONDS
-            ) as client,
-            trio.open_nursery() as nursery,
-        ):
-            begin = at = trio.current_time()
+        async with self._target.connect() as client, trio.open_nursery() as nursery:
+            self._began_at = trio.current_time()
             with self.arriving:
-                while (at := at + chance.expovariate(rate)) < begin + seconds:
-                    await trio.sleep_until(at)
-                    if self.open >= MAX_OPEN:
-                        self._note(Sent(at - begin, at - begin, 0, error="not_sent"))
-                    else:
-                        nursery.start_soon(self._send, client, begin)
+                match pattern:
+                    case OpenLoop(rate, seed):
+                        await self._arrive(client, nursery, rate, seed, seconds)
+                    case ClosedLoop(clients):
+                        for _ in range(clients):
+                            nursery.start_soon(self._take_turns, client, seconds)
+                        await trio.sleep(seconds)
+            self.arrived.set()
+            nursery.cancel_scope.deadline = trio.current_time() + wait_seconds
 
-    async def _send(self, client: httpx.AsyncClient, begin: float) -> None:
-        at = trio.current_time() - begin
-        self.open += 1
+    async def _arrive(
+        self,
+        client: httpx.AsyncClient,
+        nursery: trio.Nursery,
+        rate: float,
+        seed: int,
+        seconds: float,
+    ) -> None:
+        chance = random.Random(seed)  # noqa: S311 - arrivals, no secrets
+        at = 0.0
+        while (at := at + chance.expovariate(rate)) < seconds:
+            await trio.sleep_until(self._began_at + at)
+            if self._open >= self._target.max_open:
+                self._on_sent(Sent(at, at, at, error="not_sent"))
+            else:
+                self._open += 1
+                nursery.start_soon(self._send, client, at)
+
+    async def _take_turns(self, client: httpx.AsyncClient, seconds: float) -> None:
+        while not self.arriving.cancel_called and (now := self._now()) < seconds:
+            self._open += 1
+            if (await self._send(client, now)).error is not None:
+                await trio.sleep(PAUSE_AFTER_ERROR_SECONDS)
+
+    async def _send(self, client: httpx.AsyncClient, due_at: float) -> Sent:
+        sent_at = self._now()
+        answer = _Answer(error="unanswered")
         try:
-            answer = await client.post("/event", json=self.body)
-            told = answer.json()
-            status, error = answer.status_code, told.get("error")
+            async with client.stream("POST", "/event", json=self._body) as response:
+                answer = await _read(response, self._now)
         except (httpx.HTTPError, ValueError) as problem:
-            told, status, error = {}, 0, type(problem).__name__
+            answer = _Answer(error=type(problem).__name__)
         finally:
-            self.open -= 1
-        self._note(
-            Sent(
-                at,
-                trio.current_time() - begin,
-                status,
-                told.get("backend"),
-                error,
-                told.get("event_id"),
-                told.get("attempts", 0),
-            )
+            self._open -= 1
+            sent = answer.of(due_at, sent_at, self._now())
+            self._on_sent(sent)
+        return sent
+
+    def _now(self) -> float:
+        return trio.current_time() - self._began_at
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    told: Mapping[str, Any] = field(default_factory=dict)
+    error: str | None = None
+    first_text_at: float | None = None
+
+    def of(self, due_at: float, sent_at: float, ended_at: float) -> Sent:
+        return Sent(
+            due_at,
+            sent_at,
+            ended_at,
+            self.first_text_at,
+            self.error,
+            self.told.get("event_id"),
+            self.told.get("backend"),
+            self.told.get("attempts") or 0,
         )
 
-    def _note(self, sent: Sent) -> None:
-        self.sent.append(sent)
-        self.on_sent(sent)
+
+async def _read(response: httpx.Response, now: Callable[[], float]) -> _Answer:
+    """Read one answer, whole or as a stream."""
+    first_text_at: float | None = None
+    last: Any = {}
+    if response.headers.get("content-type", "").startswith("text/event-stream"):
+        async for line in response.aiter_lines():
+            if line.startswith("data: "):
+                last = json.loads(line.removeprefix("data: "))
+                if first_text_at is None and last.get("delta"):
+                    first_text_at = now()
+        if not last.get("done"):
+            return _Answer(last, "broken_off", first_text_at)
+    else:
+        last = json.loads(await response.aread())
+    if not isinstance(last, dict):
+        raise ValueError("this is no answer of the daemon")  # noqa: TRY004 - a wrong value
+    error = last.get("error")
+    if error is None and response.status_code != httpx.codes.OK:
+        error = "status"
+    if error is not None and not _CODE.fullmatch(str(error)):
+        error = "unreadable"
+    return _Answer(last, error if error != "status" else f"{response.status_code}", first_text_at)
 
 
 def run_trio(function: Callable[..., Awaitable[T]], *arguments: object) -> T:
@@ -119,9 +240,3 @@ def run_trio(function: Callable[..., Awaitable[T]], *arguments: object) -> T:
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         raise error from None
-
-
-def percentile(values: Sequence[float], share: float) -> float:
-    """Return the value that ``share`` of all are not above; 0 of none."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0

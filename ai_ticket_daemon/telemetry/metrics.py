@@ -85,6 +85,9 @@ class Metrics:
         self.kobold_backend_in_flight = self._gauge(
             "kobold_backend_in_flight", "Generations running on the backend for us.", "backend"
         )
+        self.kobold_backend_slots = self._gauge(
+            "kobold_backend_slots", "How many generations the backend takes at a time.", "backend"
+        )
         self.kobold_failovers = self._counter(
             "kobold_failovers", "Changes of the role that serves.",
             "from_backend", "to_backend", "reason",

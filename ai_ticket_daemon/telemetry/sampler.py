@@ -61,6 +61,7 @@ async def _look(
     active = serving(pool, pool.active)
     for backend in pool:
         metrics.kobold_backend_active.labels(backend.name).set(backend in active)
+        metrics.kobold_backend_slots.labels(backend.name).set(backend.config.max_in_flight)
     try:
         counts = await store.counts()
         oldest = await store.oldest_queued_at()

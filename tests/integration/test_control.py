@@ -7,17 +7,23 @@ import os
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
 from control_house import QUICK, SLOW, open_house
 
+from ai_ticket_daemon.config.auth import AuthConfig
 from ai_ticket_daemon.config.backends import ServerConfig
 from ai_ticket_daemon.config.control import DEFAULT_SOCKET, ControlConfig
+from ai_ticket_daemon.config.tokens import Tokens, parse_tokens
 from ai_ticket_daemon.control import ctl
 from ai_ticket_daemon.control.server import socket_path
 from ai_ticket_daemon.testing.daemon import config_for, open_daemon
 from ai_ticket_daemon.testing.kobold import open_simulated_kobold
+
+if TYPE_CHECKING:
+    from ai_ticket_daemon.config.tree import Config
 
 Captured = pytest.CaptureFixture[str]
 
@@ -258,10 +264,52 @@ async def test_a_load_test_reports_and_judges(capsys: Captured) -> None:
         load = ["loadtest", "--rate", "5", "--seconds", "2", "--max-tokens", "4"]
         met = await house.json(*load)
         missed = await house.json(*load, "--slo-p95", "0.001", code=1)
+        screen = await house.ctl("loadtest", "--seconds", "0.5", "--clients", "1", "--stream")
+        assert "at most; use --url" in await house.ctl("loadtest", "--clients", "49", code=2)
     assert met["verdict"] == "met"
     assert met["succeeded"] == met["events"] > 3
-    assert 0 < met["seconds"]["p50"] <= met["seconds"]["max"]
+    assert 0 < met["answer_seconds"]["p50"] <= met["answer_seconds"]["max"]
+    assert 0 < met["daemon"]["slot_use"] <= 1
+    assert (met["first_text_seconds"], met["advice"]) == (None, [])
     assert missed["verdict"] == "missed"
+    assert "first text" in screen
+
+
+def with_a_token(config: Config) -> Config:
+    tokens = Tokens(Path("/tokens"), parse_tokens("tester:s3cret-of-the-tester"))
+    return replace(config, auth=AuthConfig(tokens))
+
+
+async def test_a_load_test_over_the_public_address_keeps_its_report(
+    capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, kept = tmp_path / "token", tmp_path / "report.json"
+    token.write_text("s3cret-of-the-tester\n")
+    async with open_house(capsys, change=with_a_token) as house:
+        metrics = f"http://127.0.0.1:{house.running.daemon.metrics_port}/metrics"
+        load = ["loadtest", "--url", house.running.url, "--rate", "5", "--seconds", "2"]
+        load += ["--max-tokens", "4", "--metrics", metrics, "--stream"]
+        refused = await house.json(*load, code=1)
+        met = await house.json(*load, "--token-file", token, "--output", kept)
+        monkeypatch.setenv("AI_TICKET_TOKEN", "s3cret-of-the-tester")
+        by_variable = await house.json(*load)
+        assert "there already" in await house.ctl(*load, "--output", kept, code=1)
+    assert refused["errors"] == {"unauthorised": refused["events"]}
+    assert any("--token-file" in line for line in refused["advice"])
+    assert (met["verdict"], by_variable["verdict"]) == ("met", "met")
+    assert met["daemon"]["slots"] == 1
+    assert 0 < met["first_text_seconds"]["p95"] <= met["answer_seconds"]["p95"]
+    assert json.loads(kept.read_text()) == met
+    assert "s3cret" not in kept.read_text()
+
+
+async def test_a_load_test_of_nobody_says_so(capsys: Captured, tmp_path: Path) -> None:
+    async with open_house(capsys) as house:
+        away = ["loadtest", "--url", "http://127.0.0.1:1"]
+        assert "nobody answers at http://127.0.0.1:1" in await house.ctl(*away, code=69)
+        other = ["loadtest", "--url", house.running.url, "--seconds", "1", "--metrics"]
+        told = await house.ctl(*other, f"{house.running.url}/live", code=69)
+    assert "no slot use and queue to be had" in told
 
 
 async def test_a_failover_drill_moves_live_traffic_and_loses_nothing(

@@ -341,7 +341,7 @@ def test_a_service_that_does_not_run_is_no_failure(prepared: Path) -> None:
     assert f"nothing runs on port {port} yet" in result.stdout
 
 
-@pytest.mark.parametrize("name", ["bootstrap.sh", "quickstart.sh", "test.sh"])
+@pytest.mark.parametrize("name", ["bootstrap.sh", "quickstart.sh", "test.sh", "loadtest.sh"])
 def test_every_script_explains_itself_without_doing_anything(checkout: Path, name: str) -> None:
     result = run([f"ops/{name}", "--help"], checkout)
     assert result.returncode == 0

@@ -1,0 +1,56 @@
+"""One run of ``ai-ticketctl``: whom to ask, and how to say what came back.
+
+Exit codes: 0 done; 1 refused, failed, or a verdict was not met; 2 wrong usage; 4 no such event or
+server; 69 the daemon cannot be reached; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ai_ticket_daemon.control.client import Client
+
+if TYPE_CHECKING:
+    import argparse
+
+SOCKET_VARIABLE = "AI_TICKET_SOCKET"
+WIDE = 1000
+EXIT_OK, EXIT_REFUSED, EXIT_USAGE, EXIT_NOT_FOUND = 0, 1, 2, 4
+EXIT_UNREACHABLE, EXIT_INTERRUPTED = 69, 130
+
+
+class Session:
+    """What a command has at hand.
+
+    ``named``: whoever called said which daemon is meant, by its socket or its instance.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        given = options.socket or os.environ.get(SOCKET_VARIABLE)
+        self.named = bool(given or options.instance)
+        instance = f"-{options.instance}" if options.instance else ""
+        self.client = Client(
+            Path(given or f"/run/ai-ticket{instance}/control.sock"), options.timeout
+        )
+
+    def say(self, answer: Any, screen: str = "fields") -> None:
+        """Print an answer: as JSON, or as the function ``screen`` of :mod:`screen` shows it."""
+        if self.options.json:
+            sys.stdout.write(json.dumps(answer, ensure_ascii=False, indent=2) + "\n")
+            return
+        from rich.console import Console  # noqa: PLC0415 - not needed for --json
+
+        from ai_ticket_daemon.control import screen as screens  # noqa: PLC0415
+
+        # What a program reads is not to be folded.
+        width = None if sys.stdout.isatty() else WIDE
+        Console(width=width, highlight=False).print(getattr(screens, screen)(answer))
+
+    def tell(self, sentence: str) -> None:
+        """Say something to whoever sits there, not to what reads the output."""
+        sys.stderr.write(sentence + "\n")
