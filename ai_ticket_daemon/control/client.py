@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import socket
 from contextlib import contextmanager
-from http.client import HTTPConnection, HTTPException
-from typing import IO, TYPE_CHECKING, Any, cast
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 if TYPE_CHECKING:
@@ -62,13 +62,13 @@ class Client:
         """
         query = urlencode({k: v for k, v in arguments.items() if v is not None})
         with self.open("GET", f"/control/{operation}?{query}") as answer:
-            return json.load(answer)
+            return answer.json()
 
     def change(self, operation: str, **arguments: object) -> Any:
         """Return what an operation that changes something answers; raises as :meth:`look`."""
         given = {k: v for k, v in arguments.items() if v is not None}
         with self.open("POST", f"/control/{operation}", given) as answer:
-            return json.load(answer)
+            return answer.json()
 
     @contextmanager
     def open(
@@ -79,26 +79,63 @@ class Client:
         *,
         headers: Mapping[str, str] | None = None,
         timeout_seconds: float | None = None,
-    ) -> Iterator[IO[bytes]]:
-        """Ask, and read the answer's body as a file; raises as :meth:`look`."""
+    ) -> Iterator[Answer]:
+        """Ask, and read the answer's body meanwhile; raises as :meth:`look`."""
         connection = _UnixConnection(self.path, timeout_seconds or self._timeout_seconds)
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         try:
-            try:
+            with _explained(self.path):
                 connection.request(
                     method,
                     target,
                     None if body is None else data,
                     {"content-type": "application/json", **(headers or {})},
                 )
-                answer = connection.getresponse()
-                if answer.status >= 400:
-                    raise _refusal(answer.status, answer.read())
-                yield cast("IO[bytes]", answer)
-            except (OSError, HTTPException) as error:
-                raise Unreachable(_explain(error, self.path)) from error
+                response = connection.getresponse()
+                if response.status >= 400:
+                    raise _refusal(response.status, response.read())
+            yield Answer(response, self.path)
         finally:
             connection.close()
+
+
+class Answer:
+    """The body of an answer, to be read as it comes; raises as :meth:`Client.look`."""
+
+    def __init__(self, response: HTTPResponse, path: Path) -> None:
+        self._response = response
+        self._path = path
+
+    def read(self, size: int = -1) -> bytes:
+        """Return at most ``size`` bytes, or all there are."""
+        with _explained(self._path):
+            return self._response.read(None if size < 0 else size)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield line after line."""
+        while True:
+            with _explained(self._path):
+                line = self._response.readline()
+            if not line:
+                return
+            yield line
+
+    def json(self) -> Any:
+        """Return what all of it says as JSON."""
+        data = self.read()
+        try:
+            return json.loads(data)
+        except ValueError as error:
+            raise Unreachable(f"what listens at {self._path} is not this daemon") from error
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Tell what goes wrong with the connection, and only that, in clear words."""
+    try:
+        yield
+    except (OSError, HTTPException) as error:
+        raise Unreachable(_explain(error, path)) from error
 
 
 def _refusal(status: int, body: bytes) -> Refused:

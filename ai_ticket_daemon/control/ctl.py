@@ -41,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
+    except OSError as error:  # of a file named on the command line, or the disk it is on
+        session.tell(f"ai-ticketctl: {error}")
+        return EXIT_REFUSED
     return code
 
 

@@ -12,6 +12,7 @@ from ai_ticket_daemon.control.session import EXIT_OK, EXIT_REFUSED
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ai_ticket_daemon.control.client import Answer
     from ai_ticket_daemon.control.session import Session
 
 SILENCE_SECONDS = 60.0
@@ -43,7 +44,7 @@ def _one(session: Session, event: dict[str, Any]) -> int:
     if options.no_wait:
         headers = {"prefer": "respond-async"}
         with client.open("POST", "/event", event, headers=headers) as answer:
-            session.say(json.load(answer))
+            session.say(answer.json())
         return EXIT_OK
     # Always as a stream: its heartbeats tell a slow daemon from one that hangs.
     body = event | {"stream": True}
@@ -68,7 +69,7 @@ def _one(session: Session, event: dict[str, Any]) -> int:
     return EXIT_OK
 
 
-def _frames(answer: IO[bytes]) -> Iterator[dict[str, Any]]:
+def _frames(answer: Answer) -> Iterator[dict[str, Any]]:
     for line in answer:
         if line.startswith(b"data: "):
             yield json.loads(line.removeprefix(b"data: "))

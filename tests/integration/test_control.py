@@ -27,6 +27,49 @@ if TYPE_CHECKING:
 
 Captured = pytest.CaptureFixture[str]
 
+FIELDS = {
+    "status": (
+        "addresses backends capacity capture_payloads draining events_per_second in_flight "
+        "log_level max_concurrency metrics oldest_queued_seconds paused pid queue ready "
+        "reasons reload serving status store uptime_seconds version wasted_seconds"
+    ),
+    "backends": "backends serving",
+    "audit": "accepted difference problems pruned states",
+    "check-config": "problems valid",
+    "reload": "applied live needs_restart problems valid",
+    "pause": "paused",
+    "unpause": "paused",
+    "auto": "detail pinned reason role",
+    "failback": "detail pinned reason role",
+    "drain": "draining in_flight",
+    "resume": "draining",
+    "events show": (
+        "ahead attempts backend claimed_at deadline_at due_at ended_at error event_id failure "
+        "idempotency_key max_tokens owner place position priority state stream submitted_at "
+        "trace_context usage"
+    ),
+    "why": "event_id lines state",
+    "failover SERVER": "detail pinned reason role",
+    "log-level debug": "log_level until",
+    "capture 1": "capture_payloads directory until",
+    "reload --plan": "live needs_restart problems valid",
+    "events purge": "action changed found such_as",
+    "backup FILE": "bytes events written",
+    "bundle FILE": "bytes files written",
+    "events list": (
+        "ahead backend claimed_at deadline_at due_at ended_at error event_id owner place "
+        "priority state submitted_at"
+    ),
+    "backends, each": (
+        "active in_flight kind max_in_flight name pinned reason resting_seconds role state "
+        "url usable"
+    ),
+    "submit": (
+        "attempts backend completion done duration_seconds event_id finish_reason metadata usage"
+    ),
+}
+"""What a program is told by each command under ``--json``."""
+
 
 async def test_status_shows_who_serves_and_what_waits(capsys: Captured) -> None:
     async with open_house(capsys) as house:
@@ -326,6 +369,36 @@ async def test_a_failover_drill_moves_live_traffic_and_loses_nothing(
     assert (told["verdict"], told["lost"], told["doubled"]) == ("passed", 0, 0)
     assert told["events"] >= 3
     assert (after["serving"]["pinned"], after["serving"]["role"]) == (None, "primary")
+
+
+async def test_the_fields_of_every_answer_stay(capsys: Captured, tmp_path: Path) -> None:
+    """Scripts read them: more may be added, none goes away."""
+    told: dict[str, set[str]] = {}
+    async with open_house(capsys) as house:
+        done = await house.json("submit", "Hello", "--max-tokens", "4")
+        event = done["event_id"]
+        for name, words in {
+            **{
+                name: [name] for name in FIELDS if " " not in name and name not in {"submit", "why"}
+            },
+            "events show": ["events", "show", event],
+            "why": ["why", event],
+            "failover SERVER": ["failover", "standby"],
+            "log-level debug": ["log-level", "debug"],
+            "capture 1": ["capture", "1"],
+            "reload --plan": ["reload", "--plan"],
+            "events purge": ["events", "purge", "--state", "succeeded"],
+            "backup FILE": ["backup", "--output", tmp_path / "b.db"],
+            "bundle FILE": ["bundle", "--output", tmp_path / "b.tar.gz"],
+        }.items():
+            told[name] = set(await house.json(*words))
+        [listed] = await house.json("events", "list")
+        told["events list"] = set(listed)
+        [server, _] = (await house.json("backends"))["backends"]
+        told["backends, each"] = set(server)
+        told["submit"] = set(done)
+    gone = {name: set(fields.split()) - told[name] for name, fields in FIELDS.items()}
+    assert {name: fields for name, fields in gone.items() if fields} == {}
 
 
 async def test_a_socket_that_cannot_be_opened_does_not_stop_the_daemon() -> None:

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ai_ticket_daemon.control import ctl, session
+from ai_ticket_daemon.control.words import clients, duration, parser, positive
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[3]
+
+
+def commands(
+    of: argparse.ArgumentParser, name: str = ""
+) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Yield every command that does something, by its words."""
+    inner = [a for a in of._actions if isinstance(a, argparse._SubParsersAction)]
+    if not inner:
+        yield name, of
+    for action in inner:
+        for word, command in action.choices.items():
+            yield from commands(command, f"{name} {word}".strip())
+
+
+COMMANDS = dict(commands(parser()))
+every_command = pytest.mark.parametrize("name", COMMANDS)
+
+
+@every_command
+def test_a_command_is_done_by_something(name: str) -> None:
+    assert callable(ctl.command_of(COMMANDS[name].get_default("run")))
+
+
+@every_command
+def test_a_command_has_examples_and_they_can_be_parsed(name: str) -> None:
+    examples = re.findall(r"^  ai-ticketctl (.+)$", COMMANDS[name].format_help(), re.MULTILINE)
+    assert examples
+    for example in examples:
+        text = re.sub(r" [|<>].*?(?= --|$)", "", example)
+        options = parser().parse_args(shlex.split(text))
+        assert options.run == COMMANDS[name].get_default("run")
+        assert text.startswith(name)
+
+
+@every_command
+def test_a_command_is_on_its_page(name: str) -> None:
+    page = (ROOT / "docs" / "ctl.md").read_text()
+    assert re.search(rf"`[^`]*\b{name.split(maxsplit=1)[0]}\b", page)
+
+
+def test_common_options_stand_before_the_command_or_behind_it() -> None:
+    before = parser().parse_args(["--json", "--timeout", "2", "--socket", "/s", "status"])
+    behind = parser().parse_args(["status", "--json", "--timeout", "2", "--socket", "/s"])
+    assert before == behind
+    assert parser().parse_args(["--timeout", "2", "events", "list", "--timeout", "3"]).timeout == 3
+    assert parser().parse_args(["status"]).json is False
+
+
+@pytest.mark.parametrize(
+    ("words", "named", "path"),
+    [
+        ([], False, "/run/ai-ticket/control.sock"),
+        (["--instance", "2"], True, "/run/ai-ticket-2/control.sock"),
+        (["--socket", "/s"], True, "/s"),
+        (["--socket", "/s", "--instance", "2"], True, "/s"),
+    ],
+)
+def test_the_daemon_meant_is_the_one_named(words: list[str], named: bool, path: str) -> None:
+    asked = session.Session(parser().parse_args([*words, "status"]))
+    assert (asked.named, str(asked.client.path)) == (named, path)
+
+
+def test_the_environment_names_a_daemon_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(session.SOCKET_VARIABLE, "/e")
+    asked = session.Session(parser().parse_args(["status"]))
+    assert (asked.named, str(asked.client.path)) == (True, "/e")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("15m", 900), ("2h", 7200), ("0.5d", 43_200)]
+)
+def test_durations_have_units(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("read", "text"),
+    [(duration, "soon"), (duration, ""), (duration, "h"), (positive, "0"), (positive, "-1"),
+     (positive, "inf"), (positive, "nan"), (positive, "x"), (clients, "0"), (clients, "1001"),
+     (clients, "²")],
+)  # fmt: skip
+def test_what_is_no_such_number_is_refused(read: object, text: str) -> None:
+    assert callable(read)
+    with pytest.raises(argparse.ArgumentTypeError):
+        read(text)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["nonsense"],
+        ["why"],
+        ["events"],
+        ["failover"],
+        ["log-level", "loud"],
+        ["capture", "many"],
+        ["events", "list", "--older-than", "soon"],
+        ["loadtest", "--rate", "0"],
+        ["loadtest", "--rate", "1", "--clients", "1"],
+        ["bundle"],
+        ["drill", "earthquake"],
+    ],
+)
+def test_wrong_usage_ends_with_2_and_says_what_is_wrong(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        ctl.main(words)
+    assert ended.value.code == session.EXIT_USAGE
+    assert "error: " in capsys.readouterr().err
+
+
+def test_the_exit_codes_are_those_of_their_page() -> None:
+    page = (ROOT / "docs" / "signals.md").read_text().partition("## Exit codes of `ai-ticketctl`")
+    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", page[2], re.MULTILINE)}
+    codes = {value for name, value in vars(session).items() if name.startswith("EXIT_")}
+    assert listed == codes
+    told = parser().format_help().partition("exit codes:")[2]
+    assert {int(code) for code in re.findall(r"\b(\d+) ", told)} == codes
