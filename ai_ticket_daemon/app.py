@@ -184,7 +184,8 @@ class Daemon:
             StoreUnavailable: the store cannot be opened.
         """
         config = self._live.current
-        supervisor = Supervisor(self._actor_crashed)
+        # A series has to be there at 0 for its first increase to be seen.
+        supervisor = Supervisor(self._actor_crashed, takes_on=self._metrics.actor_restarts.labels)
         for sentence in warnings(config):
             self._log.warning("config_warning", detail=sentence)
         try:

@@ -57,6 +57,7 @@ class Supervisor:
 
     Args:
         budget: shared by all actors.
+        takes_on: is told the name of each actor, before it is first started.
         crashed: is told the actor's name and the error, before the actor is started again.
         first_delay_seconds: before the first restart; doubles with each recent restart.
         max_delay_seconds: the longest delay.
@@ -64,6 +65,7 @@ class Supervisor:
 
     crashed: Callable[[str, Exception], None]
     budget: RestartBudget = field(default_factory=RestartBudget)
+    takes_on: Callable[[str], object] = lambda _name: None
     first_delay_seconds: float = 0.1
     max_delay_seconds: float = 5.0
 
@@ -80,6 +82,7 @@ class Supervisor:
             RestartBudgetExceeded: too many restarts; carries the last error as its cause.
             Exception: whatever the actor raised before it had started.
         """
+        self.takes_on(name)
         started = False
         while True:
             try:

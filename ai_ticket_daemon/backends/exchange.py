@@ -16,14 +16,20 @@ from ai_ticket_daemon.backends.observation import AttemptFailed, Observation, Se
 from ai_ticket_daemon.backends.replies import parse_json, refuse_error_status
 from ai_ticket_daemon.backends.sse import EventStream, LineTooLong
 from ai_ticket_daemon.backends.stops import StopCutter
+from ai_ticket_daemon.backends.tokens import estimate_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from ai_ticket_daemon.backends.dialects import WireDialect
+    from ai_ticket_daemon.backends.generation import GenerationRequest
     from ai_ticket_daemon.backends.wire import Answer, Wire
     from ai_ticket_daemon.config.backends import ServerConfig
     from ai_ticket_daemon.events.outcome import Usage
+
+
+_REFUSED = frozenset({*range(400, 500), 503})
+"""What a server answers that has not begun to generate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,32 +72,30 @@ class Exchange:
     Args:
         wire: leads to the server.
         dialect: how the answer is to be read.
-        content: the JSON body.
-        stream: whether the answer is a stream.
-        stops: strings to cut off.
+        request: what is to be made.
+        content: the JSON body that says so in the dialect.
         on_delta: is given the text as it comes.
-        headers: go along with the request.
     """
 
     def __init__(
         self,
         wire: Wire,
         dialect: WireDialect,
+        request: GenerationRequest,
         content: bytes,
         *,
-        stream: bool,
-        stops: tuple[str, ...],
         on_delta: Callable[[str], None] | None,
-        headers: Mapping[str, str],
     ) -> None:
         self._wire = wire
-        self._headers = headers
+        self._headers = request.headers
         self._dialect = dialect
         self._content = content
         self._on_delta = on_delta
-        self._cutter = StopCutter(stops)
+        self._discarding = False
+        self._cutter = StopCutter(dialect.stops(request))
         self._scope = trio.CancelScope(shield=True)
-        self.stream = stream
+        self.stream = request.stream
+        self.received = request.received
         self.started_at = trio.current_time()
         self.sent_at: float | None = None
         self.progress_at: float | None = None
@@ -138,6 +142,7 @@ class Exchange:
     def discard(self) -> None:
         """Pass nothing more on: what comes after an abort may be somebody else's text."""
         self._on_delta = None
+        self._discarding = True
 
     def close(self) -> None:
         """Give up and close the connection."""
@@ -149,6 +154,8 @@ class Exchange:
             "POST", path, self._content, on_send=self._mark_sent, headers=self._headers
         )
         try:
+            if answer.status in _REFUSED:
+                self.received.note(0)
             await refuse_error_status(answer)
             self.answering = True
             return await (self._read_stream(answer) if self.stream else self._read_plain(answer))
@@ -157,9 +164,11 @@ class Exchange:
 
     def _mark_sent(self) -> None:
         self.sent_at = trio.current_time()
+        self.received.note(0 if self.stream else None)
 
     async def _read_plain(self, answer: Answer) -> Completion:
         piece = self._dialect.read_answer(parse_json(await answer.read_all()))
+        self.received.note(estimate_tokens(piece.text), estimated=bool(piece.text))
         text = self._cutter.feed(piece.text) + self._cutter.finish()
         return Completion(
             text, piece.finish_reason or "stop", piece.usage, self._cutter.hit, not piece.text
@@ -192,6 +201,8 @@ class Exchange:
 
     def _take(self, text: str, texts: list[str]) -> None:
         self.progress_at = trio.current_time()
+        if not self._discarding:
+            self.received.note((self.received.tokens or 0) + 1)
         if text := self._cutter.feed(text):
             self._pass_on(text, texts)
 

@@ -12,18 +12,35 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.events.outcome import Usage
 
 
+@dataclass(slots=True)
+class Received:
+    """How much of a generation has come so far: the client notes it, whoever asked reads it.
+
+    ``tokens`` None: some may have been made, and nobody knows how many. ``estimated`` is True where
+    they follow from the length of the text.
+    """
+
+    tokens: int | None = 0
+    estimated: bool = False
+
+    def note(self, tokens: int | None, *, estimated: bool = False) -> None:
+        """Set both."""
+        self.tokens, self.estimated = tokens, estimated
+
+
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
     """One generation to be made.
 
     ``stream`` asks the backend for its text as it is made. ``headers`` go along with the request,
-    such as those of its trace.
+    such as those of its trace. ``received`` is kept up to date by the client.
     """
 
     messages: tuple[Message, ...]
     sampling: Sampling
     stream: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
+    received: Received = field(default_factory=Received, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

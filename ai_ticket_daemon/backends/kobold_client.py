@@ -99,15 +99,17 @@ class KoboldClient:
         exchange = Exchange(
             self._wire,
             self._dialect,
+            request,
             json.dumps(self._dialect.body(request) | {"genkey": genkey}).encode(),
-            stream=request.stream,
-            stops=self._dialect.stops(request),
             on_delta=on_delta,
-            headers=request.headers,
         )
         limits = Limits.of(self._config, self._stall_seconds())
         guard = KoboldGuard(
-            self._wire, genkey, look_seconds=limits.look_seconds, on_abort=self._on_abort
+            self._wire,
+            genkey,
+            counter=self._counter,
+            look_seconds=limits.look_seconds,
+            on_abort=self._on_abort,
         )
         self._exchanges.add(exchange)
         try:

@@ -8,20 +8,25 @@ from typing import TYPE_CHECKING
 import trio
 
 from ai_ticket_daemon.backends.abort import ABORT_BOUND_SECONDS, abort_reason, abort_until
+from ai_ticket_daemon.backends.kobold_usage import statistics
 from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
 from ai_ticket_daemon.backends.perf import read_perf
+from ai_ticket_daemon.backends.tokens import estimate_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ai_ticket_daemon.backends.abort import AbortObserver
     from ai_ticket_daemon.backends.exchange import Exchange
+    from ai_ticket_daemon.backends.tokens import TokenCounter
     from ai_ticket_daemon.backends.wire import Wire
 
 CHECK_PATH = "/api/extra/generate/check"
 _CONFIRM_SECONDS = 1.0
 """Between two looks that have to agree before a request is given up as lost."""
 _LOOK_TIMEOUT_SECONDS = 2.0
+_COUNT_SECONDS = 1.0
+"""How long counting what is thrown away may take; its slot is not free as long."""
 _SILENT = frozenset({Seen.NO_REPLY, Seen.CONNECT_TIMEOUT})
 _NOTHING_TO_ABORT = frozenset({Seen.LOST, Seen.SILENT_STREAM, Seen.NO_REPLY})
 _ABORT_BOUNDS_SECONDS: Mapping[Seen | None, float] = {
@@ -37,15 +42,23 @@ class KoboldGuard:
     Args:
         wire: leads to the server.
         genkey: names the generation.
+        counter: counts what a generation had made when it was stopped.
         look_seconds: between two looks at a generation that goes on.
         on_abort: is told of an abort.
     """
 
     def __init__(
-        self, wire: Wire, genkey: str, *, look_seconds: float, on_abort: AbortObserver
+        self,
+        wire: Wire,
+        genkey: str,
+        *,
+        counter: TokenCounter,
+        look_seconds: float,
+        on_abort: AbortObserver,
     ) -> None:
         self._wire = wire
         self._genkey = genkey
+        self._counter = counter
         self._look_seconds = look_seconds
         self._on_abort = on_abort
         self._characters = 0
@@ -68,7 +81,7 @@ class KoboldGuard:
             return math.inf  # What comes, or does not come, over the wire says it all.
         progress_at = exchange.progress_at
         try:
-            if not exchange.stream and await self._advanced():
+            if not exchange.stream and await self._advanced(exchange):
                 exchange.progress_at = trio.current_time()
                 self._idle_looks = self._silent_looks = 0
                 return self._look_seconds
@@ -101,9 +114,24 @@ class KoboldGuard:
             bound_seconds=bound,
         )
         self._on_abort(abort_reason(reason), freed)
+        if freed and not exchange.stream and exchange.completion and exchange.completion.text:
+            await self._count(exchange, exchange.completion.text)
         return freed
 
-    async def _advanced(self) -> bool:
+    async def _count(self, exchange: Exchange, text: str) -> None:
+        """Count what a plain generation had made: the server answers with it when stopped."""
+        with trio.move_on_after(_COUNT_SECONDS, shield=True):
+            try:
+                perf = await statistics(self._wire, exchange.ended_at)
+                exchange.received.note(
+                    await self._counter.count(text, begin=False)
+                    if perf is None
+                    else perf.last_token_count
+                )
+            except AttemptFailed:
+                return  # the estimate stays
+
+    async def _advanced(self, exchange: Exchange) -> bool:
         """Whether the generation has more text than at the last look."""
         answer = await self._wire.call(
             "POST",
@@ -114,5 +142,6 @@ class KoboldGuard:
         match answer:
             case {"results": [{"text": str(text)}, *_]}:
                 before, self._characters = self._characters, len(text)
+                exchange.received.note(estimate_tokens(text), estimated=True)
                 return self._characters > before
         raise AttemptFailed.seen(Seen.WRONG_SHAPE)

@@ -54,7 +54,7 @@ async def settle(
     reason_unknown = completion.finish_reason == "length" and not completion.stopped
     perf: Perf | None = None
     if worth_counting or (reason_unknown and request.sampling.stop):
-        perf = await _statistics(wire, ended_at)
+        perf = await statistics(wire, ended_at)
     reason = completion.finish_reason
     if completion.stopped or (
         reason_unknown and perf is not None and perf.last_stop_reason == STOPPED_BY_STRING
@@ -79,7 +79,7 @@ async def settle(
     return reason, Usage(prompt_tokens, written, estimated=True)
 
 
-async def _statistics(wire: Wire, ended_at: float) -> Perf | None:
+async def statistics(wire: Wire, ended_at: float) -> Perf | None:
     """Return the server's statistics of the generation that ended just now; None if too late."""
     try:
         perf = await read_perf(wire)

@@ -93,11 +93,9 @@ class OpenAIClient:
         exchange = Exchange(
             self._wire,
             self._dialect,
+            request,
             json.dumps(self._body(request)).encode(),
-            stream=request.stream,
-            stops=self._dialect.stops(request),
             on_delta=on_delta,
-            headers=request.headers,
         )
         limits = Limits.of(self._config, self._stall_seconds())
         self._exchanges.add(exchange)

@@ -92,10 +92,7 @@ class Reporter:
             "in_flight": parts.pipeline.in_flight,
             "max_concurrency": config.pipeline.max_concurrency,
             "capacity": parts.pool.capacity,
-            "wasted_seconds": [
-                {**labels, "seconds": round(value, 3)}
-                for labels, value in counted(parts.metrics.kobold_wasted_seconds)
-            ],
+            "wasted": wasted(parts.metrics),
             "reload": {"refused": list(parts.reloader.problems)},
             "store": {"url": config.store.url, "fault": parts.store.fault},
             "log_level": parts.logs.level.value,
@@ -124,6 +121,33 @@ class Reporter:
             }
             for backend in pool
         ]
+
+
+def wasted(metrics: Metrics) -> list[dict[str, Any]]:
+    """Return what was thrown away by server and cause: seconds, and tokens as far as known.
+
+    ``unknown``: how many of the attempts made tokens that nobody could count.
+    """
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for key, counter in {
+        "seconds": metrics.kobold_wasted_seconds,
+        "tokens": metrics.kobold_wasted_tokens,
+    }.items():
+        for labels, value in counted(counter):
+            place = found.setdefault(
+                (labels["backend"], labels["cause"]),
+                {"seconds": 0.0, "tokens": 0, "attempts": 0, "unknown": 0},
+            )
+            place[key] = round(value, 3) if key == "seconds" else round(value)
+    for labels, value in counted(metrics.kobold_wasted_attempts):
+        place = found[labels["backend"], labels["cause"]]
+        place["attempts"] += round(value)
+        if labels["tokens"] == "unknown":
+            place["unknown"] += round(value)
+    return [
+        {"backend": backend, "cause": cause, **figures}
+        for (backend, cause), figures in found.items()
+    ]
 
 
 def counted(counter: Counter) -> list[tuple[dict[str, str], float]]:

@@ -72,10 +72,12 @@ def status(report: Mapping[str, Any]) -> RenderableType:
         head.add_row(
             "logging", f"{report['log_level']}, {report['capture_payloads']} payloads captured"
         )
-    for waste in report["wasted_seconds"]:
-        head.add_row(
-            "wasted", f"{seconds(waste['seconds'])} on {escape(waste['backend'])}: {waste['error']}"
+    for waste in report["wasted"]:
+        more = (
+            f" and those of {waste['unknown']} attempts nobody counted" if waste["unknown"] else ""
         )
+        made = f"{seconds(waste['seconds'])}, {waste['tokens']} tokens{more}"
+        head.add_row("wasted", f"{made} on {escape(waste['backend'])}: {waste['cause']}")
     return Group(head, Text(), backends(report["backends"]))
 
 

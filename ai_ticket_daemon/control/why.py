@@ -2,98 +2,142 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ai_ticket_daemon.control.history import Change
-from ai_ticket_daemon.events.outcome import Failed, Succeeded
+from ai_ticket_daemon.events.outcome import Failed, Succeeded, Waste
 from ai_ticket_daemon.events.state import EventState
+from ai_ticket_daemon.runtime.turns import Waited
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from ai_ticket_daemon.control.history import Change
     from ai_ticket_daemon.events.outcome import Attempt
     from ai_ticket_daemon.store.port import EventRecord, EventSummary
 
-NOTICEABLE_SECONDS = 0.05
-"""Shorter waits are not worth a word."""
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What happened ``at`` (seconds since the Unix epoch), in plain words.
+
+    ``name`` is that of the event on the span ``pipeline.handle_event``, where there is one.
+    """
+
+    at: float
+    text: str
+    name: str
 
 
 def explain(
     record: EventRecord, summary: EventSummary, changes: Iterable[Change], now: float
-) -> list[Change]:
+) -> list[Line]:
     """Return what happened to an event and around it, the oldest first.
 
     Args:
         record: the event, its attempts and its outcome.
         summary: its times, and how many were ahead of it.
-        changes: what happened to the backends meanwhile.
+        changes: what happened to the backends and the daemon meanwhile.
         now: seconds since the Unix epoch.
     """
-    lines = [*_life(record, summary, now), *changes]
-    return sorted(lines, key=lambda line: line.at)
+    around = (Line(change.at, change.text, "server") for change in changes)
+    return sorted([*_life(record, summary, now), *around], key=lambda line: line.at)
 
 
-def _life(record: EventRecord, summary: EventSummary, now: float) -> Iterator[Change]:
+def _life(record: EventRecord, summary: EventSummary, now: float) -> Iterator[Line]:
     event = record.event
     ahead = _count(summary.ahead, "event") + " ahead" if summary.ahead else "nothing ahead"
     by = f" from {event.owner}" if event.owner else ""
-    yield Change(event.submitted_at, f"accepted{by} with priority {event.priority}, {ahead}")
-    free_since = event.submitted_at
+    told = f"accepted{by} with priority {event.priority}, {ahead}"
+    yield Line(event.submitted_at, told, "accepted")
+    before: Attempt | None = None
     for number, attempt in enumerate(record.attempts, start=1):
-        waited = attempt.started_at - free_since
-        after = f" after waiting {seconds(waited)}" if waited >= NOTICEABLE_SECONDS else ""
-        if after and number == 1 and summary.ahead:
-            after += f" behind {summary.ahead}"
-        yield Change(attempt.started_at, f"attempt {number} went to {attempt.backend}{after}")
-        yield Change(attempt.ended_at, f"attempt {number} {_how(attempt)}")
-        free_since = attempt.ended_at
+        since = event.submitted_at if before is None else before.ended_at
+        # A daemon that was started meanwhile has not seen those it waited behind.
+        behind = attempt.behind or (before is None and summary.ahead) or 0
+        yield from _beginning(number, attempt, before, Waited(attempt.started_at - since, behind))
+        yield from _end_of(number, attempt)
+        before = attempt
     yield from _present(record, summary, now)
     if record.outcome is not None:
-        yield Change(summary.ended_at or free_since, _end(record))
+        ended_at = summary.ended_at or event.submitted_at
+        yield Line(ended_at, _end(record), "ended")
 
 
-def _present(record: EventRecord, summary: EventSummary, now: float) -> Iterator[Change]:
+def _beginning(
+    number: int, attempt: Attempt, before: Attempt | None, waited: Waited
+) -> Iterator[Line]:
+    at = attempt.started_at
+    if waited:
+        behind = f" behind {waited.behind}" if waited.behind else ""
+        yield Line(at, f"waited {seconds(waited.seconds)}{behind}", "waited")
+    if before is not None and before.backend != attempt.backend:
+        yield Line(at, f"switched from {before.backend} to {attempt.backend}", "switched")
+    yield Line(at, f"attempt {number} went to {attempt.backend}", "attempt_started")
+
+
+def _end_of(number: int, attempt: Attempt) -> Iterator[Line]:
+    at, took = attempt.ended_at, seconds(attempt.seconds)
+    because = attempt.because or ""
+    if attempt.error is None:
+        yield Line(at, f"attempt {number} gave the completion after {took}", "attempt_succeeded")
+    elif attempt.waste is Waste.DAEMON_DIED:
+        yield Line(at, f"attempt {number} was cut off: {attempt.message}", "recovered")
+    elif attempt.is_busy:
+        yield Line(at, f"{attempt.backend} was busy with others for {took}", "busy")
+    else:
+        lost = "; the backend was lost under it" if attempt.backend_died else ""
+        over = "; another backend is preferred from here on" if attempt.elsewhere else ""
+        how = f"{attempt.error.value}: {attempt.message}{lost}{over}"
+        told = f"attempt {number} failed after {took}{_made(attempt)}: {how}"
+        yield Line(at, told, "attempt_failed")
+    if attempt.retried is False:
+        yield Line(at, f"no further attempt: {because}", "given_up")
+    elif attempt.waste in (Waste.DAEMON_STOPPED, Waste.DAEMON_DIED):
+        yield Line(at, f"put back in the queue: {because}", "put_back")
+    elif attempt.retried:
+        yield Line(at, f"another attempt: {because}", "retry_scheduled")
+
+
+def _made(attempt: Attempt) -> str:
+    match attempt.tokens:
+        case None:
+            return " and nobody knows how many tokens"
+        case 0:
+            return ""
+        case tokens:
+            about = "about " if attempt.tokens_estimated else ""
+            return f" and {about}{_count(tokens, 'token')}"
+
+
+def _present(record: EventRecord, summary: EventSummary, now: float) -> Iterator[Line]:
     if record.state is EventState.RUNNING and summary.claimed_at is not None:
         waited = summary.claimed_at - record.event.submitted_at
         behind = f" behind {summary.ahead}" if summary.ahead and not record.attempts else ""
-        yield Change(
-            summary.claimed_at,
-            f"attempt {len(record.attempts) + 1} went to {summary.backend} {seconds(waited)} after "
-            f"the submission{behind}",
-        )
-        yield Change(now, f"it has been running there for {seconds(now - summary.claimed_at)}")
+        number = len(record.attempts) + 1
+        told = f"attempt {number} went to {summary.backend} {seconds(waited)} after the submission"
+        yield Line(summary.claimed_at, told + behind, "attempt_started")
+        running = f"it has been running there for {seconds(now - summary.claimed_at)}"
+        yield Line(now, running, "running")
     if record.state is EventState.QUEUED:
         later = f", not before {seconds(summary.due_at - now)} from now"
         left = record.event.deadline_at - now
-        yield Change(
-            now,
+        told = (
             f"it waits in place {record.position}{later if summary.due_at > now else ''}; "
-            f"{seconds(left)} are left before its deadline",
+            f"{seconds(left)} are left before its deadline"
         )
-
-
-def _how(attempt: Attempt) -> str:
-    took = seconds(attempt.ended_at - attempt.started_at)
-    if attempt.error is None:
-        return f"gave the completion after {took}"
-    free = "" if attempt.counted else " (does not count as an attempt)"
-    lost = "; the backend was lost under it" if attempt.backend_died else ""
-    over = "; another backend is preferred from here on" if attempt.elsewhere else ""
-    return f"failed after {took}: {attempt.error.value}: {attempt.message}{lost}{over}{free}"
+        yield Line(now, told, "queued")
 
 
 def _end(record: EventRecord) -> str:
-    outcome = record.outcome
-    total = f"{record.state.value}"
+    outcome, state = record.outcome, record.state.value
     if isinstance(outcome, Succeeded):
         usage = outcome.usage
         about = "about " if usage.estimated else ""
         made = _count(usage.completion_tokens, "token")
-        return f"{total} on {outcome.backend}: {about}{made} in {seconds(outcome.duration_seconds)}"
+        return f"{state} on {outcome.backend}: {about}{made} in {seconds(outcome.duration_seconds)}"
     assert isinstance(outcome, Failed)  # noqa: S101 - the only other outcome there is
-    reason = (outcome.details or {}).get("not_retried_because")
-    because = f"; not tried again: {reason}" if reason else ""
-    return f"{total}: {outcome.code.value}: {outcome.message}{because}"
+    return f"{state}: {outcome.code.value}: {outcome.message}"
 
 
 def seconds(value: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping  # noqa: TC003 - msgspec reads the annotations at run time
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from ai_ticket_daemon.errors import ErrorCode  # noqa: TC001 - as above
@@ -21,6 +22,23 @@ class Usage:
     estimated: bool = False
 
 
+class Waste(StrEnum):
+    """Why what an attempt made was thrown away, where it was no failure of the attempt."""
+
+    CLIENT_LEFT = "client_left"
+    CANCELLED = "cancelled"
+    """Somebody cancelled the event."""
+    DEADLINE_EXCEEDED = "deadline_exceeded"
+    DAEMON_STOPPED = "daemon_stopped"
+    """The time to drain was over."""
+    DAEMON_DIED = "daemon_died"
+    """The daemon was killed, or lost touch with the store: nobody reported the end."""
+    LEASE_LOST = "lease_lost"
+    """Another daemon had taken the event, or ended it."""
+    OUTCOME_UNWRITTEN = "outcome_unwritten"
+    """The daemon stopped while the store took nothing; the event is run again."""
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One try at a backend, with its times in seconds since the Unix epoch.
@@ -28,6 +46,12 @@ class Attempt:
     ``error`` and ``message`` are None if it gave the completion. ``counted`` tells whether it used
     up one of the event's attempts; ``backend_died`` whether the backend was lost under it;
     ``elsewhere`` whether the next attempt is better made on another backend.
+
+    ``tokens`` are those it made, as far as they were received; None if nobody knows.
+    ``tokens_estimated`` is True where they follow from the length of the text. ``waste`` tells why
+    they were thrown away, where ``error`` is not the reason. ``retried`` is what was decided
+    afterwards, ``because`` why; None if there was nothing to decide. ``behind``: how many turns of
+    other events it waited for.
     """
 
     backend: str
@@ -38,6 +62,22 @@ class Attempt:
     counted: bool = True
     backend_died: bool = False
     elsewhere: bool = False
+    tokens: int | None = None
+    tokens_estimated: bool = False
+    waste: Waste | None = None
+    retried: bool | None = None
+    because: str | None = None
+    behind: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """How long it took; the clock may have been set back meanwhile."""
+        return max(0.0, self.ended_at - self.started_at)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the server was busy with others, so that nothing was even begun."""
+        return self.error is not None and not self.counted and self.waste is None
 
 
 @dataclass(frozen=True, slots=True)

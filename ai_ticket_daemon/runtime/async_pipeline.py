@@ -14,7 +14,7 @@ import trio
 
 from ai_ticket_daemon.config.store import StoreConfig
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused, TicketError
-from ai_ticket_daemon.events.outcome import Attempt, Failed, Outcome
+from ai_ticket_daemon.events.outcome import Attempt, Failed, Outcome, Waste
 from ai_ticket_daemon.events.state import FINAL_STATES, EventState
 from ai_ticket_daemon.events.status import EventStatus
 from ai_ticket_daemon.liveness import Liveness
@@ -211,7 +211,7 @@ class AsyncInferencePipeline:
 
         def outcome(attempts: tuple[Attempt, ...]) -> Outcome:
             if run is not None:
-                attempts = (*attempts, run.cut_short(self._now()))
+                attempts = (*attempts, run.cut_short(self._now(), Waste.CANCELLED))
             return Failed(ErrorCode.CANCELLED, "The event was cancelled.", attempts=attempts)
 
         cancelled = await self._store.cancel(event_id, self._now(), outcome)
@@ -219,7 +219,7 @@ class AsyncInferencePipeline:
             return None
         before, record = cancelled
         if before not in FINAL_STATES and record.outcome is not None:
-            self._dispatcher.drop(event_id)
+            self._dispatcher.drop(event_id, Waste.CANCELLED)
             self._observer.ended(record.event, record.state, record.outcome)
             self._board.end(event_id, record.outcome)
         return self._reception.status_of(record)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ai_ticket_daemon.errors import StoreUnavailable
+from ai_ticket_daemon.events.outcome import Waste
 from ai_ticket_daemon.events.state import FINAL_STATES
 from ai_ticket_daemon.runtime.dispatcher import STORE_SECONDS
 from ai_ticket_daemon.runtime.worker import abandoned_outcome
@@ -144,7 +145,7 @@ class Caretaker:
             return
         before, record = ended
         if before not in FINAL_STATES and record.outcome is not None:
-            self._dispatcher.drop(event_id)
+            self._dispatcher.drop(event_id, Waste.CLIENT_LEFT)
             self._observer.ended(record.event, record.state, record.outcome)
 
     async def _expire(self) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ai_ticket_daemon.errors import StoreUnavailable
+from ai_ticket_daemon.events.outcome import Waste
 from ai_ticket_daemon.runtime.retry import to_avoid
 from ai_ticket_daemon.runtime.signal import Signal
 from ai_ticket_daemon.runtime.worker import Run
@@ -80,7 +81,7 @@ class Dispatcher:
         self._now = now
         self._running: dict[str, Run] = {}
         self._claiming = False
-        self._dropped: set[str] = set()
+        self._dropped: dict[str, Waste] = {}
         self._requeued = requeued
         self._may_start = may_start
         self._pulse = pulse
@@ -108,13 +109,13 @@ class Dispatcher:
         """How many events can run at a time."""
         return min(self._settings().max_concurrency, self._pool.capacity)
 
-    def drop(self, event_id: str) -> None:
-        """Abort an event that was ended without its worker."""
+    def drop(self, event_id: str, waste: Waste) -> None:
+        """Abort an event that was ended without its worker, for the reason ``waste``."""
         run = self._running.get(event_id)
         if run is not None:
-            run.lose()
+            run.lose(waste)
         elif self._claiming:
-            self._dropped.add(event_id)
+            self._dropped[event_id] = waste
 
     def lose(self, held: Mapping[str, int], *, only: Collection[str]) -> list[Event]:
         """Abort those of ``only`` that run here without being among the leases ``held``."""
@@ -122,7 +123,7 @@ class Dispatcher:
         for event_id in only:
             run = self._running.get(event_id)
             if run is not None and not run.lost and held.get(event_id) != run.lease.token:
-                run.lose()
+                run.lose(Waste.LEASE_LOST)
                 lost.append(run.lease.event)
         return lost
 
@@ -167,7 +168,7 @@ class Dispatcher:
             run = Run(lease, beat=partial(self._pulse.beat, f"event {event_id}"))
             self._running[event_id] = run
             if event_id in self._dropped:
-                run.lose()
+                run.lose(self._dropped[event_id])
             elif self._is_unwanted(event_id):
                 run.abandon()
             self._dropped.clear()

@@ -12,23 +12,30 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Attempt, Outcome
     from ai_ticket_daemon.events.state import EventState
+    from ai_ticket_daemon.runtime.turns import Waited
 
 
 class PipelineObserver:
     """Listens to nothing; the base of those who listen to something."""
 
     def handling(
-        self, event: Event, waited_seconds: float, *, backend: str, earlier: Sequence[Attempt]
+        self, event: Event, waited: Waited, *, backend: str, earlier: Sequence[Attempt]
     ) -> AbstractContextManager[object]:
-        """A worker takes up the event, ``waited_seconds`` after it was submitted.
+        """A worker takes up the event, which is to go to ``backend``.
 
-        It is to go to ``backend``, after the attempts made ``earlier``.
+        It has ``waited`` since the last of the attempts made ``earlier``, or its submission.
         """
-        del event, waited_seconds, backend, earlier
+        del event, waited, backend, earlier
         return nullcontext()
 
     def attempt_ended(self, event: Event, attempt: Attempt) -> None:
-        """An attempt succeeded or failed."""
+        """An attempt succeeded or failed, and it is decided what follows."""
+
+    def thrown_away(self, attempt: Attempt) -> None:
+        """Nobody gets what the attempt made; its ``waste`` or its ``error`` says why."""
+
+    def given_up(self, because: str) -> None:
+        """There is no further attempt at the event that is being handled."""
 
     def retry_scheduled(self, event: Event, attempt: Attempt, delay_seconds: float) -> None:
         """The event goes back to the queue after ``attempt`` failed."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ai_ticket_daemon.errors import Disposition
+from ai_ticket_daemon.errors import Disposition, Symptom
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,9 +22,10 @@ MAX_DEATHS = 2
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Try again after ``delay_seconds``."""
+    """Try again after ``delay_seconds``; ``reason`` is a word on why that is allowed."""
 
     delay_seconds: float
+    reason: str = field(default="the retry budget allowed it", compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +70,19 @@ def decide(
         return GiveUp(spent)
     counted = sum(attempt.counted for attempt in attempts)
     doubled = settings.backoff_seconds * 2 ** max(0, counted - 1)
-    backoff = min(settings.backoff_max_seconds, doubled)
+    backoff = jitter * min(settings.backoff_max_seconds, doubled)
+    backoff_seconds = max(backoff, error.retry_after_seconds or 0.0)
     if error.disposition is Disposition.BUSY:
-        delay = pause_seconds
+        retry = Retry(pause_seconds, "a busy server costs no attempt")
     elif elsewhere and goes_over(error):
-        delay = 0.0
+        retry = Retry(0.0, "another server can take it")
+    elif error.symptom is Symptom.LOST:
+        retry = Retry(backoff_seconds, "a lost server gets no load from a retry")
     else:
-        delay = max(jitter * backoff, error.retry_after_seconds or 0.0)
-    if delay >= seconds_left:
+        retry = Retry(backoff_seconds)
+    if retry.delay_seconds >= seconds_left:
         return GiveUp("the deadline leaves no time for another attempt")
-    return Retry(delay)
+    return retry
 
 
 def used_up(attempts: Sequence[Attempt], *, settings: PipelineConfig) -> str | None:
@@ -99,10 +103,11 @@ def with_attempt(attempts: tuple[Attempt, ...], attempt: Attempt) -> tuple[Attem
 
     An event may meet hundreds of them, and they differ in their time only.
     """
-    if attempts and not attempt.counted:
+    if attempts and attempt.is_busy:
         last = attempts[-1]
-        if not last.counted and (last.backend, last.error) == (attempt.backend, attempt.error):
-            return (*attempts[:-1], replace(attempt, started_at=last.started_at))
+        if last.is_busy and (last.backend, last.error) == (attempt.backend, attempt.error):
+            started_at, behind = last.started_at, last.behind
+            return (*attempts[:-1], replace(attempt, started_at=started_at, behind=behind))
     return (*attempts, attempt)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import trio
 
-from ai_ticket_daemon.backends.generation import GenerationRequest
+from ai_ticket_daemon.backends.generation import GenerationRequest, Received
 from ai_ticket_daemon.errors import (
     BackendError,
     Disposition,
@@ -16,7 +16,7 @@ from ai_ticket_daemon.errors import (
     StoreUnavailable,
     Symptom,
 )
-from ai_ticket_daemon.events.outcome import Attempt, Failed, Succeeded
+from ai_ticket_daemon.events.outcome import Attempt, Failed, Succeeded, Waste
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.runtime.retry import (
     GiveUp,
@@ -28,6 +28,7 @@ from ai_ticket_daemon.runtime.retry import (
     used_up,
     with_attempt,
 )
+from ai_ticket_daemon.runtime.turns import RecentTurns, Waited
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +54,19 @@ LAST_WRITE_SECONDS = 10.0
 """How long the last try to write an outcome may take when the daemon stops."""
 
 
+_STOPPED_AS = {
+    Waste.DEADLINE_EXCEEDED: ErrorCode.DEADLINE_EXCEEDED,
+    Waste.DAEMON_STOPPED: ErrorCode.DRAINING,
+}
+_BECAUSE = {
+    Waste.CLIENT_LEFT: "the client left",
+    Waste.CANCELLED: "the event was cancelled",
+    Waste.DEADLINE_EXCEEDED: "the deadline has passed",
+    Waste.DAEMON_STOPPED: "the daemon stopped; it costs no attempt",
+    Waste.LEASE_LOST: "the event was taken over or ended elsewhere",
+}
+
+
 @dataclass(slots=True)
 class Run:
     """One event in a worker's hands; cancelled through :meth:`abandon`, to know the reason."""
@@ -60,9 +74,11 @@ class Run:
     lease: Lease
     backend: str = ""
     started_at: float = 0.0
+    behind: int = 0
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    received: Received = field(default_factory=Received)
     abandoned: bool = False
-    lost: bool = False
+    lost: Waste | None = None
     delta_passed_on: bool = False
     put_back: bool = False
     beat: Callable[[float], None] = lambda _seconds: None
@@ -73,19 +89,33 @@ class Run:
         self.abandoned = True
         self.scope.cancel()
 
-    def lose(self) -> None:
+    def lose(self, waste: Waste) -> None:
         """Stop: the event has ended, or is run by somebody else; there is nothing to write."""
-        self.lost = True
+        self.lost = self.lost or waste
         self.scope.cancel()
 
-    def cut_short(self, now: float) -> Attempt:
+    def cut_short(self, now: float, waste: Waste) -> Attempt:
         """Return the attempt that is being made, as one that was aborted at ``now``."""
+        stopped = waste is Waste.DAEMON_STOPPED
+        return replace(
+            self.attempt(now),
+            error=_STOPPED_AS.get(waste, ErrorCode.CANCELLED),
+            message="aborted on the backend",
+            counted=not stopped,
+            waste=waste,
+            retried=stopped,
+            because=_BECAUSE[waste],
+        )
+
+    def attempt(self, now: float) -> Attempt:
+        """Return the attempt that is being made, as one that gave a completion at ``now``."""
         return Attempt(
             self.backend,
             self.started_at,
             now,
-            error=ErrorCode.CANCELLED,
-            message="aborted on the backend",
+            tokens=self.received.tokens,
+            tokens_estimated=self.received.estimated,
+            behind=self.behind,
         )
 
 
@@ -104,6 +134,7 @@ class Worker:
     now: Callable[[], float]
     jitter: Callable[[], float] = random.random
     budget: RetryBudget = field(default_factory=RetryBudget)
+    turns: RecentTurns = field(default_factory=RecentTurns)
 
     async def run(self, run: Run, slot: Slot) -> None:
         """Make one attempt at the event and write its outcome, or put it back in the queue.
@@ -112,30 +143,41 @@ class Worker:
         take the outcome, it is kept and tried again. When cancelled from outside (the daemon
         stops), the event goes back to the queue, the attempt not counted.
         """
-        event = run.lease.event
+        event, earlier = run.lease.event, run.lease.attempts
         run.backend, run.started_at = slot.backend.name, self.now()
         run.beat(event.deadline_at - run.started_at + OVERTIME_SECONDS)
-        if not run.lease.attempts:
+        if not earlier:
             self.budget.started(run.started_at)
-        with self.observer.handling(
-            event,
-            run.started_at - event.submitted_at,
-            backend=run.backend,
-            earlier=run.lease.attempts,
-        ):
+        waited = self._waited(run)
+        run.behind = waited.behind
+        with self.observer.handling(event, waited, backend=run.backend, earlier=earlier):
             try:
                 resolution = await self._run(run, slot)
-            except trio.Cancelled:
-                await self._write(run, _PutBack(self.now(), run.lease.attempts))
+            except* trio.Cancelled:  # in a group, if the client of the server has tasks
+                await self._write(run, self._interrupted(run))
                 raise
             finally:
                 slot.release()
+                self.turns.note(self.now())
             await self._write(run, resolution)
+
+    def _waited(self, run: Run) -> Waited:
+        earlier = run.lease.attempts
+        since = earlier[-1].ended_at if earlier else run.lease.event.submitted_at
+        own = 1 if earlier else 0  # its own last turn ended when its last attempt did
+        return Waited(run.started_at - since, max(0, self.turns.since(since) - own))
+
+    def _interrupted(self, run: Run) -> _PutBack:
+        """Let the event go on after the restart of the daemon, as if it had not begun."""
+        now = self.now()
+        attempt = run.cut_short(now, run.lost or Waste.DAEMON_STOPPED)
+        return _PutBack(now, self._ended(run, attempt))
 
     async def _run(self, run: Run, slot: Slot) -> _End | _PutBack:
         """Make the attempt, unless there is none left, and decide what is to be written of it."""
         spent = used_up(run.lease.attempts, settings=self.settings())
         if spent is not None:
+            self.observer.given_up(spent)
             return _End(EventState.FAILED, _not_tried_again(run.lease.attempts, spent))
         result = await self._attempt(run, slot)
         return self._resolve(run, slot, result)
@@ -149,7 +191,9 @@ class Worker:
             run.delta_passed_on = True
             self.board.add_delta(event.event_id, text)
 
-        request = GenerationRequest(event.messages, event.sampling, stream=event.stream)
+        request = GenerationRequest(
+            event.messages, event.sampling, stream=event.stream, received=run.received
+        )
         run.scope.deadline = trio.current_time() + (event.deadline_at - self.now())
         with run.scope:
             try:
@@ -173,35 +217,58 @@ class Worker:
         self, run: Run, slot: Slot, result: GenerationResult | BackendError | _Stopped
     ) -> _End | _PutBack:
         """Decide what is to be written about an attempt; decided once, however often written."""
-        event = run.lease.event
-        attempt = _describe(result, run, self.now())
-        attempts = with_attempt(run.lease.attempts, attempt)
-        self.observer.attempt_ended(event, attempt)
-        match result:
-            case _Stopped(abandoned=True):
+        if isinstance(result, BackendError):
+            return self._after_failure(run, slot, result)
+        event, now = run.lease.event, self.now()
+        if isinstance(result, _Stopped):
+            stopped = Waste.CLIENT_LEFT if result.abandoned else Waste.DEADLINE_EXCEEDED
+            attempt = run.cut_short(now, run.lost or stopped)
+            attempts = self._ended(run, attempt)
+            if result.abandoned:
                 return _End(EventState.CANCELLED, abandoned_outcome(attempts))
-            case _Stopped():
-                return _End(EventState.EXPIRED, _out_of_time(run, attempts))
-            case BackendError():
-                decision = self._decide(run, slot, result, attempts)
-                if isinstance(decision, GiveUp):
-                    return _End(EventState.FAILED, _failed(result, attempts, decision))
-                self.observer.retry_scheduled(event, attempt, decision.delay_seconds)
-                # The pool lets a busy backend rest; another one may take the event meanwhile.
-                busy = result.disposition is Disposition.BUSY
-                delay_seconds = 0.0 if busy else decision.delay_seconds
-                return _PutBack(self.now() + delay_seconds, attempts)
+            return _End(EventState.EXPIRED, _out_of_time(run, attempts))
+        usage = result.usage
+        run.received.note(usage.completion_tokens, estimated=usage.estimated)
         return _End(
             EventState.SUCCEEDED,
             Succeeded(
                 result.text,
-                attempt.backend,
+                run.backend,
                 result.finish_reason,
-                result.usage,
-                duration_seconds=self.now() - event.submitted_at,
-                attempts=attempts,
+                usage,
+                duration_seconds=now - event.submitted_at,
+                attempts=self._ended(run, run.attempt(now)),
             ),
         )
+
+    def _after_failure(self, run: Run, slot: Slot, error: BackendError) -> _End | _PutBack:
+        attempt = replace(
+            run.attempt(self.now()),
+            error=error.code,
+            message=error.message,
+            counted=error.disposition is not Disposition.BUSY,
+            backend_died=error.disposition is Disposition.OVER_ONCE,
+            elsewhere=goes_over(error),
+        )
+        decision = self._decide(run, slot, error, (*run.lease.attempts, attempt))
+        retried = isinstance(decision, Retry)
+        attempt = replace(attempt, retried=retried, because=decision.reason)
+        attempts = self._ended(run, attempt)
+        if isinstance(decision, GiveUp):
+            return _End(EventState.FAILED, _failed(error, attempts, decision))
+        self.observer.retry_scheduled(run.lease.event, attempt, decision.delay_seconds)
+        # The pool lets a busy backend rest; another one may take the event meanwhile.
+        busy = error.disposition is Disposition.BUSY
+        return _PutBack(self.now() + (0.0 if busy else decision.delay_seconds), attempts)
+
+    def _ended(self, run: Run, attempt: Attempt) -> tuple[Attempt, ...]:
+        """Tell how the attempt ended; return all attempts of the event."""
+        self.observer.attempt_ended(run.lease.event, attempt)
+        if attempt.error is not None and not attempt.is_busy:
+            self.observer.thrown_away(attempt)
+        if attempt.retried is False:
+            self.observer.given_up(attempt.because or "")
+        return with_attempt(run.lease.attempts, attempt)
 
     def _decide(
         self, run: Run, slot: Slot, error: BackendError, attempts: tuple[Attempt, ...]
@@ -239,9 +306,11 @@ class Worker:
                 run.beat(WRITE_AGAIN_SECONDS + WRITE_SECONDS)
                 with trio.CancelScope(shield=True):
                     try:
-                        return await self._try_to_write(run, resolution)
+                        await self._try_to_write(run, resolution)
                     except StoreUnavailable:
                         pass  # Said once by the store itself.
+                    else:
+                        return
                 await trio.sleep(WRITE_AGAIN_SECONDS)
         except trio.Cancelled:
             with trio.CancelScope(shield=True), trio.move_on_after(LAST_WRITE_SECONDS):
@@ -249,7 +318,9 @@ class Worker:
                     await self._try_to_write(run, resolution)
                 except StoreUnavailable:
                     self.observer.outcome_unwritten(run.lease.event)
+                    self._waste(resolution, Waste.OUTCOME_UNWRITTEN)
             raise
+        self._waste(resolution, run.lost)
 
     async def _try_to_write(self, run: Run, resolution: _End | _PutBack) -> None:
         event = run.lease.event
@@ -265,6 +336,13 @@ class Worker:
                 self.board.end(event.event_id, outcome)
         if not written:
             self.observer.outcome_refused(event)
+            self._waste(resolution, Waste.LEASE_LOST)
+
+    def _waste(self, resolution: _End | _PutBack, waste: Waste | None) -> None:
+        """Tell that a completion nobody gets was thrown away; of others it has been told."""
+        if isinstance(resolution, _End) and resolution.state is EventState.SUCCEEDED:
+            attempt = resolution.outcome.attempts[-1]
+            self.observer.thrown_away(replace(attempt, waste=waste))
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,28 +371,6 @@ def abandoned_outcome(attempts: tuple[Attempt, ...] = ()) -> Failed:
     )
 
 
-def _describe(
-    result: GenerationResult | BackendError | _Stopped, run: Run, ended_at: float
-) -> Attempt:
-    name, started_at = run.backend, run.started_at
-    if isinstance(result, BackendError):
-        return Attempt(
-            name,
-            started_at,
-            ended_at,
-            error=result.code,
-            message=result.message,
-            counted=result.disposition is not Disposition.BUSY,
-            backend_died=result.disposition is Disposition.OVER_ONCE,
-            elsewhere=goes_over(result),
-        )
-    if isinstance(result, _Stopped):
-        unwanted = result.abandoned or run.lost
-        code = ErrorCode.CANCELLED if unwanted else ErrorCode.DEADLINE_EXCEEDED
-        return Attempt(name, started_at, ended_at, error=code, message="aborted on the backend")
-    return Attempt(name, started_at, ended_at)
-
-
 def _out_of_time(run: Run, attempts: tuple[Attempt, ...]) -> Failed:
     event = run.lease.event
     return Failed(
@@ -328,7 +384,8 @@ def _out_of_time(run: Run, attempts: tuple[Attempt, ...]) -> Failed:
 
 def _not_tried_again(attempts: tuple[Attempt, ...], reason: str) -> Failed:
     """Return the outcome of an event that used up its attempts without any of them reporting."""
-    last = attempts[-1]
+    last = replace(attempts[-1], retried=False, because=reason)
+    attempts = (*attempts[:-1], last)
     return Failed(
         last.error or ErrorCode.INTERNAL_ERROR,
         last.message or "The last attempt did not report how it ended.",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ai_ticket_daemon.events.event import Event
-    from ai_ticket_daemon.events.outcome import Outcome
+    from ai_ticket_daemon.events.outcome import Attempt, Outcome
     from ai_ticket_daemon.events.status import EventStatus
     from ai_ticket_daemon.server.ports import HealthReport
 
@@ -27,6 +27,9 @@ RETRY_AFTER_MAX_SECONDS = 86_400
 HEARTBEAT = b": heartbeat\n\n"
 BLANK_LINE = b"\n"
 """The heartbeat of NDJSON: whoever reads it skips blank lines."""
+
+MOST_TRIED = 10
+"""How many attempts an error tells of, the last ones."""
 
 _ENCODER = msgspec.json.Encoder()
 _RETRY_STATUSES = frozenset({429, 503})
@@ -53,12 +56,36 @@ def error_object(
     error: TicketError | Failed, *, event_id: str | None, trace_id: str | None
 ) -> dict[str, Any]:
     """Return the one shape that every error has."""
+    details = error.details
+    if isinstance(error, Failed) and error.attempts:
+        details = {**(details or {}), "tried": [_tried(a) for a in error.attempts[-MOST_TRIED:]]}
     return {
         "error": error.code.value,
         "message": error.message,
-        "details": error.details,
+        "details": details,
         "event_id": event_id,
         "trace_id": trace_id,
+    }
+
+
+def _tried(attempt: Attempt) -> dict[str, Any]:
+    """Return an attempt as the error of its event tells of it."""
+    return {
+        "backend": attempt.backend,
+        "error": attempt.error,
+        "seconds": round(attempt.seconds, 3),
+        "behind": attempt.behind,
+        **_decided(attempt),
+    }
+
+
+def _decided(attempt: Attempt) -> dict[str, Any]:
+    """Return what an attempt had made, and what was decided when it had failed."""
+    return {
+        "tokens": attempt.tokens,
+        "tokens_estimated": attempt.tokens_estimated,
+        "retried": attempt.retried,
+        "because": attempt.because,
     }
 
 
@@ -118,6 +145,7 @@ def status_object(status: EventStatus) -> dict[str, Any]:
                 "error": attempt.error,
                 "message": attempt.message,
                 "counted": attempt.counted,
+                **_decided(attempt),
             }
             for attempt in status.attempts
         ],

@@ -73,15 +73,23 @@ def schemas() -> _Json:
         "position": {"type": ["integer", "null"], "minimum": 1},
         "estimated_start": time,
     }
+    maybe: _Json = {"type": ["string", "null"]}
     attempt = _object(
-        ["backend", "started_at", "ended_at", "error", "message", "counted"],
+        [
+            "backend", "started_at", "ended_at", "error", "message", "counted", "tokens",
+            "tokens_estimated", "retried", "because",
+        ],
         backend=text,
         started_at=time,
         ended_at=time,
-        error={"type": ["string", "null"]},
-        message={"type": ["string", "null"]},
+        error=maybe,
+        message=maybe,
         counted=flag,
-    )
+        tokens={"type": ["integer", "null"], "minimum": 0},
+        tokens_estimated=flag,
+        retried={"type": ["boolean", "null"]},
+        because=maybe,
+    )  # fmt: skip
     outcome = {
         "oneOf": [
             {"$ref": "#/components/schemas/Completion"},

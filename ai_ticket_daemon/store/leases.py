@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ai_ticket_daemon.errors import ErrorCode
-from ai_ticket_daemon.events.outcome import Attempt
+from ai_ticket_daemon.events.outcome import Attempt, Waste
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.store.codec import decode_attempts, encode
 from ai_ticket_daemon.store.connection import row, rows, value
@@ -163,7 +163,10 @@ def lost_attempt(backend: str, started_at: float, now: float) -> Attempt:
         started_at,
         now,
         error=ErrorCode.INTERNAL_ERROR,
-        message="The daemon ended, or lost touch with the store, while this attempt ran.",
+        message="The daemon was restarted, or lost touch with the store, while this attempt ran.",
+        waste=Waste.DAEMON_DIED,
+        retried=True,
+        because="the attempt under way was put back when a daemon took over; it counts",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ai_ticket_daemon import __version__
+from ai_ticket_daemon.telemetry.span_sender import DropReason
 
 _PREFIX = "ai_ticket"
 LATENCY_BUCKETS = (
@@ -100,8 +101,18 @@ class Metrics:
         )  # fmt: skip
         self.kobold_wasted_seconds = self._counter(
             "kobold_wasted_seconds",
-            "Time of attempts whose text was thrown away, by the error they ended with.",
-            "backend", "error",
+            "Time of attempts whose text was thrown away.",
+            "backend", "cause",
+        )  # fmt: skip
+        self.kobold_wasted_tokens = self._counter(
+            "kobold_wasted_tokens",
+            "Tokens that were made and thrown away, as far as they were received or counted.",
+            "backend", "cause",
+        )  # fmt: skip
+        self.kobold_wasted_attempts = self._counter(
+            "kobold_wasted_attempts",
+            "Attempts whose text was thrown away, and whether their tokens are known.",
+            "backend", "cause", "tokens",
         )  # fmt: skip
         self.kobold_aborts = self._counter(
             "kobold_aborts", "Generations that were made to stop.", "backend", "reason"
@@ -147,6 +158,8 @@ class Metrics:
             "Spans that never reached the collector.",
             "reason",
         )
+        for dropped in DropReason:  # there at 0, so that the first increase is seen
+            self.telemetry_spans_dropped.labels(dropped.value)
         self.telemetry_log_lines_dropped = self._counter(
             "telemetry_log_lines_dropped", "Log lines that journald did not take in time."
         )

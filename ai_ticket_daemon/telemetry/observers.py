@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from bisect import bisect_right
-from collections import deque
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -12,7 +9,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode, get_current_span
 
 from ai_ticket_daemon.backends.health import HealthState
 from ai_ticket_daemon.config.backends import BackendRole
-from ai_ticket_daemon.events.outcome import Failed
+from ai_ticket_daemon.events.outcome import Failed, Waste
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.runtime.observer import PipelineObserver
 from ai_ticket_daemon.telemetry import exemplars
@@ -30,12 +27,9 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.backends.switch import ActiveRole
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Attempt, Outcome
+    from ai_ticket_daemon.runtime.turns import Waited
     from ai_ticket_daemon.telemetry.capture import Capture
     from ai_ticket_daemon.telemetry.metrics import Metrics
-
-
-REMEMBERED_TURNS = 10_000
-"""Bounds what is remembered; whoever waited behind more is told that many."""
 
 
 class PipelineTelemetry(PipelineObserver):
@@ -52,19 +46,17 @@ class PipelineTelemetry(PipelineObserver):
         self._metrics = metrics
         self._tracer = tracer
         self._capture = capture
-        self._turns = RecentTurns()
 
     @contextmanager
     def handling(
-        self, event: Event, waited_seconds: float, *, backend: str, earlier: Sequence[Attempt]
+        self, event: Event, waited: Waited, *, backend: str, earlier: Sequence[Attempt]
     ) -> Iterator[None]:
         """Span ``pipeline.handle_event``, a child of the client's trace."""
         if not earlier:
-            self._metrics.pipeline_queue_wait.observe(waited_seconds, self._exemplar(event))
+            self._metrics.pipeline_queue_wait.observe(waited.seconds, self._exemplar(event))
         if self._tracer is None:
             yield
             return
-        behind = self._turns.since(event.submitted_at) - len(earlier)
         with self._tracer.start_as_current_span(
             "pipeline.handle_event",
             context=parent_of(event.trace_context),
@@ -72,50 +64,74 @@ class PipelineTelemetry(PipelineObserver):
             attributes={
                 "ai_ticket.event_id": event.event_id,
                 "ai_ticket.priority": event.priority,
-                "ai_ticket.queue_wait_seconds": waited_seconds,
+                "ai_ticket.queue_wait_seconds": waited.seconds,
             },
             record_exception=False,  # it would bring whatever text the exception holds
         ) as span:
+            if earlier and earlier[-1].waste is Waste.DAEMON_DIED:
+                # Its own span was lost with the daemon.
+                span.add_event("recovered", {"ai_ticket.reason": earlier[-1].message or ""})
+                span.add_event("put_back", {"ai_ticket.because": earlier[-1].because or ""})
+            if waited:
+                span.add_event(
+                    "waited",
+                    {"ai_ticket.seconds": waited.seconds, "ai_ticket.behind": waited.behind},
+                )
             if earlier and earlier[-1].backend != backend:
                 span.add_event("switched", {"from": earlier[-1].backend, "to": backend})
-            if behind > 0:
-                span.add_event(
-                    "waited", {"ai_ticket.seconds": waited_seconds, "ai_ticket.behind": behind}
-                )
-            try:
-                yield
-            finally:
-                self._turns.note(time.time())
+            yield
 
     def attempt_ended(self, event: Event, attempt: Attempt) -> None:
-        """Log a failed attempt, and count its time as wasted; a busy answer took none."""
-        if attempt.error is not None:
-            if attempt.counted:
-                wasted = self._metrics.kobold_wasted_seconds
-                wasted.labels(attempt.backend, attempt.error.value).inc(
-                    max(0.0, attempt.ended_at - attempt.started_at)
-                )
-            get_current_span().add_event(
-                "attempt_failed" if attempt.counted else "busy",
-                {
-                    "ai_ticket.backend": attempt.backend,
-                    "error.type": attempt.error.value,
-                    "ai_ticket.reason": attempt.message or "",
-                },
-            )
-            self._log.info(
-                "attempt_failed",
-                **_named(event),
-                backend=attempt.backend,
-                error=attempt.error.value,
-                reason=attempt.message,
-            )
+        """Log how an attempt failed."""
+        if attempt.error is None:
+            return
+        span = get_current_span()
+        about = {
+            "ai_ticket.backend": attempt.backend,
+            "error.type": attempt.error.value,
+            "ai_ticket.reason": attempt.message or "",
+            "ai_ticket.seconds": attempt.seconds,
+        }
+        if attempt.tokens is not None:
+            about["ai_ticket.tokens"] = attempt.tokens
+        span.add_event("busy" if attempt.is_busy else "attempt_failed", about)
+        if attempt.waste is Waste.DAEMON_STOPPED:
+            span.add_event("put_back", {"ai_ticket.because": attempt.because or ""})
+        self._log.info(
+            "attempt_failed",
+            **_named(event),
+            backend=attempt.backend,
+            error=attempt.error.value,
+            reason=attempt.message,
+            tokens=attempt.tokens,
+        )
+
+    def thrown_away(self, attempt: Attempt) -> None:
+        """Count the time and the tokens of an attempt as wasted."""
+        metrics = self._metrics
+        cause = attempt.waste or attempt.error
+        labels = attempt.backend, "none" if cause is None else cause.value
+        metrics.kobold_wasted_seconds.labels(*labels).inc(attempt.seconds)
+        known = "unknown"
+        if attempt.tokens is not None:
+            metrics.kobold_wasted_tokens.labels(*labels).inc(attempt.tokens)
+            known = "estimated" if attempt.tokens_estimated else "counted"
+        metrics.kobold_wasted_attempts.labels(*labels, known).inc()
+
+    def given_up(self, because: str) -> None:
+        """Note on the span why there is no further attempt."""
+        get_current_span().add_event("given_up", {"ai_ticket.because": because})
 
     def retry_scheduled(self, event: Event, attempt: Attempt, delay_seconds: float) -> None:
         """Count and log that an event is tried again."""
         error = "none" if attempt.error is None else attempt.error.value
         get_current_span().add_event(
-            "retry_scheduled", {"error.type": error, "ai_ticket.delay_seconds": delay_seconds}
+            "retry_scheduled",
+            {
+                "error.type": error,
+                "ai_ticket.delay_seconds": delay_seconds,
+                "ai_ticket.because": attempt.because or "",
+            },
         )
         self._metrics.pipeline_retries.labels(error).inc()
         self._log.info(
@@ -175,21 +191,6 @@ class PipelineTelemetry(PipelineObserver):
 
     def _exemplar(self, event: Event) -> exemplars.Exemplar:
         return None if self._tracer is None else exemplars.of_event(event)
-
-
-class RecentTurns:
-    """When the last turns of events ended, to tell behind how many of them an event waited."""
-
-    def __init__(self) -> None:
-        self._times: deque[float] = deque(maxlen=REMEMBERED_TURNS)
-
-    def note(self, at: float) -> None:
-        """Note the end of a turn (seconds since the Unix epoch)."""
-        self._times.append(at)
-
-    def since(self, at: float) -> int:
-        """Return how many turns have ended since then, as far as it is remembered."""
-        return len(self._times) - bisect_right(self._times, at)
 
 
 def _note_outcome(span: Span, state: EventState, error: str | None) -> None:

@@ -30,8 +30,9 @@ $ curl -s http://127.0.0.1:9464/metrics
 ```
 
 The page is served by a thread of its own, so it answers even when the event loop does not. A family
-with labels has no series before something has been counted under them. The gauges of the pipeline
-are set once a second.
+with labels has no series before something has been counted under them, but for
+`ai_ticket_actor_restarts_total` and `ai_ticket_telemetry_spans_dropped_total`, which start at 0.
+The gauges of the pipeline are set once a second.
 
 Who asks for OpenMetrics (`Accept: application/openmetrics-text`, as Prometheus does) also gets
 exemplars: the durations name the trace of one request each, if it was [recorded](traces.md).
@@ -40,6 +41,28 @@ exemplars: the durations name the trace of one request each, if it was [recorded
 """
 
 _LABELS = """\
+## Wasted work
+
+`ai_ticket_kobold_wasted_seconds_total` and `..._tokens_total` count what a backend did for nobody:
+each attempt that ended without a completion somebody got, but for those that met a busy server.
+
+* A token counts when it was received. On a stream, each piece counts as one token: KoboldCPP puts
+  several into one where it makes more than 50 a second, so that the figure is too low there.
+* A plain generation shows nothing before its end. One that is aborted on KoboldCPP returns what it
+  has, and the server counts that. One that fails otherwise is estimated, four characters to a
+  token, from the last look at it (every 15 s, as a rule); before the first look, and on other kinds
+  of servers, its tokens are unknown.
+* What a daemon that was killed had under way is not in here, as nobody saw how long it went on:
+  `ai_ticket_pipeline_recovered_total` counts those events.
+
+`ai_ticket_kobold_wasted_attempts_total` says of how many attempts the tokens are known. The share
+of its time that a backend spends for nobody:
+
+```text
+sum by (backend) (rate(ai_ticket_kobold_wasted_seconds_total[1h]))
+  / sum by (backend) (rate(ai_ticket_kobold_request_duration_seconds_sum[1h]))
+```
+
 ## Labels
 
 No label ever holds an event id, a prompt, an address of a client, or a path that a client made up.
@@ -59,6 +82,10 @@ No label ever holds an event id, a prompt, an address of a client, or a path tha
 | `dialect` | `dialect` of the server |
 | `kind` | `prompt`, `completion` |
 | `reason` | why another role serves, in words that come from the daemon |
+| `cause` | why it was thrown away: one of [the error codes](http-api.md) of a failed attempt, \
+`client_left`, `cancelled`, `deadline_exceeded`, `daemon_stopped` (the time to drain was over), \
+`lease_lost`, `outcome_unwritten` |
+| `tokens` | `counted`, `estimated` from the length of the text, `unknown` |
 | `result` of `config_*` | `applied`, `refused` |
 | `result` of `kobold_probe_*` | `answered`, `failed`, `timeout` |
 | `actor` | a part that [the supervisor](error-policy.md) restarts, such as `prober` |

@@ -53,6 +53,7 @@ class FakeClient:
             await trio.sleep(self.seconds / 2)
             words = prompt.upper().split(" ")
             for index, word in enumerate(words):
+                request.received.note(index + 1)
                 if on_delta is not None:
                     on_delta(word if index == 0 else f" {word}")
                 await trio.sleep(self.seconds / 2 / len(words))

@@ -163,9 +163,9 @@ async def test_why_tells_of_the_server_that_died_under_it(capsys: Captured) -> N
         house.primary.faults.die(reset=True)
         await house.until(lambda r: r["queue"].get("succeeded") == 1)
         life = await house.ctl("why", told["event_id"])
-        [waste] = (await house.json("status"))["wasted_seconds"]
+        [waste] = (await house.json("status"))["wasted"]
         assert "wasted" in await house.ctl("status")
-    assert (waste["backend"], waste["error"]) == ("primary", "api_connection_error")
+    assert (waste["backend"], waste["cause"]) == ("primary", "api_connection_error")
     assert 0 < waste["seconds"] < 10
     assert "attempt 1 failed after" in life
     assert "primary became down" in life
@@ -466,5 +466,5 @@ async def test_what_an_operator_cancels_is_wasted_as_cancelled(capsys: Captured)
         await house.until(lambda r: r["in_flight"] == 1)
         await house.ctl("events", "cancel", told["event_id"])
         report = await house.until(lambda r: r["in_flight"] == 0)
-    [waste] = report["wasted_seconds"]
-    assert (waste["backend"], waste["error"]) == ("primary", "cancelled")
+    [waste] = report["wasted"]
+    assert (waste["backend"], waste["cause"], waste["unknown"]) == ("primary", "cancelled", 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -242,6 +243,10 @@ async def test_an_event_can_be_looked_at_at_any_time() -> None:
                 "error": None,
                 "message": None,
                 "counted": True,
+                "tokens": None,
+                "tokens_estimated": False,
+                "retried": None,
+                "because": None,
             }
         ]
         assert (await client.head(location)).status_code == 200
@@ -254,7 +259,8 @@ async def test_an_event_can_be_looked_at_at_any_time() -> None:
 
 async def test_an_event_that_failed_tells_why_and_what_was_tried() -> None:
     pipeline = ScriptedPipeline()
-    tried = (Attempt("primary", 1.0, 2.0, ErrorCode.API_TIMEOUT, "Slow.", counted=False),)
+    attempt = Attempt("primary", 1.0, 2.0, ErrorCode.API_TIMEOUT, "Slow.", counted=False)
+    tried = (replace(attempt, tokens=212, retried=False, because="Enough."),)
     pipeline.answer = Failed(ErrorCode.DEADLINE_EXCEEDED, "Late.", {"a": 1}, attempts=tried)
     async with serving(pipeline=pipeline) as served, client_of(served) as client:
         traceparent = f"00-{TRACE}-00f067aa0ba902b7-01"
@@ -265,15 +271,30 @@ async def test_an_event_that_failed_tells_why_and_what_was_tried() -> None:
     assert reply.json()["outcome"] == {
         "error": "deadline_exceeded",
         "message": "Late.",
-        "details": {"a": 1},
+        "details": {
+            "a": 1,
+            "tried": [
+                {
+                    "backend": "primary",
+                    "error": "api_timeout",
+                    "seconds": 1.0,
+                    "behind": 0,
+                    "tokens": 212,
+                    "tokens_estimated": False,
+                    "retried": False,
+                    "because": "Enough.",
+                }
+            ],
+        },
         "event_id": accepted.json()["event_id"],
         "trace_id": TRACE,
     }
-    (attempt,) = reply.json()["attempts"]
-    assert (attempt["error"], attempt["message"], attempt["counted"]) == (
+    (shown,) = reply.json()["attempts"]
+    assert (shown["error"], shown["message"], shown["counted"], shown["tokens"]) == (
         "api_timeout",
         "Slow.",
         False,
+        212,
     )
 
 

@@ -2,153 +2,29 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
+from contextlib import aclosing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from pipeline_house import PRIMARY, STANDBY, event, failure, keyed, running
 
-from ai_ticket_daemon import AsyncInferencePipeline
-from ai_ticket_daemon.backends import prober
-from ai_ticket_daemon.backends.pool import BackendPool
-from ai_ticket_daemon.config.backends import BackendRole, BackendsConfig, ServerConfig
+from ai_ticket_daemon.config.backends import ServerConfig
 from ai_ticket_daemon.config.pipeline import PipelineConfig
 from ai_ticket_daemon.config.store import StoreConfig
 from ai_ticket_daemon.errors import (
-    BackendError,
     Disposition,
     ErrorCode,
     RequestRefused,
     StoreUnavailable,
-    Symptom,
 )
-from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
-from ai_ticket_daemon.events.outcome import Attempt, Failed, Outcome, Succeeded
+from ai_ticket_daemon.events.outcome import Attempt, Failed, Succeeded
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.events.status import EventStatus
-from ai_ticket_daemon.runtime.observer import PipelineObserver
-from ai_ticket_daemon.store.memory import MemoryStore
-from ai_ticket_daemon.telemetry.null import SilentPoolObserver
-from ai_ticket_daemon.testing.fakes import FakeClient
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-
     from trio.testing import MockClock
-
-    from ai_ticket_daemon.store.port import Lease, Receipt
-
-PRIMARY = ServerConfig(name="primary", url="http://127.0.0.1:1")
-STANDBY = ServerConfig(name="standby", url="http://127.0.0.1:2", role=BackendRole.STANDBY)
-
-
-def event(
-    text: str = "hello", *, priority: int = 5, seconds: float = 300, stream: bool = False
-) -> Event:
-    now = trio.current_time()
-    return Event(
-        event_id=f"id-{text}",
-        messages=(Message(Role.USER, text),),
-        sampling=Sampling(),
-        submitted_at=now,
-        deadline_at=now + seconds,
-        priority=priority,
-        stream=stream,
-    )
-
-
-def failure(
-    code: ErrorCode = ErrorCode.API_SERVER_ERROR,
-    disposition: Disposition = Disposition.OVER,
-    retry_after_seconds: float | None = None,
-) -> BackendError:
-    return BackendError(
-        code,
-        "it failed",
-        disposition=disposition,
-        backend_fault=True,
-        retry_after_seconds=retry_after_seconds,
-        symptom=Symptom.LOST if code is ErrorCode.API_CONNECTION_ERROR else None,
-    )
-
-
-def keyed(name: str) -> Event:
-    return replace(event(), event_id=name, owner="alice", idempotency_key="key")
-
-
-class BrittleStore(MemoryStore):
-    """A store that takes nothing while it is broken."""
-
-    broken = False
-
-    async def submit(self, events: Sequence[Event], *, home: bool = False) -> list[Receipt]:
-        self._check()
-        return await super().submit(events, home=home)
-
-    async def complete(self, lease: Lease, state: EventState, outcome: Outcome, now: float) -> bool:
-        self._check()
-        return await super().complete(lease, state, outcome, now)
-
-    async def claim(self, now: float, *, backend: str = "", until: float = 0.0) -> Lease | None:
-        self._check()
-        return await super().claim(now, backend=backend, until=until)
-
-    def _check(self) -> None:
-        if self.broken:
-            raise StoreUnavailable("the disk is full")
-
-
-class Ends(PipelineObserver):
-    def __init__(self) -> None:
-        self.states: dict[str, EventState] = {}
-
-    def ended(self, event: Event, state: EventState, outcome: Outcome) -> None:
-        self.states[event.event_id] = state
-
-
-@dataclass
-class House:
-    pipeline: AsyncInferencePipeline
-    clients: dict[str, FakeClient]
-    store: BrittleStore
-    pool: BackendPool
-    ends: Ends
-    scope: trio.CancelScope
-
-    @property
-    def primary(self) -> FakeClient:
-        return self.clients["primary"]
-
-
-@asynccontextmanager
-async def running(
-    settings: PipelineConfig | None = None,
-    servers: tuple[ServerConfig, ...] = (PRIMARY,),
-    max_queued: int = 10_000,
-) -> AsyncIterator[House]:
-    rules = BackendsConfig(servers=servers)
-    clients = {server.name: FakeClient(server) for server in servers}
-    pool = BackendPool(
-        lambda: rules,
-        open_client=lambda server: clients[server.name],
-        observer=SilentPoolObserver(),
-    )
-    store = BrittleStore(max_queued=lambda: max_queued)
-    ends = Ends()
-    chosen = settings or PipelineConfig()
-    pipeline = AsyncInferencePipeline(
-        store=store, pool=pool, settings=lambda: chosen, observer=ends, now=trio.current_time
-    )
-    async with trio.open_nursery() as nursery:
-        await nursery.start(
-            lambda task_status: prober.run(
-                pool=pool, settings=lambda: rules, task_status=task_status
-            )
-        )
-        await nursery.start(lambda task_status: pipeline.run(task_status=task_status))
-        yield House(pipeline, clients, store, pool, ends, nursery.cancel_scope)
-        nursery.cancel_scope.cancel()
 
 
 async def test_an_event_becomes_a_completion(autojump_clock: MockClock) -> None:
@@ -459,7 +335,7 @@ async def test_work_that_a_stop_interrupts_goes_back_to_the_queue_uncounted(
     record = await house.store.get("id-interrupted")
     assert record is not None
     assert record.state is EventState.QUEUED
-    assert record.attempts == ()
+    assert [(a.error, a.counted) for a in record.attempts] == [(ErrorCode.DRAINING, False)]
     assert house.primary.aborted == 1
 
 

@@ -36,7 +36,8 @@ def test_every_family_has_the_name_and_the_labels_it_was_promised_with() -> None
 def test_no_label_can_hold_what_a_client_made_up() -> None:
     allowed = {
         "route", "method", "status", "error", "outcome", "state", "backend", "dialect", "kind",
-        "role", "from_backend", "to_backend", "reason", "result", "actor", "version",
+        "role", "from_backend", "to_backend", "reason", "result", "actor", "version", "cause",
+        "tokens",
     }  # fmt: skip
     assert {label for family in families() for label in family.labels} <= allowed
 
