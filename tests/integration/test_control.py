@@ -31,7 +31,7 @@ FIELDS = {
     "status": (
         "addresses backends capacity capture_payloads draining events_per_second in_flight "
         "log_level max_concurrency metrics oldest_queued_seconds paused pid queue ready "
-        "reasons reload serving status store uptime_seconds version wasted_seconds"
+        "reasons reload serving status store uptime_seconds version wasted"
     ),
     "backends": "backends serving",
     "audit": "accepted difference problems pruned states",

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 DECISIONS = frozenset(
     {"waited", "switched", "busy", "attempt_failed", "retry_scheduled", "given_up", "put_back"}
 )
+MOST_COUNTED = 3
+"""Of each token made, where the server's statistics came too late: the simulated tokenizer counts
+pieces of words, and the simulated model makes whole ones."""
 
 
 @pytest.fixture(autouse=True)
@@ -177,8 +180,10 @@ async def test_a_deadline_is_told_everywhere(capsys: pytest.CaptureFixture[str])
     assert told.answer["error"] == "deadline_exceeded"
     assert told.by_why == ["attempt_failed", "given_up"]
     # A plain generation returns what it has when it is aborted, and the server counts that.
-    assert (waste["cause"], waste["tokens"], waste["unknown"]) == ("deadline_exceeded", 7, 0)
-    assert any("and 7 tokens: deadline_exceeded" in text for text in told.texts)
+    assert (waste["cause"], waste["unknown"]) == ("deadline_exceeded", 0)
+    assert 7 <= waste["tokens"] <= MOST_COUNTED * 7
+    made = f"and {waste['tokens']} tokens: deadline_exceeded"
+    assert any(made in text for text in told.texts)
 
 
 async def test_a_server_that_is_busy_with_others_is_told_everywhere(
@@ -242,7 +247,9 @@ async def test_a_stop_that_interrupts_is_told_everywhere(
     assert [e.name for e in turns[0].events] == ["attempt_failed", "put_back"]
     labels = {"backend": "primary", "cause": "daemon_stopped"}
     name = "ai_ticket_kobold_wasted_tokens_total"
-    assert metrics.registry.get_sample_value(name, labels) == 6
     assert record is not None
     [attempt] = record.attempts
-    assert (attempt.tokens, attempt.waste, attempt.counted) == (6, Waste.DAEMON_STOPPED, False)
+    assert (attempt.waste, attempt.counted) == (Waste.DAEMON_STOPPED, False)
+    assert attempt.tokens is not None
+    assert 6 <= attempt.tokens <= MOST_COUNTED * 6
+    assert metrics.registry.get_sample_value(name, labels) == attempt.tokens

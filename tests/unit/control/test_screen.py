@@ -38,7 +38,9 @@ REPORT: dict[str, Any] = {
     "in_flight": 0,
     "max_concurrency": 8,
     "capacity": 0,
-    "wasted_seconds": [],
+    "wasted": [
+        {"backend": "a", "cause": "client_left", "seconds": 75.0, "tokens": 40, "unknown": 2}
+    ],
     "reload": {"refused": ["log.level: [nonsense]"]},
     "store": {"url": "sqlite:////x", "fault": "[Errno 28] No space left"},
     "log_level": "debug",
@@ -62,6 +64,7 @@ def test_the_status_tells_everything_that_is_wrong() -> None:
         "[Errno 28] No space left",
         "refused: log.level: [nonsense]",
         "debug, 5 payloads captured",
+        "1 min 15 s, 40 tokens and those of 2 attempts nobody counted on a: client_left",
     ):
         assert told in text
 
