@@ -23,6 +23,7 @@ from ai_ticket_daemon.backends import keeper, prober
 from ai_ticket_daemon.backends.abort import AbortReason
 from ai_ticket_daemon.backends.factory import open_client
 from ai_ticket_daemon.backends.pool import BackendPool
+from ai_ticket_daemon.backends.severance import SeverableClient, Severance
 from ai_ticket_daemon.config.addresses import FdBind
 from ai_ticket_daemon.config.auth import AuthConfig
 from ai_ticket_daemon.config.check import warnings
@@ -113,6 +114,12 @@ class Daemon:
             max_queued=lambda: live.current.store.max_queued,
             observer=StoreTelemetry(logs.logger(actor="store"), metrics),
         )
+        self._severance = Severance(
+            others_usable=lambda names: any(
+                b.health.usable for b in self._pool if b.name not in names
+            ),
+            on_end=lambda reason: self._log.warning("severance_ended", reason=reason),
+        )
         self._pool_telemetry = PoolTelemetry(logs.logger(actor="pool"), metrics)
         self._history = PoolHistory(self._pool_telemetry)
         self._pool = BackendPool(
@@ -168,6 +175,7 @@ class Daemon:
                 logs=logs,
                 metrics=metrics,
                 history=self._history,
+                severance=self._severance,
                 stopping=self._stop.is_set,
                 addresses=lambda: self._addresses,
             )
@@ -222,6 +230,7 @@ class Daemon:
         else:
             self._systemd.notifier.stopping()
             self._log.info("stopping")
+            self._severance.mend("the daemon stops")
             self._stop.set()
 
     async def _start_telemetry(self, start: Callable[..., Awaitable[Any]]) -> None:
@@ -333,7 +342,8 @@ class Daemon:
             stall_seconds=lambda: self._live.current.backends.stall_timeout_seconds,
             on_abort=partial(self._aborted, server.name),
         )
-        return InstrumentedClient(client, server, self._metrics, self._tracer)
+        severable = SeverableClient(client, self._severance)
+        return InstrumentedClient(severable, server, self._metrics, self._tracer)
 
     def _aborted(self, name: str, reason: AbortReason, freed: bool) -> None:
         self._pool_telemetry.aborted(name, reason, freed)
@@ -351,6 +361,7 @@ class Daemon:
         }
 
     def _apply(self, config: Config) -> None:
+        self._severance.mend("the configuration was reloaded")
         self._logs.level = config.log.level
         self._pool.apply(config.backends.servers)
 

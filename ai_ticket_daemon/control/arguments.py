@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from ai_ticket_daemon.backends.severance import LONGEST_SECONDS
 from ai_ticket_daemon.config.log import LogLevel  # noqa: TC001 - msgspec reads the annotations
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.store.port import EventFilter
@@ -43,6 +44,12 @@ class Captures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many payloads of failing events to keep."""
 
     payloads: Annotated[int, msgspec.Meta(ge=0, le=10_000)]
+
+
+class Severed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How long the primaries are to be cut off."""
+
+    seconds: Annotated[float, msgspec.Meta(gt=0, le=LONGEST_SECONDS)]
 
 
 class Listing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 from prometheus_client import generate_latest
 
+from ai_ticket_daemon.config.backends import BackendRole
 from ai_ticket_daemon.config.diff import as_toml
 from ai_ticket_daemon.config.schema import settings_of
 from ai_ticket_daemon.control.arguments import (
@@ -22,6 +23,7 @@ from ai_ticket_daemon.control.arguments import (
     Level,
     Listing,
     Nothing,
+    Severed,
 )
 from ai_ticket_daemon.control.report import Reporter
 from ai_ticket_daemon.control.surface import Operation
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ai_ticket_daemon.backends.switch import ActiveRole
-    from ai_ticket_daemon.config.backends import BackendRole
     from ai_ticket_daemon.config.tree import Config
     from ai_ticket_daemon.control.report import Parts
     from ai_ticket_daemon.store.port import EventRecord, EventSummary
@@ -77,6 +78,8 @@ class Operations:
             Operation("failover", ByName, self._failover, changes=True),
             Operation("failback", Nothing, self._failback, changes=True),
             Operation("auto", Nothing, self._auto, changes=True),
+            Operation("sever", Severed, self._sever, changes=True),
+            Operation("mend", Nothing, self._mend, changes=True),
             Operation("pause", Nothing, self._pause, changes=True),
             Operation("unpause", Nothing, self._unpause, changes=True),
             Operation("drain", Nothing, self._drain, changes=True),
@@ -227,6 +230,31 @@ class Operations:
     async def _auto(self, _: Nothing) -> object:
         self._parts.pool.unpin()
         return _active(self._parts.pool.active)
+
+    async def _sever(self, wanted: Severed) -> object:
+        """Cut the primaries off, for a drill; whoever asks for it does not have to come back."""
+        pool, pipeline = self._parts.pool, self._parts.pipeline
+        primaries = [b.name for b in pool if b.config.role is BackendRole.PRIMARY]
+        reasons = {
+            "servers are cut off already": bool(self._parts.severance.names),
+            "a server is pinned": pool.active.pinned is not None,
+            "the primaries do not serve": pool.active.role is not BackendRole.PRIMARY,
+            "no standby is usable": not any(
+                b.health.usable for b in pool if b.name not in primaries
+            ),
+            "the daemon is paused, drains or stops": (
+                pipeline.paused or pipeline.draining or self._parts.stopping()
+            ),
+        }
+        against = [reason for reason, holds in reasons.items() if holds]
+        if against:
+            raise RequestRefused(ErrorCode.INVALID_REQUEST, f"No drill now: {'; '.join(against)}.")
+        self._parts.severance.sever(primaries, wanted.seconds)
+        return {"severed": primaries, "seconds": wanted.seconds}
+
+    async def _mend(self, _: Nothing) -> object:
+        self._parts.severance.mend("an operator asked for it")
+        return {"severed": []}
 
     # The daemon.
 

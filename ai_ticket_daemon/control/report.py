@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from ai_ticket_daemon.backends.dispatch import serving
+from ai_ticket_daemon.backends.switch import hold_down_seconds
+from ai_ticket_daemon.config.backends import Failback
 from ai_ticket_daemon.status import Rate
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from prometheus_client import Counter
 
     from ai_ticket_daemon.backends.pool import BackendPool
+    from ai_ticket_daemon.backends.severance import Severance
     from ai_ticket_daemon.control.history import PoolHistory
     from ai_ticket_daemon.health import DaemonHealth
     from ai_ticket_daemon.reloader import LiveConfig, Reloader
@@ -43,6 +46,7 @@ class Parts:
     logs: Logs
     metrics: Metrics
     history: PoolHistory
+    severance: Severance
     stopping: Callable[[], bool]
     addresses: Callable[[], tuple[str, ...]]
 
@@ -84,6 +88,15 @@ class Reporter:
                 "pinned": active.pinned,
                 "reason": active.reason.value,
                 "detail": active.detail,
+            },
+            "failback_after_seconds": (
+                hold_down_seconds(active, config.backends)
+                if config.backends.failback is Failback.AUTO
+                else None
+            ),
+            "severed": {
+                "servers": sorted(parts.severance.names),
+                "left_seconds": round(parts.severance.left_seconds, 3),
             },
             "backends": self.backends(),
             "queue": queue,

@@ -55,6 +55,13 @@ def status(report: Mapping[str, Any]) -> RenderableType:
     serving = report["serving"]
     pin = f", {serving['pinned']} is pinned" if serving["pinned"] else ""
     head.add_row("serving", escape(f"{serving['role']}{pin}: {serving['detail']}"))
+    severed = report["severed"]
+    if severed["servers"]:
+        head.add_row(
+            "drill",
+            f"[red]{escape(', '.join(severed['servers']))} cut off for "
+            f"{seconds(severed['left_seconds'])} more[/]",
+        )
     queue, oldest = report["queue"], report["oldest_queued_seconds"]
     age = "" if oldest is None else f", the oldest for {seconds(oldest)}"
     head.add_row(
@@ -200,6 +207,21 @@ def fields(answer: Mapping[str, Any]) -> Table:
     """Return any answer, a line for each thing it says."""
     table = Table.grid(padding=(0, 2))
     for key, value in answer.items():
-        shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-        table.add_row(key.replace("_", " "), escape(shown))
+        table.add_row(key.replace("_", " "), escape(_words(value)))
     return table
+
+
+def _words(value: object) -> str:
+    match value:
+        case None:
+            return "none"
+        case list() | dict() if not value:
+            return "none"
+        case bool():
+            return "yes" if value else "no"
+        case list():
+            return ", ".join(map(_words, value))
+        case dict():
+            return ", ".join(f"{key} {_words(item)}" for key, item in value.items())
+        case _:
+            return str(value)

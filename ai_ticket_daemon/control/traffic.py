@@ -11,7 +11,9 @@ from __future__ import annotations
 import json
 import random
 import re
+import signal
 import ssl
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,7 +23,7 @@ import trio
 from ai_ticket_daemon.control.words import MAX_OPEN
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
 T = TypeVar("T")
@@ -34,6 +36,7 @@ PAUSE_AFTER_ERROR_SECONDS = 0.5
 _CONNECT_SECONDS = 5.0
 _KEEP_ALIVE_SECONDS = 2.0
 """Shorter than that of the daemon, which else closes connections just when they are used again."""
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _CODE = re.compile(r"[a-z_]{1,40}")
 
 
@@ -97,6 +100,7 @@ class Sent:
     event_id: str | None = None
     backend: str | None = None
     attempts: int = 0
+    key: str | None = None
 
     @property
     def seconds(self) -> float:
@@ -111,14 +115,22 @@ class Traffic:
         target: where to.
         body: what each event asks for.
         on_sent: told of each event that has ended.
+        key: gives each event an idempotency key that begins so.
     """
 
     def __init__(
-        self, target: Target, body: Mapping[str, Any], on_sent: Callable[[Sent], None]
+        self,
+        target: Target,
+        body: Mapping[str, Any],
+        on_sent: Callable[[Sent], None],
+        *,
+        key: str | None = None,
     ) -> None:
         self._target = target
         self._body = dict(body)
         self._on_sent = on_sent
+        self._key = key
+        self._number = 0
         self._open = 0
         self._began_at = 0.0
         self.arriving = trio.CancelScope()
@@ -171,18 +183,39 @@ class Traffic:
                 await trio.sleep(PAUSE_AFTER_ERROR_SECONDS)
 
     async def _send(self, client: httpx.AsyncClient, due_at: float) -> Sent:
-        sent_at = self._now()
-        answer = _Answer(error="unanswered")
+        self._number += 1
+        key = None if self._key is None else f"{self._key}-{self._number}"
+        sent_at, answer = self._now(), _Answer(error="unanswered")
         try:
-            async with client.stream("POST", "/event", json=self._body) as response:
-                answer = await _read(response, self._now)
-        except (httpx.HTTPError, ValueError) as problem:
-            answer = _Answer(error=type(problem).__name__)
+            answer = await self._post(client, key)
         finally:
             self._open -= 1
-            sent = answer.of(due_at, sent_at, self._now())
+            sent = answer.of(due_at, sent_at, self._now(), key)
             self._on_sent(sent)
         return sent
+
+    async def send_again(self, keys: Sequence[str], *, within_seconds: float) -> list[Sent]:
+        """Send events again under the keys they had, and return what came of them now.
+
+        An event is done once, however often it is sent: what comes back is what came of it then.
+        """
+        again: list[Sent] = []
+        async with self._target.connect() as client:
+            with trio.move_on_after(within_seconds):
+                for key in keys:
+                    at = self._now()
+                    again.append((await self._post(client, key)).of(at, at, self._now(), key))
+        return again
+
+    async def _post(self, client: httpx.AsyncClient, key: str | None) -> _Answer:
+        headers = {} if key is None else {"idempotency-key": key}
+        try:
+            async with client.stream(
+                "POST", "/event", json=self._body, headers=headers
+            ) as response:
+                return await _read(response, self._now)
+        except (httpx.HTTPError, ValueError) as problem:
+            return _Answer(error=type(problem).__name__)
 
     def _now(self) -> float:
         return trio.current_time() - self._began_at
@@ -194,7 +227,7 @@ class _Answer:
     error: str | None = None
     first_text_at: float | None = None
 
-    def of(self, due_at: float, sent_at: float, ended_at: float) -> Sent:
+    def of(self, due_at: float, sent_at: float, ended_at: float, key: str | None) -> Sent:
         return Sent(
             due_at,
             sent_at,
@@ -204,6 +237,7 @@ class _Answer:
             self.told.get("event_id"),
             self.told.get("backend"),
             self.told.get("attempts") or 0,
+            key,
         )
 
 
@@ -232,11 +266,34 @@ async def _read(response: httpx.Response, now: Callable[[], float]) -> _Answer:
 
 
 def run_trio(function: Callable[..., Awaitable[T]], *arguments: object) -> T:
-    """Run a coroutine to its end; of a group of errors only the first one comes out."""
+    """Run a coroutine to its end; of a group of errors only the first one comes out.
+
+    A lost terminal and SIGTERM end it as Ctrl-C does: it is cancelled, and so can clean up.
+
+    Raises:
+        KeyboardInterrupt: one of these came.
+    """
     try:
-        return trio.run(function, *arguments)
+        return trio.run(_until_stopped, function, *arguments)
     except BaseExceptionGroup as group:
         error: BaseException = group
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         raise error from None
+
+
+async def _until_stopped(function: Callable[..., Awaitable[T]], *arguments: object) -> T:
+    if threading.current_thread() is not threading.main_thread():
+        return await function(*arguments)  # Only the main thread is told of signals.
+
+    async def watch(signals: AsyncIterator[int]) -> None:
+        async for _ in signals:
+            nursery.cancel_scope.cancel()
+
+    with trio.open_signal_receiver(*_STOPS) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch, signals)
+            result = await function(*arguments)
+            nursery.cancel_scope.cancel()
+            return result
+    raise KeyboardInterrupt

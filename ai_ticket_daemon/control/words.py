@@ -263,11 +263,19 @@ def _add_traffic(commands: _Commands) -> None:
     drills = commands.group("drill", "Rehearse an incident on the running daemon, measured.")
     drill = drills.add(
         "failover", "drill:failover", "Move the traffic to the standby and back, and measure.",
-        "drill failover", "drill failover --yes",
+        "drill failover", "drill failover --yes", "drill failover --unreachable --yes",
     )  # fmt: skip
     drill.add_argument("--yes", action="store_true", help="do it; without, only check the guards")
+    drill.add_argument(
+        "--unreachable", action="store_true",
+        help="cut the primaries off from the daemon, in place of ordering it to the standby",
+    )  # fmt: skip
+    drill.add_argument(
+        "--limit", type=positive, default=60.0, metavar="SECONDS",
+        help="the daemon ends the cut by itself after (60)",
+    )  # fmt: skip
     drill.add_argument("--rate", type=positive, default=2.0, help="events per second meanwhile (2)")
-    _add_path(drill, "--output", "FILE", help="keep the report there")
+    _add_path(drill, "--output", "FILE", help="keep the report there, not in the state directory")
 
 
 def _add_loadtest(commands: _Commands) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import trio
 
 from ai_ticket_daemon.config.backends import BackendRole, ServerConfig
@@ -21,8 +22,6 @@ from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-
-    import pytest
 
     from ai_ticket_daemon.config.tree import Config
     from ai_ticket_daemon.testing.daemon import RunningDaemon
@@ -83,22 +82,35 @@ async def open_house(
     # Not tmp_path: the path of a Unix socket has to be short.
     folder = Path(tempfile.mkdtemp(prefix="ait"))
     try:
-        async with (
-            open_simulated_kobold(settings) as primary,
-            open_simulated_kobold(settings) as standby,
-        ):
-            config = config_for(
-                ServerConfig(name="primary", url=primary.url),
-                ServerConfig(name="standby", url=standby.url, role=BackendRole.STANDBY),
-            )
-            config = replace(
-                config,
-                control=ControlConfig(socket=folder / "c.sock"),
-                store=StoreConfig(url=f"sqlite:///{folder}/store/events.db"),
-            )
-            async with open_daemon(change(config)) as running:
-                house = House(running, primary, standby, folder / "c.sock", folder, captured)
-                await house.until(lambda r: all(b["usable"] for b in r["backends"]))
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("XDG_STATE_HOME", str(folder / "state"))
+            async with _open_house(folder, captured, settings, change) as house:
                 yield house
     finally:
         shutil.rmtree(folder)
+
+
+@asynccontextmanager
+async def _open_house(
+    folder: Path,
+    captured: pytest.CaptureFixture[str],
+    settings: KoboldSettings,
+    change: Callable[[Config], Config],
+) -> AsyncIterator[House]:
+    async with (
+        open_simulated_kobold(settings) as primary,
+        open_simulated_kobold(settings) as standby,
+    ):
+        config = config_for(
+            ServerConfig(name="primary", url=primary.url),
+            ServerConfig(name="standby", url=standby.url, role=BackendRole.STANDBY),
+        )
+        config = replace(
+            config,
+            control=ControlConfig(socket=folder / "c.sock"),
+            store=StoreConfig(url=f"sqlite:///{folder}/store/events.db"),
+        )
+        async with open_daemon(change(config)) as running:
+            house = House(running, primary, standby, folder / "c.sock", folder, captured)
+            await house.until(lambda r: all(b["usable"] for b in r["backends"]))
+            yield house

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from subprocess import PIPE
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from control_house import QUICK, SLOW, open_house
+from control_house import QUICK, SLOW, House, open_house
 
 from ai_ticket_daemon.config.auth import AuthConfig
 from ai_ticket_daemon.config.backends import ServerConfig
 from ai_ticket_daemon.config.control import DEFAULT_SOCKET, ControlConfig
 from ai_ticket_daemon.config.tokens import Tokens, parse_tokens
 from ai_ticket_daemon.control import ctl
+from ai_ticket_daemon.control.client import Client, Refused
 from ai_ticket_daemon.control.server import socket_path
 from ai_ticket_daemon.testing.daemon import config_for, open_daemon
-from ai_ticket_daemon.testing.kobold import open_simulated_kobold
+from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobold
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.config.tree import Config
@@ -366,9 +370,99 @@ async def test_a_failover_drill_moves_live_traffic_and_loses_nothing(
         await house.ctl("failover", "primary")
         assert "pinned already" in await house.ctl("drill", "failover", "--yes", code=1)
     assert json.loads(report.read_text()) == told
-    assert (told["verdict"], told["lost"], told["doubled"]) == ("passed", 0, 0)
+    assert (told["verdict"], told["lost"], told["doubled"]) == ("passed", [], [])
+    assert (told["by"], told["back_by"]) == ("order", "order")
     assert told["events"] >= 3
     assert (after["serving"]["pinned"], after["serving"]["role"]) == (None, "primary")
+
+
+def failing_back_soon(config: Config) -> Config:
+    return replace(config, backends=replace(config.backends, failback_after_seconds=0.5))
+
+
+async def test_a_drill_that_cuts_the_primary_off_measures_how_it_is_noticed(
+    capsys: Captured,
+) -> None:
+    busy = KoboldSettings().scaled(0.3)  # so that a request is under way when the cut comes
+    async with open_house(capsys, busy, failing_back_soon) as house:
+        drill = ["drill", "failover", "--unreachable", "--yes", "--rate", "8"]
+        told = await house.json(*drill)
+        after = await house.json("status")
+        [kept] = (house.folder / "state" / "ai-ticket").iterdir()
+        changes = [c["operation"] for c in house.running.log("control_change")]
+        assert json.loads(kept.read_text()) == told
+        assert house.running.log("severance_ended")[0]["reason"] == "an operator asked for it"
+    assert (told["verdict"], told["lost"], told["failed"], told["doubled"]) == (
+        "passed",
+        [],
+        {},
+        [],
+    )
+    assert told["back_by"] == "rules"
+    assert 0 < told["detected_seconds"] <= told["switched_seconds"] <= told["to_standby_seconds"]
+    assert 0.5 <= told["failed_back_seconds"] <= told["back_seconds"]
+    assert changes == ["sever", "mend", "mend"]
+    assert (after["serving"]["role"], after["severed"]["servers"]) == ("primary", [])
+
+
+async def test_a_cut_ends_by_itself_at_a_reload_and_when_it_would_do_harm(
+    capsys: Captured,
+) -> None:
+    def ended(house: House) -> list[str]:
+        return [line["reason"] for line in house.running.log("severance_ended")]
+
+    async def sever(house: House, seconds: float) -> None:
+        client = Client(house.socket, 5.0)
+        await trio.to_thread.run_sync(lambda: client.change("sever", seconds=seconds))
+
+    async with open_house(capsys, change=failing_back_soon) as house:
+        await sever(house, 0.5)
+        report = await house.json("status")
+        assert report["severed"]["servers"] == ["primary"]
+        assert "cut off for" in await house.ctl("status")
+        with pytest.raises(Refused, match="servers are cut off already"):
+            await sever(house, 1)
+        await house.until(lambda r: not r["severed"]["servers"])
+        assert ended(house) == ["its time is over"]
+
+        await house.until(lambda r: r["serving"]["role"] == "primary" and r["ready"])
+        await house.until(lambda r: all(b["usable"] for b in r["backends"]))
+        await sever(house, 100)
+        await house.ctl("reload")
+        assert ended(house)[1:] == ["the configuration was reloaded"]
+
+        await house.until(lambda r: all(b["usable"] for b in r["backends"]))
+        await house.until(lambda r: r["serving"]["role"] == "primary")
+        await sever(house, 100)
+        await house.until(lambda r: r["serving"]["role"] == "standby")
+        house.standby.faults.die(reset=True)
+        await house.until(lambda r: r["serving"]["role"] == "primary")
+        assert ended(house)[2:] == ["no other server is usable"]
+        with pytest.raises(Refused, match="no standby is usable"):
+            await sever(house, 1)
+
+
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGHUP, 130), (signal.SIGKILL, -9)])
+async def test_a_drill_whose_operator_is_gone_leaves_nothing_cut_off(
+    capsys: Captured, stop: signal.Signals, code: int
+) -> None:
+    async with open_house(capsys, change=failing_back_soon) as house:
+        # The cut is ended when the standby has answered; not before the test is through.
+        house.standby.faults.slow_down(tokens_per_second=0.1)
+        command = [sys.executable, "-m", "ai_ticket_daemon.control.ctl"]
+        command += ["--socket", str(house.socket)]
+        drill = ["drill", "failover", "--unreachable", "--yes", "--rate", "5", "--limit", "1.5"]
+        process = await trio.lowlevel.open_process([*command, *drill], stderr=PIPE)
+        await house.until(lambda r: bool(r["severed"]["servers"]))
+        process.send_signal(stop)
+        with trio.fail_after(10):
+            assert await process.wait() == code
+            assert process.stderr is not None
+            assert b"Traceback" not in b"".join([part async for part in process.stderr])
+        await house.until(lambda r: not r["severed"]["servers"])
+        [ended] = house.running.log("severance_ended")
+    by_itself = stop is signal.SIGKILL
+    assert ended["reason"] == ("its time is over" if by_itself else "an operator asked for it")
 
 
 async def test_the_fields_of_every_answer_stay(capsys: Captured, tmp_path: Path) -> None:

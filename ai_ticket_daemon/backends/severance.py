@@ -1,0 +1,137 @@
+"""Cutting servers off for a drill: to this daemon they are as unreachable as if unplugged.
+
+New requests and probes are refused, those under way are cut, and everything that follows is done by
+the ordinary rules. It ends by itself: nothing has to run, and nobody to come back, for that.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from ai_ticket_daemon.backends.classify import classify
+from ai_ticket_daemon.backends.observation import Aftermath, Observation, Seen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator
+
+    from ai_ticket_daemon.backends.generation import (
+        BackendClient,
+        GenerationRequest,
+        GenerationResult,
+        ProbeResult,
+    )
+
+LONGEST_SECONDS = 600.0
+
+
+class Severance:
+    """Which servers are cut off, and until when.
+
+    Args:
+        others_usable: tells whether any server but the named ones is usable; if none is, this ends.
+        on_end: told why it ended.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        *,
+        others_usable: Callable[[Collection[str]], bool],
+        on_end: Callable[[str], None],
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
+        self._others_usable = others_usable
+        self._on_end = on_end
+        self._clock = clock
+        self._names: frozenset[str] = frozenset()
+        self._until = 0.0
+        self._running: set[tuple[str, trio.CancelScope]] = set()
+
+    def sever(self, names: Collection[str], seconds: float) -> None:
+        """Cut off the servers ``names`` for ``seconds``, and what runs there at once."""
+        self._names = frozenset(names)
+        self._until = self._clock() + min(seconds, LONGEST_SECONDS)
+        for name, scope in self._running:
+            if name in self._names:
+                scope.cancel()
+
+    def mend(self, why: str) -> None:
+        """Let all servers be reached again."""
+        if self._names:
+            self._names = frozenset()
+            self._on_end(why)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The servers that are cut off now."""
+        if self._names and self._clock() >= self._until:
+            self.mend("its time is over")
+        if self._names and not self._others_usable(self._names):
+            self.mend("no other server is usable")
+        return self._names
+
+    @property
+    def left_seconds(self) -> float:
+        """How long it goes on from now, unless ended; 0 if no server is cut off."""
+        return self._until - self._clock() if self.names else 0.0
+
+    @contextmanager
+    def cancelling(self, name: str, scope: trio.CancelScope) -> Iterator[None]:
+        """Cancel ``scope`` if the server is cut off during the block."""
+        entry = (name, scope)
+        self._running.add(entry)
+        try:
+            yield
+        finally:
+            self._running.discard(entry)
+
+
+class SeverableClient:
+    """A backend client whose server can be cut off; else just that client."""
+
+    def __init__(self, client: BackendClient, severance: Severance) -> None:
+        self._client = client
+        self._severance = severance
+
+    @property
+    def name(self) -> str:
+        """The server's name in the conf file."""
+        return self._client.name
+
+    async def generate(
+        self, request: GenerationRequest, on_delta: Callable[[str], None] | None = None
+    ) -> GenerationResult:
+        """See :meth:`BackendClient.generate`; the server's slot is free when this is cut, too."""
+        self._refuse()
+        passed_on = False
+
+        def pass_on(text: str) -> None:
+            nonlocal passed_on
+            passed_on = True
+            assert on_delta is not None  # noqa: S101 - not called otherwise
+            on_delta(text)
+
+        with trio.CancelScope() as scope, self._severance.cancelling(self.name, scope):
+            return await self._client.generate(request, None if on_delta is None else pass_on)
+        cut = Observation(Seen.BROKEN, aftermath=Aftermath.GONE, passed_on=passed_on)
+        raise classify(self.name, cut)
+
+    async def probe(self, *, identify: bool = False) -> ProbeResult:
+        """See :meth:`BackendClient.probe`."""
+        self._refuse()
+        return await self._client.probe(identify=identify)
+
+    def doubt(self) -> None:
+        """See :meth:`BackendClient.doubt`."""
+        self._client.doubt()
+
+    async def aclose(self) -> None:
+        """See :meth:`BackendClient.aclose`."""
+        await self._client.aclose()
+
+    def _refuse(self) -> None:
+        if self.name in self._severance.names:
+            raise classify(self.name, Observation(Seen.UNREACHABLE))
