@@ -121,7 +121,7 @@ class Daemon:
             on_end=lambda reason: self._log.warning("severance_ended", reason=reason),
         )
         self._pool_telemetry = PoolTelemetry(logs.logger(actor="pool"), metrics)
-        self._history = PoolHistory(self._pool_telemetry)
+        self._history = PoolHistory(self._pool_telemetry, self._store)
         self._pool = BackendPool(
             lambda: live.current.backends,
             open_client=self._open_client,
@@ -231,6 +231,7 @@ class Daemon:
             self._systemd.notifier.stopping()
             self._log.info("stopping")
             self._severance.mend("the daemon stops")
+            self._history.note("the daemon was told to stop")
             self._stop.set()
 
     async def _start_telemetry(self, start: Callable[..., Awaitable[Any]]) -> None:
@@ -276,6 +277,8 @@ class Daemon:
             log=self._logs.logger(actor="keeper"),
         )
         await start("keeper", keeper.run, pool=self._pool, store=self._store)
+        self._history.note(f"the daemon was started: version {__version__}, process {os.getpid()}")
+        await start("history", self._history.run)
         await start(
             "prober",
             prober.run,

@@ -1,61 +1,96 @@
-"""Remembers what happened to the backends, for whoever asks why an event took so long.
+"""The history: an actor that keeps what happened to the servers and to the daemon.
 
-It stands between the pool and its observer: everything is passed on.
+Whoever asks why an event took so long needs it, also after a restart, so it is in the store. It
+stands between the pool and its observer: everything is passed on at once, and written down soon.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import trio
+
 from ai_ticket_daemon.backends.health import HealthState
+from ai_ticket_daemon.errors import StoreUnavailable
+from ai_ticket_daemon.runtime.signal import Signal
+from ai_ticket_daemon.store.port import KEPT_CHANGES, Change
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from ai_ticket_daemon.backends.backend import Backend, GuestReason, PoolObserver
     from ai_ticket_daemon.backends.health import Health
     from ai_ticket_daemon.backends.switch import ActiveRole
+    from ai_ticket_daemon.store.port import EventStore
 
-REMEMBERED_CHANGES = 1000
-"""Of the last ones; a restart forgets them, the journal does not."""
+LEAST_GAP_SECONDS = 0.2
+"""Between two writes, so that servers that flap do not keep the disk busy."""
+WRITE_SECONDS = 10.0
+LAST_WRITE_SECONDS = 2.0
+"""How long the last write may take when the daemon stops."""
 
 _WORKING = frozenset({HealthState.READY, HealthState.BUSY})
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """Something that happened ``at`` (seconds since the Unix epoch), in plain words."""
-
-    at: float
-    text: str
-
-
 class PoolHistory:
-    """Notes the changes worth telling, and passes everything on to ``observer``."""
+    """Notes the changes worth telling, and passes everything on to ``observer``.
 
-    def __init__(self, observer: PoolObserver, now: Callable[[], float] = time.time) -> None:
+    Args:
+        observer: is told everything.
+        store: keeps the changes.
+        now: seconds since the Unix epoch.
+    """
+
+    def __init__(
+        self, observer: PoolObserver, store: EventStore, now: Callable[[], float] = time.time
+    ) -> None:
         self._observer = observer
+        self._store = store
         self._now = now
-        self._changes: deque[Change] = deque(maxlen=REMEMBERED_CHANGES)
+        # While the store takes nothing, as much waits as it would keep.
+        self._unwritten: deque[Change] = deque(maxlen=KEPT_CHANGES)
+        self._noted = Signal()
 
-    def between(self, begin: float, end: float) -> Sequence[Change]:
-        """Return what happened in that time, the oldest first."""
-        return [change for change in self._changes if begin <= change.at <= end]
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Write down what is noted; runs until cancelled, when it writes the rest."""
+        task_status.started()
+        try:
+            while True:
+                seen = self._noted.version
+                if self._unwritten:
+                    with trio.move_on_after(WRITE_SECONDS):
+                        await self._write()
+                    await trio.sleep(LEAST_GAP_SECONDS)
+                else:
+                    await self._noted.wait(seen)
+        finally:
+            with trio.move_on_after(LAST_WRITE_SECONDS, shield=True):
+                await self._write()
+
+    async def between(self, begin: float, end: float) -> list[Change]:
+        """Return what happened in that time, the oldest first.
+
+        Of a store that cannot be read, only what it has not taken yet.
+        """
+        found = {change for change in self._unwritten if begin <= change.at <= end}
+        with suppress(StoreUnavailable):  # said once by the store itself
+            found.update(await self._store.changes(begin, end))
+        return sorted(found, key=lambda change: change.at)
 
     def health_changed(self, backend: Backend, before: Health) -> None:
         """Note it, unless the server only became busy or free: that happens all day."""
         health = backend.health
         if not {health.state, before.state} <= _WORKING:
             reason = f": {health.reason}" if health.reason else ""
-            self._note(f"{backend.name} became {health.state.value}{reason}")
+            self.note(f"{backend.name} became {health.state.value}{reason}")
         self._observer.health_changed(backend, before)
 
     def restarted(self, backend: Backend) -> None:
         """Note it."""
-        self._note(f"{backend.name} was restarted")
+        self.note(f"{backend.name} was restarted")
         self._observer.restarted(backend)
 
     def role_changed(
@@ -63,12 +98,26 @@ class PoolHistory:
     ) -> None:
         """Note it."""
         if before.role is not after.role or before.pinned != after.pinned:
-            self._note(f"{to_backend} serves from now on: {after.detail or after.reason.value}")
+            self.note(f"{to_backend} serves from now on: {after.detail or after.reason.value}")
         self._observer.role_changed(before, after, from_backend=from_backend, to_backend=to_backend)
 
     def guest_sent(self, backend: Backend, reason: GuestReason) -> None:
         """Pass it on; the attempt itself tells where it was made."""
         self._observer.guest_sent(backend, reason)
 
-    def _note(self, text: str) -> None:
-        self._changes.append(Change(self._now(), text))
+    def note(self, text: str) -> None:
+        """Note that something happened now."""
+        self._unwritten.append(Change(self._now(), text))
+        self._noted.notify()
+
+    async def _write(self) -> None:
+        """Write what there is; what the store does not take is tried again."""
+        if not self._unwritten:
+            return
+        batch = tuple(self._unwritten)
+        with suppress(StoreUnavailable):  # said once by the store itself
+            await self._store.note_changes(batch)
+            # What was noted meanwhile stands behind these, or has pushed the first of them out.
+            written = set(batch)
+            while self._unwritten and self._unwritten[0] in written:
+                self._unwritten.popleft()

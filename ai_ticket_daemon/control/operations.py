@@ -113,7 +113,9 @@ class Operations:
     async def _why(self, wanted: ByEvent) -> object:
         record, summary = await self._find(wanted.event_id)
         now = time.time()
-        meanwhile = self._parts.history.between(record.event.submitted_at, summary.ended_at or now)
+        meanwhile = await self._parts.history.between(
+            record.event.submitted_at, summary.ended_at or now
+        )
         lines = explain(record, summary, meanwhile, now)
         return {
             "event_id": record.event.event_id,
@@ -147,7 +149,9 @@ class Operations:
             "tasks": "" if root is None else task_tree(root),
             "metrics": generate_latest(self._parts.metrics.registry).decode(),
             "logs": redact(self._parts.logs.recent()),
-            "history": [asdict(change) for change in self._parts.history.between(0, time.time())],
+            "history": [
+                asdict(change) for change in await self._parts.history.between(0, time.time())
+            ],
         }
 
     # Events.

@@ -12,9 +12,8 @@ from ai_ticket_daemon.runtime.turns import Waited
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from ai_ticket_daemon.control.history import Change
     from ai_ticket_daemon.events.outcome import Attempt
-    from ai_ticket_daemon.store.port import EventRecord, EventSummary
+    from ai_ticket_daemon.store.port import Change, EventRecord, EventSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +81,7 @@ def _end_of(number: int, attempt: Attempt) -> Iterator[Line]:
     if attempt.error is None:
         yield Line(at, f"attempt {number} gave the completion after {took}", "attempt_succeeded")
     elif attempt.waste is Waste.DAEMON_DIED:
-        yield Line(at, f"attempt {number} was cut off: {attempt.message}", "recovered")
+        yield Line(at, f"attempt {number} was cut off: {attempt.message}", "put_back")
     elif attempt.is_busy:
         yield Line(at, f"{attempt.backend} was busy with others for {took}", "busy")
     else:
@@ -93,9 +92,9 @@ def _end_of(number: int, attempt: Attempt) -> Iterator[Line]:
         yield Line(at, told, "attempt_failed")
     if attempt.retried is False:
         yield Line(at, f"no further attempt: {because}", "given_up")
-    elif attempt.waste in (Waste.DAEMON_STOPPED, Waste.DAEMON_DIED):
+    elif attempt.waste is Waste.DAEMON_STOPPED:
         yield Line(at, f"put back in the queue: {because}", "put_back")
-    elif attempt.retried:
+    elif attempt.retried and attempt.waste is None:
         yield Line(at, f"another attempt: {because}", "retry_scheduled")
 
 

@@ -17,7 +17,7 @@ from ai_ticket_daemon.events.outcome import Waste
 from ai_ticket_daemon.events.state import FINAL_STATES
 from ai_ticket_daemon.runtime.dispatcher import STORE_SECONDS
 from ai_ticket_daemon.runtime.worker import abandoned_outcome
-from ai_ticket_daemon.store.leases import lost_attempt
+from ai_ticket_daemon.store.leases import ORPHANED, lost_attempt
 from ai_ticket_daemon.store.port import Lease
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class Caretaker:
                 continue
             lease = Lease(record.event, orphans[event_id], record.attempts)
             now = self._now()
-            lost = lost_attempt(record.backend or "", now, now)
+            lost = lost_attempt(record.backend or "", now, now, because=ORPHANED)
             await self._store.release(lease, due_at=now, attempts=(*record.attempts, lost))
             self._requeued.notify()
 

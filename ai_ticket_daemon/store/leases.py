@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 NEVER = float("inf")
 
+RESTARTED = "The daemon was restarted; the attempt under way was put back."
+TAKEN_OVER = "Its daemon was gone, or lost touch with the store; another one put the attempt back."
+ORPHANED = "The part of the daemon that ran the attempt had crashed; it was put back."
+
 
 def claim(
     transaction: Transaction, *, now: float, backend: str, until: float
@@ -84,7 +88,8 @@ def release(
 
 def recover_own(transaction: Transaction, *, now: float) -> list[str]:
     """Queue what the earlier holder of this seat was running; its clients are gone, too."""
-    return _recover(transaction, transaction.seat.number, now, expired_only=False)
+    seat = transaction.seat.number
+    return _recover(transaction, seat, now, expired_only=False, because=RESTARTED)
 
 
 def recover_others(transaction: Transaction, *, now: float) -> list[str]:
@@ -99,11 +104,15 @@ def recover_others(transaction: Transaction, *, now: float) -> list[str]:
     )
     recovered: list[str] = []
     for (other,) in others:
-        recovered += _recover(transaction, other, now, expired_only=not seat.is_free(other))
+        recovered += _recover(
+            transaction, other, now, expired_only=not seat.is_free(other), because=TAKEN_OVER
+        )
     return recovered
 
 
-def _recover(transaction: Transaction, seat: int, now: float, *, expired_only: bool) -> list[str]:
+def _recover(
+    transaction: Transaction, seat: int, now: float, *, expired_only: bool, because: str
+) -> list[str]:
     connection = transaction.connection
     if not expired_only:
         connection.execute(
@@ -117,7 +126,7 @@ def _recover(transaction: Transaction, seat: int, now: float, *, expired_only: b
         now if expired_only else NEVER,
     )
     for seq, _, priority, attempts, backend, claimed_at in lost:
-        attempt = lost_attempt(backend, claimed_at, now)
+        attempt = lost_attempt(backend, claimed_at, now, because=because)
         _queue(transaction, seq, priority, 0.0, (*decode_attempts(attempts), attempt))
     return [event_id for _, event_id, *_ in lost]
 
@@ -156,17 +165,17 @@ def _held(transaction: Transaction, lease: Lease) -> int | None:
     return seq
 
 
-def lost_attempt(backend: str, started_at: float, now: float) -> Attempt:
+def lost_attempt(backend: str, started_at: float, now: float, *, because: str) -> Attempt:
     """Return the record of an attempt that nobody reported the end of."""
     return Attempt(
         backend,
         started_at,
         now,
         error=ErrorCode.INTERNAL_ERROR,
-        message="The daemon was restarted, or lost touch with the store, while this attempt ran.",
+        message=because,
         waste=Waste.DAEMON_DIED,
         retried=True,
-        because="the attempt under way was put back when a daemon took over; it counts",
+        because=because,
     )
 
 

@@ -17,7 +17,16 @@ from ai_ticket_daemon.events.state import FINAL_STATES, EventState, transition
 from ai_ticket_daemon.store.endings import expired_in_queue, put_back_event
 from ai_ticket_daemon.store.intake import check_room, replay
 from ai_ticket_daemon.store.leases import fresh
-from ai_ticket_daemon.store.port import Counts, EventPage, EventRecord, EventSummary, Lease, Receipt
+from ai_ticket_daemon.store.port import (
+    KEPT_CHANGES,
+    Change,
+    Counts,
+    EventPage,
+    EventRecord,
+    EventSummary,
+    Lease,
+    Receipt,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -77,6 +86,7 @@ class MemoryStore:
         self._sequence = count()
         self._tokens = count(1)
         self._notes: dict[str, str] = {}
+        self._changes: deque[Change] = deque(maxlen=KEPT_CHANGES)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """See :meth:`EventStore.run`."""
@@ -261,6 +271,14 @@ class MemoryStore:
         """See :meth:`EventStore.oldest_queued_at`."""
         queued = (r for r in self._rows.values() if r.state is EventState.QUEUED)
         return min((r.event.submitted_at for r in queued), default=None)
+
+    async def note_changes(self, changes: Sequence[Change]) -> None:
+        """See :meth:`EventStore.note_changes`; kept as long as the process."""
+        self._changes.extend(changes)
+
+    async def changes(self, begin: float, end: float) -> list[Change]:
+        """See :meth:`EventStore.changes`."""
+        return [change for change in self._changes if begin <= change.at <= end]
 
     async def remember(self, key: str, value: str) -> None:
         """See :meth:`EventStore.remember`; kept as long as the process."""

@@ -138,6 +138,17 @@ class EventPage:
     below: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that happened to a server or to a daemon ``at`` a time, in plain words."""
+
+    at: float
+    text: str
+
+
+KEPT_CHANGES = 1000
+"""How many changes are kept, the last ones."""
+
 PAGE_LOOKS = 5000
 """How many events are looked at for one page, so that a rare kind holds nobody up; a page may be
 empty and not the last."""
@@ -271,6 +282,12 @@ class EventStore(Protocol):
 
     async def oldest_queued_at(self) -> float | None:
         """Return when the longest-waiting queued event was submitted; None if nothing waits."""
+
+    async def note_changes(self, changes: Sequence[Change]) -> None:
+        """Keep ``changes``, and of earlier ones the last :data:`KEPT_CHANGES`; durable."""
+
+    async def changes(self, begin: float, end: float) -> list[Change]:
+        """Return what was noted of that time by any daemon, in the order it was noted in."""
 
     async def remember(self, key: str, value: str) -> None:
         """Keep a small note under ``key``; durable."""

@@ -8,7 +8,7 @@ from ai_ticket_daemon.events.event import PRIORITY_LAST
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.store.codec import decode_attempts, decode_event, decode_outcome
 from ai_ticket_daemon.store.connection import row, rows, value
-from ai_ticket_daemon.store.port import PAGE_LOOKS, EventPage, EventRecord, EventSummary
+from ai_ticket_daemon.store.port import PAGE_LOOKS, Change, EventPage, EventRecord, EventSummary
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -126,6 +126,17 @@ def position(connection: apsw.Connection, seq: int, priority: int) -> int:
         share = (seq - first) / max(1, last - first)
         ahead = max(ahead, round(share * (tally.get(f"queued:{priority}", 1) - 1)))
     return earlier + ahead + 1
+
+
+def changes(connection: apsw.Connection, begin: float, end: float) -> list[Change]:
+    """See :meth:`EventStore.changes`."""
+    found = rows(
+        connection,
+        "SELECT at, text FROM change WHERE at >= ? AND at <= ? ORDER BY id",
+        begin,
+        end,
+    )
+    return [Change(at, text) for at, text in found]
 
 
 def next_due(connection: apsw.Connection) -> float | None:

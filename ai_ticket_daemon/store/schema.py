@@ -71,7 +71,11 @@ _VERSION_2 = """
 ALTER TABLE event ADD COLUMN ahead INTEGER;    -- how many waited before it when it was accepted
 """
 
-MIGRATIONS: Sequence[str] = (_VERSION_1, _VERSION_2)
+_VERSION_3 = """
+CREATE TABLE change (id INTEGER PRIMARY KEY, at REAL NOT NULL, text TEXT NOT NULL);
+"""
+
+MIGRATIONS: Sequence[str] = (_VERSION_1, _VERSION_2, _VERSION_3)
 """Step N brings a file of version N to version N + 1."""
 
 

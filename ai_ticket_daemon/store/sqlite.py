@@ -15,6 +15,7 @@ import trio
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.store import backup, endings, intake, leases, queries
 from ai_ticket_daemon.store.faults import explain
+from ai_ticket_daemon.store.port import KEPT_CHANGES
 from ai_ticket_daemon.store.reader import Reader
 from ai_ticket_daemon.store.seat import NoSeatFree, Seat
 from ai_ticket_daemon.store.tally import read_counts
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.events.state import EventState
     from ai_ticket_daemon.store.log_file import LogFile
     from ai_ticket_daemon.store.port import (
+        Change,
         Counts,
         EventFilter,
         EventPage,
@@ -252,6 +254,24 @@ class SqliteStore:
     async def oldest_queued_at(self) -> float | None:
         """See :meth:`EventStore.oldest_queued_at`."""
         return await self._read(queries.oldest_queued_at)
+
+    async def note_changes(self, changes: Sequence[Change]) -> None:
+        """See :meth:`EventStore.note_changes`."""
+
+        def note(transaction: Transaction) -> None:
+            connection = transaction.connection
+            connection.executemany(
+                "INSERT INTO change (at, text) VALUES (?, ?)", [(c.at, c.text) for c in changes]
+            )
+            connection.execute(
+                "DELETE FROM change WHERE id <= (SELECT max(id) FROM change) - ?", (KEPT_CHANGES,)
+            )
+
+        await self._write(note, durable=True)
+
+    async def changes(self, begin: float, end: float) -> list[Change]:
+        """See :meth:`EventStore.changes`."""
+        return await self._read(queries.changes, begin, end)
 
     async def remember(self, key: str, value: str) -> None:
         """See :meth:`EventStore.remember`."""

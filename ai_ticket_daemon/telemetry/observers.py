@@ -70,8 +70,7 @@ class PipelineTelemetry(PipelineObserver):
         ) as span:
             if earlier and earlier[-1].waste is Waste.DAEMON_DIED:
                 # Its own span was lost with the daemon.
-                span.add_event("recovered", {"ai_ticket.reason": earlier[-1].message or ""})
-                span.add_event("put_back", {"ai_ticket.because": earlier[-1].because or ""})
+                span.add_event("put_back", {"ai_ticket.because": earlier[-1].message or ""})
             if waited:
                 span.add_event(
                     "waited",

@@ -11,7 +11,7 @@ from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 from ai_ticket_daemon.events.outcome import Attempt
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.store.memory import MemoryStore
-from ai_ticket_daemon.store.port import EventFilter
+from ai_ticket_daemon.store.port import KEPT_CHANGES, Change, EventFilter
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -360,3 +360,11 @@ async def test_only_what_has_ended_can_be_forgotten(store: EventStore) -> None:
     counts = await store.counts()
     assert (counts.difference, counts.states[EventState.SUCCEEDED]) == (0, 1)
     assert await store.prune(100, 10) == 0
+
+
+async def test_changes_are_kept_in_order_and_only_the_last_ones(store: EventStore) -> None:
+    await store.note_changes([Change(float(n), f"change {n}") for n in range(KEPT_CHANGES)])
+    assert await store.changes(5, 7) == [Change(n, f"change {n}") for n in (5, 6, 7)]
+    await store.note_changes([Change(5.5, "late"), Change(9999.0, "new")])
+    assert await store.changes(0, 3) == [Change(2.0, "change 2"), Change(3.0, "change 3")]
+    assert len(await store.changes(0, 9999)) == KEPT_CHANGES
