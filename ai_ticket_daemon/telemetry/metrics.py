@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ai_ticket_daemon import __version__
 from ai_ticket_daemon.telemetry.span_sender import DropReason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _PREFIX = "ai_ticket"
 LATENCY_BUCKETS = (
@@ -164,6 +169,20 @@ class Metrics:
             "telemetry_log_lines_dropped", "Log lines that journald did not take in time."
         )
         self._gauge("build_info", "The version that runs.", "version").labels(__version__).set(1)
+
+    def keep_backends(self, kept: Mapping[str, str]) -> None:
+        """Show no backend that a reload took out, nor one in the role it had before.
+
+        Args:
+            kept: the role of each backend there is, by name.
+        """
+        shown = (self.kobold_backend_up, self.kobold_backend_active, self.kobold_backend_slots)
+        for gauge in shown:
+            for family in gauge.collect():
+                for labels in (sample.labels for sample in family.samples):
+                    role = kept.get(labels["backend"])
+                    if role is None or labels.get("role", role) != role:
+                        gauge.remove(*labels.values())
 
     def _counter(self, name: str, about: str, *labels: str) -> Counter:
         return Counter(f"{_PREFIX}_{name}", about, labels, registry=self.registry)

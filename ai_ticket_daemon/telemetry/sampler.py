@@ -60,8 +60,11 @@ async def _look(
     metrics.pipeline_max_concurrency.set(settings().max_concurrency)
     active = serving(pool, pool.active)
     for backend in pool:
+        role, slots = backend.config.role.value, backend.config.max_in_flight
+        metrics.kobold_backend_up.labels(backend.name, role).set(backend.health.usable)
         metrics.kobold_backend_active.labels(backend.name).set(backend in active)
-        metrics.kobold_backend_slots.labels(backend.name).set(backend.config.max_in_flight)
+        metrics.kobold_backend_slots.labels(backend.name).set(slots)
+    metrics.keep_backends({backend.name: backend.config.role.value for backend in pool})
     try:
         counts = await store.counts()
         oldest = await store.oldest_queued_at()

@@ -95,8 +95,8 @@ class Collector:
 
 
 @contextmanager
-def http_collector(context: ssl.SSLContext | None = None) -> Iterator[Collector]:
-    """Run a collector that speaks OTLP over HTTP with protobuf."""
+def http_collector(context: ssl.SSLContext | None = None, *, port: int = 0) -> Iterator[Collector]:
+    """Run a collector that speaks OTLP over HTTP with protobuf; on any free port by default."""
     collector = Collector()
 
     class Handler(BaseHTTPRequestHandler):
@@ -120,7 +120,7 @@ def http_collector(context: ssl.SSLContext | None = None) -> Iterator[Collector]
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     scheme = "http"
     if context is not None:

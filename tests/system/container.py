@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "system-tests"
 SUITE = "bookworm"
-PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-venv"
+PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-venv,curl"
 TOOLS = ("systemd-nspawn", "mmdebstrap", "nsenter", "unshare", "setpriv")
 CGROUPS = Path("/sys/fs/cgroup")
 

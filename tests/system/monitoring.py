@@ -15,7 +15,7 @@ import pytest
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 
 ROOT = Path(__file__).parents[2]
 OPS = ROOT / "ops"
@@ -111,13 +111,19 @@ def _copy(config: Path, folder: Path, changes: Mapping[str, str]) -> Path:
     folder.mkdir()
     for rules in config.parent.glob("*.rules.yml"):
         (folder / rules.name).write_text(rules.read_text())
-    text = config.read_text()
+    copy = folder / config.name
+    copy.write_text(config.read_text())
+    change(copy, changes)
+    return copy
+
+
+def change(file: Path, changes: Mapping[str, str]) -> None:
+    """Replace texts in a file; each has to be there."""
+    text = file.read_text()
     for before, after in changes.items():
         assert before in text
         text = text.replace(before, after)
-    copy = folder / config.name
-    copy.write_text(text)
-    return copy
+    file.write_text(text)
 
 
 @asynccontextmanager
@@ -141,23 +147,30 @@ async def _process(command: list[str | Path], port: int, log: Path) -> AsyncIter
             await process.wait()
 
 
-@asynccontextmanager
-async def prometheus(folder: Path, target: str, alertmanager: str) -> AsyncIterator[Server]:
-    """Run Prometheus on the shipped configuration, made quicker and pointed at ``target``."""
+def prometheus_command(
+    folder: Path, targets: Iterable[str], alertmanager: str, port: int
+) -> list[str | Path]:
+    """Return how to run Prometheus on the shipped configuration, made quicker, for ``targets``."""
     changes = {
         "interval: 15s": "interval: 250ms",
-        "127.0.0.1:9464": target,
+        "127.0.0.1:9464": '", "'.join(targets),
         "127.0.0.1:9093": alertmanager,
     }
-    config, port = _copy(OPS / "prometheus/prometheus.yml", folder, changes), free_port()
-    command: list[str | Path] = [
+    return [
         TOOLS / "prometheus",
-        f"--config.file={config}",
+        f"--config.file={_copy(OPS / 'prometheus/prometheus.yml', folder, changes)}",
         f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address=127.0.0.1:{port}",
         "--enable-feature=exemplar-storage",
         "--rules.alert.resend-delay=1s",
     ]
+
+
+@asynccontextmanager
+async def prometheus(folder: Path, target: str, alertmanager: str) -> AsyncIterator[Server]:
+    """Run Prometheus on the shipped configuration, made quicker and pointed at ``target``."""
+    port = free_port()
+    command = prometheus_command(folder, [target], alertmanager, port)
     async with _process(command, port, folder / "log") as server:
         yield server
 

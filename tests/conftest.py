@@ -1,0 +1,123 @@
+"""What tests share: a host with the service installed, and a Prometheus that watches drills."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+import urllib.request
+from functools import partial
+from typing import TYPE_CHECKING
+from urllib.error import URLError
+
+import pytest
+from container import BUILD_SECONDS, CACHE, ROOT, container, need_container
+from monitoring import change, free_port, need_tools, prometheus_command
+from service_host import (
+    CHECKOUT,
+    SETTINGS,
+    WHEELHOUSE,
+    ServiceHost,
+    build_wheel,
+    copy_checkout,
+)
+from stage import Watch, open_stage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from stage import Rehearse
+
+NEXT_VERSION = "0.1.1"
+STAGES = 40
+START_SECONDS = 30
+NOBODY = "127.0.0.1:9"
+"""Where no Alertmanager listens."""
+OBJECTIVES = {"vector(120)": "vector(1)", "vector(300)": "vector(1)"}
+"""A second for batches and for the oldest event, so that nobody has to wait for minutes."""
+
+
+# -------------------------------------------------------------------------------------- a host
+
+
+@pytest.fixture(scope="session")
+def wheelhouse() -> Path:
+    """The wheelhouse that ops/install.sh builds, and the next version beside this one."""
+    need_container()
+    folder = CACHE / "wheelhouse"
+    command: list[str | Path] = [ROOT / "ops" / "install.sh", "--build-wheelhouse", folder]
+    built = subprocess.run(
+        command, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def installed_host(
+    wheelhouse: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServiceHost]:
+    """A host on which ops/install.sh has installed the service, offline."""
+    folder = tmp_path_factory.mktemp("service")
+    next_checkout = folder / "next"
+    copy_checkout(next_checkout, version=NEXT_VERSION)
+    build_wheel(next_checkout, wheelhouse)
+    with container(folder, "service") as box:
+        root = box.root
+        shutil.copytree(wheelhouse, root / WHEELHOUSE.lstrip("/"))
+        copy_checkout(root / CHECKOUT.lstrip("/"))
+        shutil.move(next_checkout, root / "root" / "next")
+        host = ServiceHost(box)
+        box.write("/etc/ai-ticket/ai-ticket.conf", SETTINGS)
+        host.install()
+        host.start_kobold("--instant")
+        yield host
+
+
+@pytest.fixture
+def host(installed_host: ServiceHost) -> ServiceHost:
+    """The host, everything put back to where an installation leaves it."""
+    installed_host.reset()
+    return installed_host
+
+
+# -------------------------------------------------------------------------------------- drills
+
+
+@pytest.fixture(scope="session")
+def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
+    """A Prometheus with the shipped rules that looks at every stage."""
+    need_tools()
+    folder, port = tmp_path_factory.mktemp("drills") / "prometheus", free_port()
+    # Addresses in the loopback network that nobody else uses: what is free now is so later.
+    addresses = [f"127.94.64.{number}:9464" for number in range(1, STAGES + 1)]
+    command = prometheus_command(folder, addresses, NOBODY, port)
+    change(folder / "recording.rules.yml", OBJECTIVES)
+    log = folder / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, cwd=folder)
+    try:
+        _ready(f"http://127.0.0.1:{port}/-/ready", process, log)
+        yield Watch(port, log, iter(addresses))
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    give_up_at = time.monotonic() + START_SECONDS
+    while time.monotonic() < give_up_at and process.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+        except (URLError, OSError):
+            time.sleep(0.05)
+        else:
+            return
+    pytest.fail(f"Prometheus has not come up:\n{log.read_text()}")
+
+
+@pytest.fixture
+def rehearse(watch: Watch, tmp_path: Path) -> Rehearse:
+    """How a chapter is rehearsed: ``async with rehearse(heading) as stage``."""
+    return partial(open_stage, watch, tmp_path)
