@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from ai_ticket_daemon.errors import ErrorCode  # noqa: TC001 - as above
+from ai_ticket_daemon.errors import ErrorCode
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.errors import TicketError
@@ -77,7 +77,8 @@ class Attempt:
     @property
     def is_busy(self) -> bool:
         """Whether the server was busy with others, so that nothing was even begun."""
-        return self.error is not None and not self.counted and self.waste is None
+        # Not by `counted`: once an operator has an event done again, no earlier attempt counts.
+        return self.error is ErrorCode.API_RATE_LIMITED
 
 
 @dataclass(frozen=True, slots=True)
