@@ -34,7 +34,7 @@ from ai_ticket_daemon.events.state import FINAL_STATES, EventState
 from ai_ticket_daemon.runtime.task_tree import task_tree
 from ai_ticket_daemon.store.audit import audit_file
 from ai_ticket_daemon.store.port import EventFilter
-from ai_ticket_daemon.telemetry.redact import redact
+from ai_ticket_daemon.telemetry.redact import redact, redact_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -148,7 +148,7 @@ class Operations:
             "config": redact(_settings(self._parts.live.current)),
             "tasks": "" if root is None else task_tree(root),
             "metrics": generate_latest(self._parts.metrics.registry).decode(),
-            "logs": redact(self._parts.logs.recent()),
+            "logs": [redact_line(line) for line in self._parts.logs.recent()],
             "history": [
                 asdict(change) for change in await self._parts.history.between(0, time.time())
             ],

@@ -227,17 +227,17 @@ def _add_filter(to: argparse.ArgumentParser) -> None:
 
 def _add_files(commands: _Commands) -> None:
     bundle = commands.add(
-        "bundle", "files:bundle", "Write a support archive, without secrets and prompts.",
+        "bundle", "bundle:bundle", "Write a support archive, without secrets and prompts.",
         "bundle --output /tmp/bundle.tar.gz",
     )  # fmt: skip
     _add_path(bundle, "--output", "FILE.tar.gz", required=True)
     backup = commands.add(
-        "backup", "files:backup", "Copy the store while it is in use.",
+        "backup", "restore:backup", "Copy the store while it is in use.",
         "backup --output /var/backups/events.db",
     )  # fmt: skip
     _add_path(backup, "--output", "FILE", required=True)
     restore = commands.add(
-        "restore", "files:restore", "Put a backup in place; the daemon is stopped.",
+        "restore", "restore:restore", "Put a backup in place; the daemon is stopped.",
         "restore /var/backups/events.db",
         "restore events.db --to /var/lib/ai-ticket-2/events.db",
     )  # fmt: skip

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 MAX_SEATS = 64
@@ -22,6 +24,10 @@ MAX_SEATS = 64
 
 class NoSeatFree(Exception):
     """As many daemons share the store as may."""
+
+
+class SeatTaken(Exception):
+    """A daemon has the store open."""
 
 
 @dataclass(slots=True)
@@ -40,10 +46,7 @@ class Seat:
             NoSeatFree: all :data:`MAX_SEATS` are taken.
             OSError: the seat's file cannot be made.
         """
-
-        def path(number: int) -> Path:
-            return store.with_name(f"{store.name}-seat-{number}")
-
+        path = partial(_path_of, store)
         for number in range(MAX_SEATS):
             descriptor = _lock(path(number))
             if descriptor is not None:
@@ -65,15 +68,54 @@ class Seat:
         os.close(self._descriptor)
 
 
+@contextmanager
+def all_seats(store: Path) -> Iterator[None]:
+    """Take every seat at the file ``store``: no daemon has it open, and none can open it meanwhile.
+
+    Raises:
+        SeatTaken: a daemon has it open.
+        OSError: a seat's file cannot be made.
+    """
+    made: list[Path] = []
+    with ExitStack() as taken:
+        try:
+            for path in (_path_of(store, number) for number in range(MAX_SEATS)):
+                if not path.exists():
+                    made.append(path)
+                descriptor = _lock(path)
+                if descriptor is None:
+                    raise SeatTaken(f"a daemon has {store} open")
+                taken.callback(os.close, descriptor)
+            yield
+        finally:
+            # Before the locks go, so that nobody takes a seat whose file is about to be another's.
+            for path in made:
+                path.unlink(missing_ok=True)
+
+
+def _path_of(store: Path, number: int) -> Path:
+    return store.with_name(f"{store.name}-seat-{number}")
+
+
 def _lock(path: Path) -> int | None:
     """Return an open descriptor that holds the lock of ``path``; None if another one holds it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_at(path, descriptor):
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except OSError:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # The file was removed meanwhile: a lock on it excludes nobody.
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False

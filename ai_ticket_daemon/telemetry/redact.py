@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 _MARK = "[redacted {}]"
 _WORDS = r"(?:pass(?:word|wd|phrase)?|pwd|secret|token|api[_-]?key|access[_-]?key|credential)s?"
 _SECRET_KEY = re.compile(rf"(?i){_WORDS}|authori[sz]ation|cookie")
+
+_ID_KEY = re.compile(r"(?i)(?:ai_ticket_)?(?:event|trace|span|message)_id|__realtime_timestamp")
+_ID = re.compile(r"[0-9a-f-]{16,36}")
 
 # Every repetition has a bound: a text of a megabyte that almost matches must not take long.
 _PATTERNS: Sequence[tuple[str, re.Pattern[str]]] = (
@@ -60,3 +64,15 @@ def redact(value: object) -> object:
             return [redact(item) for item in value]
         case _:
             return value
+
+
+def redact_line(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a log line redacted, but for the ids by which lines are found: they name nobody."""
+    ids = {
+        key: value
+        for key, value in line.items()
+        if _ID_KEY.fullmatch(key) and isinstance(value, str) and _ID.fullmatch(value)
+    }
+    redacted = redact(line)
+    assert isinstance(redacted, dict)  # noqa: S101 - of a mapping comes one
+    return redacted | ids

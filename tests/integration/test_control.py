@@ -273,6 +273,7 @@ async def test_a_bundle_has_no_secrets_and_no_prompts(capsys: Captured, tmp_path
             for member in archive
         }
     assert "private" not in "".join(texts.values())
+    assert "journal.ndjson  none: " in texts["README.txt"] or texts["journal.ndjson"]
     assert '"event": "started"' in texts["logs.ndjson"]
     assert "ai_ticket_build_info" in texts["metrics.txt"]
     assert "control" in texts["tasks.txt"]
@@ -289,21 +290,16 @@ async def test_a_backup_is_taken_live_and_restored_when_stopped(
         await house.ctl("backup", "--output", copy, code=1)
         target = house.folder / "store" / "events.db"
         assert [name for name in os.listdir(target.parent) if "backup" in name] == []  # noqa: PTH208
-        assert "daemon is running" in await house.ctl("restore", copy, "--to", target, code=1)
-    restore_over_another(capsys, tmp_path, copy, done["event_id"])
-
-
-def restore_over_another(capsys: Captured, tmp_path: Path, copy: Path, event_id: str) -> None:
-    target = tmp_path / "events.db"
-    target.write_bytes(b"what was there before")
-    command = ["--socket", str(tmp_path / "none"), "--json", "restore", str(copy)]
-    capsys.readouterr()
-    assert ctl.main([*command, "--to", str(target)]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert Path(told["kept"]).read_bytes() == b"what was there before"
-    assert event_id.encode() in target.read_bytes()
-    (tmp_path / "junk").write_text("junk" * 100)
-    assert ctl.main(["restore", str(tmp_path / "junk"), "--to", str(target)]) == 1
+        elsewhere = ["--socket", str(tmp_path / "none")]
+        for words in ([], elsewhere):
+            refused = await house.ctl("restore", copy, "--to", target, *words, code=1)
+            assert "systemctl stop ai-ticket.socket ai-ticket.service" in refused
+        await house.ctl("submit", "More", "--max-tokens", "4")
+        house.running.stop()
+        await house.running.stopped.wait()
+        told = await house.json("restore", copy, "--to", target)
+        assert (await house.json("restore", told["kept"], "--to", tmp_path / "x.db"))["events"] == 2
+    assert (told["events"], done["event_id"].encode() in copy.read_bytes()) == (1, True)
 
 
 async def test_a_load_test_reports_and_judges(capsys: Captured) -> None:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import sys
+import tarfile
+import tempfile
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from subprocess import PIPE
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +32,6 @@ from ai_ticket_daemon.testing.otlp import http_collector
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from ai_ticket_daemon.testing.kobold import SimulatedKobold
 
@@ -153,6 +157,18 @@ async def everything(client: httpx.AsyncClient, simulated: SimulatedKobold) -> s
     return errors
 
 
+async def bundle(socket: Path) -> str:
+    """Return all that is in a support archive."""
+    output = socket.with_name("bundle.tar.gz")
+    command = [sys.executable, "-m", "ai_ticket_daemon.control.ctl", "--socket", str(socket)]
+    await trio.run_process([*command, "bundle", "--output", str(output)], capture_stdout=True)
+    with tarfile.open(output) as archive:
+        files = [archive.extractfile(member) for member in archive]
+        texts = [file.read().decode() for file in files if file is not None]
+    shutil.rmtree(socket.parent)
+    return "\n".join(texts)
+
+
 @pytest.mark.parametrize("traces", ["console", "otlp"])
 async def test_no_secret_and_no_prompt_leaves_the_daemon_but_in_answers(
     traces: str, tmp_path: Path
@@ -160,7 +176,8 @@ async def test_no_secret_and_no_prompt_leaves_the_daemon_but_in_answers(
     settings = replace(KoboldSettings().scaled(0.1), password=PASSWORD, reply="echo")
     with http_collector() as collector, trio.fail_after(50):
         async with open_simulated_kobold(settings) as simulated:
-            lines = [f'telemetry.traces = "{traces}"']
+            socket = Path(tempfile.mkdtemp(prefix="ait")) / "c.sock"
+            lines = [f'telemetry.traces = "{traces}"', f'control.socket = "{socket}"']
             if traces == "otlp":
                 lines.append(f'telemetry.otlp_endpoint = "{collector.endpoint}"')
             port = free_port()
@@ -193,6 +210,7 @@ async def test_no_secret_and_no_prompt_leaves_the_daemon_but_in_answers(
                 path.write_text(path.read_text() + f'\nno_such_key = "{PASSWORD}"\n')
                 daemon.process.send_signal(signal.SIGHUP)
                 await daemon.wait_for(b'"reload_refused"')
+                archive = await bundle(socket)
                 page = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
                 reports = (await client.get("/health")).text + (await client.get("/ready")).text
                 daemon.process.send_signal(signal.SIGABRT)  # a crash, with its stacks
@@ -206,6 +224,8 @@ async def test_no_secret_and_no_prompt_leaves_the_daemon_but_in_answers(
         assert said.count('"kobold.get_completion"') > 5
     told = {"log, spans, crash": said, "metrics": page, "errors": errors, "reports": reports}
     told["spans"] = repr(collector.spans)
+    assert '"task_tree"' in archive  # it, too, has what was said at debug
+    told["archive"] = archive
     for name, text in told.items():
         assert text
         for canary in PLANTED:
@@ -225,7 +245,7 @@ async def test_a_crash_at_an_event_shows_where_and_not_what(tmp_path: Path) -> N
                 raise KeyError("a fault of ours")
 
             for backend in daemon.daemon._pool:
-                backend.client._client._generate = fall  # type: ignore[attr-defined]
+                backend.client._client._client._generate = fall  # type: ignore[attr-defined]
             headers = {"authorization": f"Bearer {TOKEN}"}
             async with httpx.AsyncClient(base_url=daemon.url, headers=headers) as client:
                 answer = await client.post("/event", json=event())

@@ -328,3 +328,32 @@ def served(host: ServiceHost, metrics_port: int) -> float:
         r'^ai_ticket_pipeline_events_total\{outcome="succeeded"\} (\S+)', page, re.MULTILINE
     )
     return float(found[1]) if found else 0
+
+
+# ------------------------------------------------------------------- the operator's command
+
+
+def test_a_bundle_has_the_journal_and_a_backup_comes_back(host: ServiceHost) -> None:
+    ctl = "/opt/ai-ticket/venv/bin/ai-ticketctl"
+    host.post(EVENT)
+    told = json.loads(host.box.run(ctl, "bundle", "--output", "/root/b.tar.gz", "--json").stdout)
+    assert "the last lines of ai-ticket in the journal" in told["journal"]
+    host.box.run("tar", "-xzf", "/root/b.tar.gz", "-C", "/root")
+    lines = host.box.run("cat", "/root/ai-ticket-bundle/journal.ndjson").stdout
+    assert '"AI_TICKET_LOG": "started"' in lines
+
+    host.box.run(ctl, "backup", "--output", "/root/events.db")
+    refused = host.box.run(ctl, "restore", "/root/events.db", check=False)
+    assert refused.returncode == 1
+    stop = "systemctl stop ai-ticket.socket ai-ticket.service"
+    assert stop in refused.stderr
+    host.box.run(*stop.split())
+    told = json.loads(host.box.run(ctl, "restore", "/root/events.db", "--json").stdout)
+    assert told["events"] >= 1
+    start = "systemctl start ai-ticket.socket ai-ticket.service"
+    assert start in told["next"]
+    host.box.run(*start.split())
+    host.until(lambda: host.shows("ActiveState") == "active", "it serves the restored store")
+    assert host.post(EVENT).status == 200
+    host.box.run(ctl, "audit")
+    host.box.run("sh", "-c", "rm -r /root/b.tar.gz /root/ai-ticket-bundle /root/events.db")

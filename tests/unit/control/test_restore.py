@@ -1,0 +1,171 @@
+"""What is put in the place of the store, and what is not."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import apsw
+import pytest
+import trio
+from store_support import event, opened
+
+from ai_ticket_daemon.control import ctl
+from ai_ticket_daemon.store.schema import MIGRATIONS
+from ai_ticket_daemon.store.seat import Seat
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+Captured = pytest.CaptureFixture[str]
+
+
+async def fill(path: Path, *names: str) -> None:
+    async with opened(path) as store:
+        await store.submit([event(name) for name in names], home=False)
+
+
+@pytest.fixture
+def backup(tmp_path: Path) -> Path:
+    path = tmp_path / "copy" / "events.db"
+    path.parent.mkdir()
+    trio.run(fill, path, "a", "b", "c")
+    change(path, "PRAGMA journal_mode = DELETE")
+    for part in path.parent.iterdir():
+        if part != path:
+            part.unlink()
+    return path
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    path = tmp_path / "store" / "events.db"
+    path.parent.mkdir()
+    trio.run(fill, path, "old")
+    return path
+
+
+def change(path: Path, statement: str) -> None:
+    connection = apsw.Connection(str(path))
+    connection.execute(statement)
+    connection.close()
+
+
+def restore(captured: Captured, backup: Path, store: Path, code: int = 0) -> Any:
+    captured.readouterr()
+    returned = ctl.main(["restore", str(backup), "--to", str(store), "--json"])
+    out, err = captured.readouterr()
+    assert returned == code, out + err
+    return json.loads(out) if code == 0 else err
+
+
+def ids(path: Path) -> list[str]:
+    connection = apsw.Connection(str(path))
+    found = [row[0] for row in connection.execute("SELECT event_id FROM event ORDER BY seq")]
+    connection.close()
+    return found
+
+
+def names(store: Path) -> set[str]:
+    return {part.name for part in store.parent.iterdir()}
+
+
+def test_a_backup_takes_the_place_of_the_store_which_is_kept(
+    capsys: Captured, backup: Path, store: Path
+) -> None:
+    store.with_name("events.db-wal").write_bytes(b"what was written lately")
+    told = restore(capsys, backup, store)
+    assert (told["restored"], told["events"]) == (str(store), 3)
+    assert "systemctl start" in told["next"]
+    assert ids(store) == ids(backup) == ["a", "b", "c"]
+    assert store.stat().st_mode & 0o777 == 0o600
+    kept = store.parent / told["kept"]
+    assert kept.with_name(f"{kept.name}-wal").read_bytes() == b"what was written lately"
+    kept.with_name(f"{kept.name}-wal").unlink()
+    assert ids(kept) == ["old"]
+    assert not store.with_name("events.db-wal").exists()
+
+
+def test_a_store_that_is_not_there_yet_is_made(
+    capsys: Captured, backup: Path, tmp_path: Path
+) -> None:
+    told = restore(capsys, backup, tmp_path / "new.db")
+    assert told["kept"] is None
+    assert ids(tmp_path / "new.db") == ["a", "b", "c"]
+
+
+def test_a_restored_store_serves(capsys: Captured, backup: Path, store: Path) -> None:
+    restore(capsys, backup, store)
+    trio.run(fill, store, "d")
+    assert ids(store) == ["a", "b", "c", "d"]
+
+
+def test_nothing_is_restored_while_a_daemon_has_the_store_open(
+    capsys: Captured, backup: Path, store: Path
+) -> None:
+    Seat.take(store).leave()  # somebody was there before
+    seat = Seat.take(store)
+    before = names(store)
+    said = restore(capsys, backup, store, code=1)
+    assert "a daemon has" in said
+    assert "systemctl stop ai-ticket.socket ai-ticket.service" in said
+    assert (ids(store), names(store)) == (["old"], before)
+    seat.leave()
+    assert restore(capsys, backup, store)["events"] == 3
+
+
+def newer(path: Path) -> None:
+    change(path, f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+
+
+def foreign(path: Path) -> None:
+    change(path, "PRAGMA application_id = 7")
+
+
+def short_of_one(path: Path) -> None:
+    change(path, "DELETE FROM event WHERE event_id = 'b'")
+
+
+def junk(path: Path) -> None:
+    path.write_bytes(b"junk" * 1000)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def damaged(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[4096 * 2 : 4096 * 4] = bytes(4096 * 2)
+    path.write_bytes(data)
+
+
+def in_use(path: Path) -> None:
+    path.with_name(f"{path.name}-wal").touch()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (newer, "written by a newer version"),
+        (foreign, "a database of another program"),
+        (short_of_one, "does not add up"),
+        (junk, "cannot be used as a store"),
+        (empty, "cannot be used as a store"),
+        (damaged, "damaged|malformed|add up"),
+        (in_use, "a store in use"),
+    ],
+)
+def test_what_is_no_good_copy_is_refused_and_changes_nothing(
+    capsys: Captured, backup: Path, store: Path, spoil: Callable[[Path], None], said: str
+) -> None:
+    spoil(backup)
+    before = names(store)
+    assert re.search(said, restore(capsys, backup, store, code=1))
+    assert (ids(store), names(store)) == (["old"], before)
+
+
+def test_a_backup_that_is_not_there_is_told(capsys: Captured, tmp_path: Path, store: Path) -> None:
+    assert "No such file" in restore(capsys, tmp_path / "none", store, code=1)
