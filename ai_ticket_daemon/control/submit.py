@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 import sys
-from typing import IO, TYPE_CHECKING, Any
+import time
+from collections import Counter
+from typing import IO, TYPE_CHECKING, Any, Self
 
-from ai_ticket_daemon.control.client import Refused
-from ai_ticket_daemon.control.session import EXIT_OK, EXIT_REFUSED
+from ai_ticket_daemon.control.client import Refused, Unreachable
+from ai_ticket_daemon.control.ndjson import windows
+from ai_ticket_daemon.control.session import EXIT_OK, EXIT_REFUSED, EXIT_USAGE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from ai_ticket_daemon.control.client import Answer
+    from ai_ticket_daemon.control.ndjson import Line
     from ai_ticket_daemon.control.session import Session
 
 SILENCE_SECONDS = 60.0
 """The daemon sends a heartbeat more often than that, however long an event takes."""
-
-CHUNK_EVENTS = 200
-"""So many lines go out in one request; the next ones when these are done."""
+_TOO_LARGE = frozenset({"payload_too_large"})
 
 
 def submit(session: Session) -> int:
@@ -28,9 +32,9 @@ def submit(session: Session) -> int:
     if options.text not in (None, "-"):
         return _one(session, {"content": options.text, **_wishes(session)})
     if options.file is not None:
-        with options.file.open() as file:
+        with options.file.open("rb") as file:
             return _many(session, file)
-    return _many(session, sys.stdin)
+    return _many(session, sys.stdin.buffer)
 
 
 def _wishes(session: Session) -> dict[str, Any]:
@@ -75,40 +79,119 @@ def _frames(answer: Answer) -> Iterator[dict[str, Any]]:
             yield json.loads(line.removeprefix(b"data: "))
 
 
-def _many(session: Session, lines: IO[str]) -> int:
-    """Submit events of NDJSON a chunk at a time; print each answer as it comes."""
-    from rich.console import Console  # noqa: PLC0415 - only here is there progress to show
-    from rich.progress import (  # noqa: PLC0415  # noqa: PLC0415
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+def _many(session: Session, file: IO[bytes]) -> int:
+    """Submit events of NDJSON, a window at a time; print each answer as it comes.
 
-    wishes, failed = _wishes(session), 0
-    events = [json.dumps(json.loads(line) | wishes) for line in lines if line.strip()]
+    Each answer has the number of its line; a line that is no event is answered here.
+    """
+    if session.options.follow:
+        session.tell("ai-ticketctl: --follow is for one text; of lines, answers come when they end")
+        return EXIT_USAGE
+    if file.isatty():
+        session.tell("Type an event per line, as JSON; Ctrl-D ends.")
+    counts = Counter[bool]()
+    with _Progress(file) as progress:
+        for window in windows(file, _wishes(session)):
+            for bad in window.bad:
+                error = {"error": "invalid_input_format", "message": f"This line is {bad.reason}."}
+                _print({"line": bad.number, "status": 400, **error})
+                session.tell(f"line {bad.number} is {bad.reason}")
+                counts[False] += 1
+                progress.advance(bad.size)
+            for line, answer in _send(session, window.lines):
+                _print({"line": line.number, **answer})
+                counts[answer["status"] < 400] += 1
+                progress.advance(line.size)
+    if counts[False]:
+        session.tell(f"{counts[False]} of {counts.total()} events failed")
+    return EXIT_REFUSED if counts[False] else EXIT_OK
+
+
+def _send(session: Session, lines: list[Line]) -> Iterator[tuple[Line, dict[str, Any]]]:
+    """Send events in one request and yield what comes of each; in two if that is too large.
+
+    Raises:
+        Unreachable: the answer breaks off.
+        Refused: all of them were, and not for their number.
+    """
+    if not lines:
+        return
     headers = {"content-type": "application/x-ndjson", "accept": "application/x-ndjson"}
     if session.options.no_wait:
         headers["prefer"] = "respond-async"
-    with Progress(
-        SpinnerColumn(), BarColumn(), MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:.2f}/s"), TimeRemainingColumn(),
-        console=Console(stderr=True), disable=not sys.stderr.isatty(),
-    ) as progress:  # fmt: skip
-        bar = progress.add_task("events", total=len(events), rate=0.0)
-        for begin in range(0, len(events), CHUNK_EVENTS):
-            body = "\n".join(events[begin : begin + CHUNK_EVENTS]).encode()
-            with session.client.open(
-                "POST", "/events", body, headers=headers, timeout_seconds=SILENCE_SECONDS
-            ) as answer:
-                for line in filter(bytes.strip, answer):
-                    told = json.loads(line)
-                    failed += int(told.get("status", 200)) >= 400
-                    sys.stdout.write(json.dumps(told, ensure_ascii=False) + "\n")
-                    speed = progress.tasks[0].speed or 0.0
-                    progress.update(bar, advance=1, rate=speed)
-    if failed:
-        session.tell(f"{failed} of {len(events)} events failed")
-    return EXIT_REFUSED if failed else EXIT_OK
+    body = b"\n".join(line.event for line in lines)
+    open_ = dict(enumerate(lines))
+    try:
+        with session.client.open(
+            "POST", "/events", body, headers=headers, timeout_seconds=SILENCE_SECONDS
+        ) as answers:
+            for text in filter(bytes.strip, answers):
+                answer = json.loads(text)
+                yield open_.pop(answer.pop("index")), answer
+    except Refused as error:
+        if error.code in _TOO_LARGE and len(lines) > 1:
+            half = len(lines) // 2
+            yield from _send(session, lines[:half])
+            yield from _send(session, lines[half:])
+            return
+        raise Refused(
+            error.code, f"{error} Nothing from line {lines[0].number} on was submitted."
+        ) from error
+    except Unreachable as error:
+        raise Unreachable(f"{error}; {_unanswered(open_)}") from error
+    if open_:
+        raise Unreachable(f"the daemon broke off; {_unanswered(open_)}")
+
+
+def _unanswered(lines: Mapping[int, Line]) -> str:
+    numbers = sorted(line.number for line in lines.values())
+    return (
+        f"{len(numbers)} lines from {numbers[0]} to {numbers[-1]} have no answer: their events may "
+        "be under way, see `ai-ticketctl events list`"
+    )
+
+
+def _print(answer: Mapping[str, Any]) -> None:
+    sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+class _Progress:
+    """A bar on the terminal, if there is one: by the bytes of a file; a pipe has no known end."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        from rich.console import Console  # noqa: PLC0415 - only here is there progress to show
+        from rich.progress import (  # noqa: PLC0415
+            BarColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        status = os.fstat(file.fileno())
+        self._began_at = time.monotonic()
+        self._done = 0
+        self._bar = Progress(
+            SpinnerColumn(), BarColumn(), TextColumn("{task.fields[told]}"),
+            TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+            console=Console(stderr=True), disable=not sys.stderr.isatty(),
+            # Above the bar if both are on one terminal; answers that go elsewhere are to go there.
+            redirect_stdout=sys.stdout.isatty(),
+        )  # fmt: skip
+        total = status.st_size if stat.S_ISREG(status.st_mode) else None
+        self._task = self._bar.add_task("events", total=total, told="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def advance(self, size: int) -> None:
+        """Note that an event has ended whose line has ``size`` bytes."""
+        self._done += 1
+        rate = self._done / max(time.monotonic() - self._began_at, 1e-3)
+        self._bar.update(self._task, advance=size, told=f"{self._done} events, {rate:.2f}/s")

@@ -261,6 +261,50 @@ async def test_a_stream_is_followed_and_ndjson_is_submitted(
     assert len({json.loads(answer)["event_id"] for answer in answers}) == 7
 
 
+async def test_lines_are_submitted_in_windows_and_answered_by_their_number(
+    capsys: Captured, tmp_path: Path
+) -> None:
+    def three_at_once(config: Config) -> Config:
+        return replace(config, events=replace(config.events, max_batch=3))
+
+    batch = tmp_path / "batch.ndjson"
+    lines = [f'{{"content": "n{n}", "max_tokens": 4}}' for n in range(8)]
+    batch.write_text("\n".join([*lines[:4], "nonsense", '{"no": "content"}', *lines[4:]]))
+    async with open_house(capsys, change=three_at_once) as house:
+        told = await house.ctl("submit", "--file", batch, code=1)
+        waits_not = await house.ctl("submit", "--file", batch, "--no-wait", code=1)
+        assert "--follow is for one" in await house.ctl(
+            "submit", "--file", batch, "--follow", code=2
+        )
+        assert (await house.json("audit"))["accepted"] == 16
+    answers = [json.loads(line) for line in told.splitlines() if line.startswith("{")]
+    assert sorted(answer["line"] for answer in answers) == list(range(1, 11))
+    statuses = {answer["line"]: answer["status"] for answer in answers}
+    assert {line for line, status in statuses.items() if status != 200} == {5, 6}
+    assert "line 5 is no JSON" in told
+    assert "2 of 10 events failed" in told
+    assert waits_not.count('"status": 202') == 8
+
+
+async def test_lines_without_an_answer_are_told_when_the_daemon_goes_away(
+    capsys: Captured, tmp_path: Path
+) -> None:
+    batch = tmp_path / "batch.ndjson"
+    batch.write_text('{"content": "x", "max_tokens": 60}\n' * 5)
+    async with open_house(capsys, SLOW) as house, trio.open_nursery() as nursery:
+
+        async def submit() -> None:
+            said = await house.ctl("submit", "--file", batch, code=69)
+            assert "5 lines from 1 to 5 have no answer" in said
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(submit)
+        while house.running.daemon._pipeline.in_flight == 0:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+        house.running.stop()
+        house.running.stop()
+
+
 async def test_a_bundle_has_no_secrets_and_no_prompts(capsys: Captured, tmp_path: Path) -> None:
     output = tmp_path / "bundle.tar.gz"
     async with open_house(capsys) as house:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import termios
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -110,14 +110,16 @@ class Terminal:
 
 @asynccontextmanager
 async def on_a_terminal(
-    socket: Path, *words: str, columns: int = 100, **env: str
+    socket: Path, *words: str, columns: int = 100, shell: str = "", **env: str
 ) -> AsyncIterator[Terminal]:
+    """Run the command, or ``shell``, on a terminal for the length of a block."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     kept = {k: v for k, v in os.environ.items() if k not in {"COLUMNS", "LINES", "NO_COLOR"}}
     # With a session of its own, so that Ctrl-C on the terminal reaches it as it does in real life.
+    command = ["bash", "-c", shell] if shell else [CTL, "--socket", str(socket), *words]
     process = await trio.lowlevel.open_process(
-        ["setsid", "--ctty", CTL, "--socket", str(socket), *words],
+        ["setsid", "--ctty", *command],
         stdin=slave,
         stdout=slave,
         stderr=slave,
@@ -308,3 +310,28 @@ async def test_a_reader_that_has_seen_enough_is_no_failure(tmp_path: Path, socke
         done = await trio.run_process(["bash", "-c", text], capture_stdout=True, check=False)
     assert done.returncode == 0
     assert done.stdout.decode().startswith("status")
+
+
+async def test_a_batch_shows_its_rate_and_of_a_file_how_long_it_takes(
+    tmp_path: Path, socket: Path
+) -> None:
+    batch = tmp_path / "batch.ndjson"
+    batch.write_text('{"content": "x", "max_tokens": 8}\n' * 12)
+    slow = replace(KoboldSettings(), tokens_per_second=100, prompt_tokens_per_second=10_000)
+    async with (
+        open_simulated_kobold(slow) as simulated,
+        running(tmp_path, at(socket), backend=simulated.url),
+    ):
+        for name, text in (
+            ("file", f"{CTL} --socket {socket} submit --file {batch} > {tmp_path}/file.out"),
+            ("pipe", f"cat {batch} | {CTL} --socket {socket} submit > {tmp_path}/pipe.out"),
+        ):
+            async with on_a_terminal(socket, shell=text, NO_COLOR="1") as terminal:
+                assert await terminal.end() == 0
+            shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", terminal.shown)
+            assert re.search(r"12 events, \d+\.\d\d/s", shown)
+            assert bool(re.search(r"left 0:00:0\d", shown)) is (name == "file")
+            answers = (tmp_path / f"{name}.out").read_text().splitlines()
+            assert [json.loads(answer)["status"] for answer in answers] == [200] * 12
+        out, _ = await ctl(socket, "submit", stdin=batch.read_bytes())
+    assert [json.loads(line)["status"] for line in out.splitlines()] == [200] * 12
