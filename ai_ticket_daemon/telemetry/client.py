@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import trio
-from opentelemetry.trace import SpanKind, Status, StatusCode, use_span
+from opentelemetry.trace import SpanKind
 
 from ai_ticket_daemon.config.backend_server import Dialect
 from ai_ticket_daemon.errors import BackendError
 from ai_ticket_daemon.telemetry import exemplars
-from ai_ticket_daemon.telemetry.context import headers_of
+from ai_ticket_daemon.telemetry.spans import current_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from opentelemetry.trace import Span, Tracer
     from opentelemetry.util.types import AttributeValue
 
     from ai_ticket_daemon.backends.generation import (
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     )
     from ai_ticket_daemon.config.backends import ServerConfig
     from ai_ticket_daemon.telemetry.metrics import Metrics
+    from ai_ticket_daemon.telemetry.spans import Span, Tracer
 
 
 class InstrumentedClient:
@@ -45,6 +45,12 @@ class InstrumentedClient:
         self._metrics = metrics
         self._tracer = tracer
         self._attributes = _attributes_of(config)
+        # Bound here, once: each look-up costs as much as counting.
+        tokens = metrics.kobold_tokens
+        self._prompt_tokens = tokens.labels(config.name, "prompt")
+        self._completion_tokens = tokens.labels(config.name, "completion")
+        self._in_flight = metrics.kobold_backend_in_flight.labels(config.name)
+        self._duration = metrics.kobold_request_duration.labels(config.name)
 
     @property
     def name(self) -> str:
@@ -56,43 +62,34 @@ class InstrumentedClient:
     ) -> GenerationResult:
         """See :meth:`BackendClient.generate`."""
         if self._tracer is None:
-            return await self._counted(request, on_delta)
-        span = self._tracer.start_span("kobold.get_completion", kind=SpanKind.CLIENT)
-        with use_span(
-            span, end_on_exit=True, record_exception=False, set_status_on_exception=False
-        ):
-            if not span.is_recording():
-                return await self._counted(replace(request, headers=headers_of(span)), on_delta)
-            return await self._traced(span, request, on_delta)
+            return await self._counted(request, on_delta, None)
+        span = self._tracer.start(
+            "kobold.get_completion",
+            SpanKind.CLIENT,
+            current_context(),
+            self._attributes | _attributes_of_request(request),
+        )
+        try:
+            return await self._traced(span, replace(request, headers=span.headers()), on_delta)
+        finally:
+            span.end()
 
     async def _traced(
         self, span: Span, request: GenerationRequest, on_delta: Callable[[str], None] | None
     ) -> GenerationResult:
-        span.set_attributes(self._attributes)
-        sampling = request.sampling
-        span.set_attributes(
-            {
-                "gen_ai.request.max_tokens": sampling.max_tokens,
-                "gen_ai.request.temperature": sampling.temperature,
-                "gen_ai.request.top_p": sampling.top_p,
-            }
-        )
-        if sampling.seed is not None:
-            span.set_attribute("gen_ai.request.seed", sampling.seed)
-        request = replace(request, headers=headers_of(span))
         ended = False
         try:
-            result = await self._counted(request, _noting_first(span, on_delta))
+            result = await self._counted(request, _noting_first(span, on_delta), span)
             ended = True
         except BackendError as error:
             ended = True
-            span.set_attribute("error.type", error.code.value)
-            span.set_status(Status(StatusCode.ERROR, error.message))
+            span.set({"error.type": error.code.value})
+            span.fail(error.message)
             raise
         finally:
             if not ended:  # cancelled, perhaps in a group
                 span.add_event("aborted")
-        span.set_attributes(
+        span.set(
             {
                 "gen_ai.response.finish_reasons": (result.finish_reason,),
                 "gen_ai.usage.input_tokens": result.usage.prompt_tokens,
@@ -102,12 +99,14 @@ class InstrumentedClient:
         return result
 
     async def _counted(
-        self, request: GenerationRequest, on_delta: Callable[[str], None] | None
+        self,
+        request: GenerationRequest,
+        on_delta: Callable[[str], None] | None,
+        span: Span | None,
     ) -> GenerationResult:
         metrics, dialect = self._metrics, self._config.dialect.value
         outcome, started_at = "cancelled", trio.current_time()
-        in_flight = metrics.kobold_backend_in_flight.labels(self.name)
-        in_flight.inc()
+        self._in_flight.inc()
         try:
             result = await self._client.generate(request, on_delta)
         except BackendError as error:
@@ -116,15 +115,12 @@ class InstrumentedClient:
             raise
         else:
             outcome = "succeeded"
-            tokens = metrics.kobold_tokens
-            tokens.labels(self.name, "prompt").inc(result.usage.prompt_tokens)
-            tokens.labels(self.name, "completion").inc(result.usage.completion_tokens)
+            self._prompt_tokens.inc(result.usage.prompt_tokens)
+            self._completion_tokens.inc(result.usage.completion_tokens)
             return result
         finally:
-            in_flight.dec()
-            metrics.kobold_request_duration.labels(self.name).observe(
-                trio.current_time() - started_at, exemplars.of_current_span()
-            )
+            self._in_flight.dec()
+            self._duration.observe(trio.current_time() - started_at, exemplars.of_span(span))
             metrics.kobold_requests.labels(self.name, dialect, outcome).inc()
 
     async def probe(self, *, identify: bool = False) -> ProbeResult:
@@ -166,6 +162,18 @@ def _attributes_of(config: ServerConfig) -> dict[str, AttributeValue]:
         attributes["server.port"] = url.port
     if config.model is not None:
         attributes["gen_ai.request.model"] = config.model
+    return attributes
+
+
+def _attributes_of_request(request: GenerationRequest) -> dict[str, AttributeValue]:
+    sampling = request.sampling
+    attributes: dict[str, AttributeValue] = {
+        "gen_ai.request.max_tokens": sampling.max_tokens,
+        "gen_ai.request.temperature": sampling.temperature,
+        "gen_ai.request.top_p": sampling.top_p,
+    }
+    if sampling.seed is not None:
+        attributes["gen_ai.request.seed"] = sampling.seed
     return attributes
 
 

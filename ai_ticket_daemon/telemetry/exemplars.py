@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from opentelemetry.trace import get_current_span
-
 if TYPE_CHECKING:
-    from opentelemetry.trace import Span
-
     from ai_ticket_daemon.events.event import Event
+    from ai_ticket_daemon.telemetry.spans import Span
 
 Exemplar = dict[str, str] | None
 """The labels of an exemplar; None where no trace is recorded."""
@@ -17,14 +14,9 @@ Exemplar = dict[str, str] | None
 
 def of_span(span: Span | None) -> Exemplar:
     """Return the exemplar that leads to ``span``."""
-    if span is None or not span.is_recording():
+    if span is None or not span.recorded:
         return None
-    return {"trace_id": f"{span.get_span_context().trace_id:032x}"}
-
-
-def of_current_span() -> Exemplar:
-    """Return the exemplar that leads to the span this task is in."""
-    return of_span(get_current_span())
+    return {"trace_id": f"{span.context.trace_id:032x}"}
 
 
 def of_event(event: Event) -> Exemplar:

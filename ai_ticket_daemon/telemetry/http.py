@@ -6,19 +6,20 @@ import math
 from typing import TYPE_CHECKING
 
 import trio
-from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.trace import SpanKind
 
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.server.trace import TraceContext
 from ai_ticket_daemon.telemetry import exemplars
-from ai_ticket_daemon.telemetry.context import parent_of
+from ai_ticket_daemon.telemetry.spans import parent_of
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Span, Tracer
+    from opentelemetry.util.types import AttributeValue
     from structlog.typing import FilteringBoundLogger
 
     from ai_ticket_daemon.server.ports import RequestEnded, RequestStarted
     from ai_ticket_daemon.telemetry.metrics import Metrics
+    from ai_ticket_daemon.telemetry.spans import Span, Tracer
 
 _TRACED = frozenset({("POST", "/event"), ("POST", "/events")})
 """Requests that bring events; looking at one is not part of its trace."""
@@ -41,13 +42,14 @@ class HttpTelemetry:
         self._metrics.server_requests_in_flight.inc()
         if self._tracer is None or (request.method, request.route) not in _TRACED:
             return _Observed(self, request.trace, None)
-        span = self._tracer.start_span(
+        trace = request.trace
+        span = self._tracer.start(
             "server.handle_event",
-            context=parent_of(request.trace.headers() if request.trace.remote else {}),
-            kind=SpanKind.SERVER,
-            attributes={"http.route": request.route, "http.request.method": request.method},
+            SpanKind.SERVER,
+            parent_of(trace.headers(), remote=True) if trace.remote else None,
+            {"http.route": request.route, "http.request.method": request.method},
         )
-        return _Observed(self, _trace_of(span, request.trace.state), span)
+        return _Observed(self, _trace_of(span), span)
 
     def ended(self, request: RequestEnded, trace: TraceContext, span: Span | None) -> None:
         """Count and log the end of a request, and end its span."""
@@ -94,22 +96,23 @@ class _Observed:
 
 
 def _end_span(span: Span, request: RequestEnded, error: str | None) -> None:
-    span.set_attribute("http.response.status_code", request.status)
+    attributes: dict[str, AttributeValue] = {"http.response.status_code": request.status}
     if request.event_id is not None:
-        span.set_attribute("ai_ticket.event_id", request.event_id)
+        attributes["ai_ticket.event_id"] = request.event_id
     if error is not None:
-        span.set_attribute("error.type", error)
+        attributes["error.type"] = error
+    span.set(attributes)
     if request.status >= _SERVER_FAULT:
-        span.set_status(Status(StatusCode.ERROR))
+        span.fail()
     span.end()
 
 
-def _trace_of(span: Span, state: str | None) -> TraceContext:
-    context = span.get_span_context()
+def _trace_of(span: Span) -> TraceContext:
+    context = span.context
     return TraceContext(
         f"{context.trace_id:032x}",
         f"{context.span_id:016x}",
         f"{context.trace_flags:02x}",
-        state,
+        context.trace_state.to_header() or None,
         remote=False,
     )

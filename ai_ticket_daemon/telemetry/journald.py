@@ -1,7 +1,7 @@
 """journald's native protocol; a journald that stalls is waited for by a thread, by nobody else.
 
-One datagram per line, each value with its length; a line too big for a datagram goes as a sealed
-file in memory. See systemd's "Native Journal Protocol"
+One datagram per line; a line too big for a datagram goes as a sealed file in memory. See systemd's
+"Native Journal Protocol"
 (https://systemd.io/JOURNAL_NATIVE_PROTOCOL/).
 """
 
@@ -38,13 +38,16 @@ _TOO_BIG = frozenset({errno.EMSGSIZE, errno.ENOBUFS})
 def encode(fields: Mapping[str, str]) -> bytes:
     """Return the datagram for ``fields``.
 
-    Every value goes with its length before it, so that no text can forge a field.
+    A value of several lines goes with its length before it, so that no text can forge a field.
     """
-    parts = []
+    simple, parts = [], []
     for name, value in fields.items():
-        data = value.encode("utf-8", "backslashreplace")
-        parts.append(b"%s\n%s%s\n" % (name.encode("ascii"), struct.pack("<Q", len(data)), data))
-    return b"".join(parts)
+        if "\n" not in value:
+            simple.append(f"{name}={value}\n")
+        else:
+            data = value.encode("utf-8", "backslashreplace")
+            parts.append(b"%s\n%s%s\n" % (name.encode(), struct.pack("<Q", len(data)), data))
+    return "".join(simple).encode("utf-8", "backslashreplace") + b"".join(parts)
 
 
 class JournalWriter:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from opentelemetry.trace import SpanKind, Status, StatusCode, get_current_span
+from opentelemetry.trace import SpanKind
 
 from ai_ticket_daemon.backends.health import HealthState
 from ai_ticket_daemon.config.backends import BackendRole
@@ -13,12 +13,12 @@ from ai_ticket_daemon.events.outcome import Failed, Waste
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.runtime.observer import PipelineObserver
 from ai_ticket_daemon.telemetry import exemplars
-from ai_ticket_daemon.telemetry.context import parent_of
+from ai_ticket_daemon.telemetry.spans import current_span, parent_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from opentelemetry.trace import Span, Tracer
+    from opentelemetry.util.types import AttributeValue
     from structlog.typing import FilteringBoundLogger
 
     from ai_ticket_daemon.backends.abort import AbortReason
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.runtime.turns import Waited
     from ai_ticket_daemon.telemetry.capture import Capture
     from ai_ticket_daemon.telemetry.metrics import Metrics
+    from ai_ticket_daemon.telemetry.spans import Span, Tracer
 
 
 class PipelineTelemetry(PipelineObserver):
@@ -57,16 +58,15 @@ class PipelineTelemetry(PipelineObserver):
         if self._tracer is None:
             yield
             return
-        with self._tracer.start_as_current_span(
+        with self._tracer.start(
             "pipeline.handle_event",
-            context=parent_of(event.trace_context),
-            kind=SpanKind.CONSUMER,
-            attributes={
+            SpanKind.CONSUMER,
+            parent_of(event.trace_context),
+            {
                 "ai_ticket.event_id": event.event_id,
                 "ai_ticket.priority": event.priority,
                 "ai_ticket.queue_wait_seconds": waited.seconds,
             },
-            record_exception=False,  # it would bring whatever text the exception holds
         ) as span:
             if earlier and earlier[-1].waste is Waste.DAEMON_DIED:
                 # Its own span was lost with the daemon.
@@ -84,8 +84,7 @@ class PipelineTelemetry(PipelineObserver):
         """Log how an attempt failed."""
         if attempt.error is None:
             return
-        span = get_current_span()
-        about = {
+        about: dict[str, AttributeValue] = {
             "ai_ticket.backend": attempt.backend,
             "error.type": attempt.error.value,
             "ai_ticket.reason": attempt.message or "",
@@ -93,9 +92,9 @@ class PipelineTelemetry(PipelineObserver):
         }
         if attempt.tokens is not None:
             about["ai_ticket.tokens"] = attempt.tokens
-        span.add_event("busy" if attempt.is_busy else "attempt_failed", about)
+        _note("busy" if attempt.is_busy else "attempt_failed", about)
         if attempt.waste is Waste.DAEMON_STOPPED:
-            span.add_event("put_back", {"ai_ticket.because": attempt.because or ""})
+            _note("put_back", {"ai_ticket.because": attempt.because or ""})
         self._log.info(
             "attempt_failed",
             **_named(event),
@@ -119,12 +118,12 @@ class PipelineTelemetry(PipelineObserver):
 
     def given_up(self, because: str) -> None:
         """Note on the span why there is no further attempt."""
-        get_current_span().add_event("given_up", {"ai_ticket.because": because})
+        _note("given_up", {"ai_ticket.because": because})
 
     def retry_scheduled(self, event: Event, attempt: Attempt, delay_seconds: float) -> None:
         """Count and log that an event is tried again."""
         error = "none" if attempt.error is None else attempt.error.value
-        get_current_span().add_event(
+        _note(
             "retry_scheduled",
             {
                 "error.type": error,
@@ -150,7 +149,7 @@ class PipelineTelemetry(PipelineObserver):
         else:
             duration = outcome.duration_seconds
             error = None
-        _note_outcome(get_current_span(), state, error)
+        _note_outcome(current_span(), state, error)
         self._metrics.pipeline_events.labels(state.value).inc()
         self._metrics.pipeline_handler_duration.labels(state.value).observe(
             duration, self._exemplar(event)
@@ -192,12 +191,19 @@ class PipelineTelemetry(PipelineObserver):
         return None if self._tracer is None else exemplars.of_event(event)
 
 
-def _note_outcome(span: Span, state: EventState, error: str | None) -> None:
-    span.set_attribute("ai_ticket.outcome", state.value)
+def _note(event: str, attributes: Mapping[str, AttributeValue]) -> None:
+    if (span := current_span()) is not None:
+        span.add_event(event, attributes)
+
+
+def _note_outcome(span: Span | None, state: EventState, error: str | None) -> None:
+    if span is None:
+        return
+    span.set({"ai_ticket.outcome": state.value})
     if error is not None:
-        span.set_attribute("error.type", error)
+        span.set({"error.type": error})
         if state is not EventState.CANCELLED:
-            span.set_status(Status(StatusCode.ERROR))
+            span.fail()
 
 
 def _named(event: Event) -> dict[str, str | None]:

@@ -1,4 +1,4 @@
-"""Sends ended spans to an exporter from a thread of its own, in batches.
+"""Makes ended spans into those of the SDK and exports them, from a thread of its own, in batches.
 
 OpenTelemetry's own batch processor waits as long as its exporter likes when it is flushed or shut
 down, and logs each span it drops. This one stops in bounded time, and a collector that is away
@@ -13,15 +13,16 @@ from collections import deque
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExportResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExporter
     from structlog.typing import FilteringBoundLogger
+
+    from ai_ticket_daemon.telemetry.span_maker import SpanMaker
+    from ai_ticket_daemon.telemetry.spans import Span
 
 CLOSE_SECONDS = 2.0
 """How long the last spans may take at a stop."""
@@ -37,10 +38,11 @@ class DropReason(StrEnum):
     STOPPED = "stopped"
 
 
-class SpanSender(SpanProcessor):
+class SpanSender:
     """Queues spans and exports them in batches.
 
     Args:
+        maker: makes of them what the exporter takes.
         exporter: takes the spans; may block and may fail.
         log: told once when the collector is away, and once when it is back.
         dropped: counts spans that are lost; called from any thread.
@@ -51,6 +53,7 @@ class SpanSender(SpanProcessor):
 
     def __init__(
         self,
+        maker: SpanMaker,
         exporter: SpanExporter,
         *,
         log: FilteringBoundLogger,
@@ -59,13 +62,14 @@ class SpanSender(SpanProcessor):
         max_batch_size: int = 512,
         delay_seconds: float = 5.0,
     ) -> None:
+        self._maker = maker
         self._exporter = exporter
         self._log = log
         self._dropped = dropped
         self._max_queue_size = max_queue_size
         self._max_batch_size = min(max_batch_size, max_queue_size)
         self._delay_seconds = delay_seconds
-        self._queue: deque[ReadableSpan] = deque()
+        self._queue: deque[Span] = deque()
         self._wake = threading.Event()
         self._stopping = False
         self._abandoned = False
@@ -75,10 +79,8 @@ class SpanSender(SpanProcessor):
         self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
         self._thread.start()
 
-    def on_end(self, span: ReadableSpan) -> None:
+    def put(self, span: Span) -> None:
         """Queue an ended span; never blocks."""
-        if span.context is None or not span.context.trace_flags.sampled:
-            return
         if self._stopping:
             self._lose(DropReason.STOPPED, 1)
         elif len(self._queue) >= self._max_queue_size:
@@ -132,11 +134,11 @@ class SpanSender(SpanProcessor):
                 lost, self._lost_since_failure = self._lost_since_failure, None
                 self._log.info("collector_reachable", dropped=lost)
 
-    def _export(self, batch: list[ReadableSpan]) -> str | None:
+    def _export(self, batch: list[Span]) -> str | None:
         """Export one batch; return why it failed, None if it did not."""
         self._last_words.text = ""
         try:
-            result = self._exporter.export(batch)
+            result = self._exporter.export([self._maker.make(span) for span in batch])
         # The edge of a foreign part: whatever it raises, the thread lives on.
         except Exception as error:  # noqa: BLE001
             return f"{type(error).__name__}: {error}"

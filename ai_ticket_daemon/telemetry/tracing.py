@@ -13,13 +13,15 @@ from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 
 from ai_ticket_daemon import __version__
 from ai_ticket_daemon.config.telemetry import OtlpProtocol, TelemetryConfig, TracesExporter
+from ai_ticket_daemon.telemetry.span_maker import SpanMaker
 from ai_ticket_daemon.telemetry.span_sender import SpanSender, batch_settings
+from ai_ticket_daemon.telemetry.spans import Tracer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from opentelemetry.sdk.trace import ReadableSpan
-    from opentelemetry.trace import Tracer
+    from opentelemetry.sdk.trace.sampling import Sampler
     from structlog.typing import FilteringBoundLogger
 
     from ai_ticket_daemon.telemetry.span_sender import DropReason
@@ -28,11 +30,9 @@ if TYPE_CHECKING:
 class Tracing:
     """Makes spans and sends them; ``tracer`` is None if traces are off."""
 
-    def __init__(self, provider: TracerProvider | None, sender: SpanSender | None) -> None:
+    def __init__(self, tracer: Tracer | None, sender: SpanSender | None) -> None:
+        self.tracer = tracer
         self._sender = sender
-        self.tracer: Tracer | None = None
-        if provider is not None:
-            self.tracer = provider.get_tracer("ai_ticket_daemon", __version__)
 
     def close(self) -> None:
         """Send what is left; bounded, and to be called from a thread."""
@@ -63,20 +63,18 @@ def open_tracing(
         exporter = _exporter(config)
     if exporter is None:
         return Tracing(None, None)
-    sampler = None  # as OTEL_TRACES_SAMPLER says
-    if not environ.get("OTEL_TRACES_SAMPLER"):
-        sampler = ParentBasedTraceIdRatio(config.sample_ratio)
-    provider = TracerProvider(
-        resource=Resource.create(
-            {"service.name": config.service_name, "service.version": __version__}
-        ),
-        sampler=sampler,
-        shutdown_on_exit=False,
+    resource = Resource.create(
+        {"service.name": config.service_name, "service.version": __version__}
     )
     settings: dict[str, Any] = batch_settings(environ)
-    sender = SpanSender(exporter, log=log, dropped=dropped, **settings)
-    provider.add_span_processor(sender)
-    return Tracing(provider, sender)
+    sender = SpanSender(SpanMaker(resource), exporter, log=log, dropped=dropped, **settings)
+    return Tracing(Tracer(_sampler(config, environ), sender.put), sender)
+
+
+def _sampler(config: TelemetryConfig, environ: Mapping[str, str]) -> Sampler | None:
+    if environ.get("OTEL_TRACES_SAMPLER"):
+        return TracerProvider(shutdown_on_exit=False).sampler  # as the variable says
+    return None if config.sample_ratio == 1 else ParentBasedTraceIdRatio(config.sample_ratio)
 
 
 def _exporter(config: TelemetryConfig) -> SpanExporter | None:
@@ -101,6 +99,6 @@ def _otlp_exporter(config: TelemetryConfig) -> SpanExporter:
         from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as grpc  # noqa: PLC0415
 
         return grpc.OTLPSpanExporter(endpoint=config.otlp_traces_endpoint or base)
-    from opentelemetry.exporter.otlp.proto.http import trace_exporter as http  # noqa: PLC0415
+    from ai_ticket_daemon.telemetry.span_encoder import SpanExporter as OverHttp  # noqa: PLC0415
 
-    return http.OTLPSpanExporter(endpoint=config.otlp_traces_endpoint or f"{base}/v1/traces")
+    return OverHttp(config.otlp_traces_endpoint or f"{base}/v1/traces")

@@ -18,6 +18,11 @@ def decode(datagram: bytes) -> dict[str, str]:
     fields = {}
     while datagram:
         name, _, rest = datagram.partition(b"\n")
+        if b"=" in name:
+            name, _, value = name.partition(b"=")
+            fields[name.decode()] = value.decode()
+            datagram = rest
+            continue
         (length,) = struct.unpack("<Q", rest[:8])
         fields[name.decode()] = rest[8 : 8 + length].decode()
         if rest[8 + length : 9 + length] != b"\n":
