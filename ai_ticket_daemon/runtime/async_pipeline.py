@@ -103,6 +103,7 @@ class AsyncInferencePipeline:
             caretaker=self._caretaker,
             board=self._board,
             throughput=throughput,
+            observer=self._observer,
             now=now,
         )
         self._paused = False

@@ -43,6 +43,9 @@ class PipelineObserver:
     def ended(self, event: Event, state: EventState, outcome: Outcome) -> None:
         """The event has its outcome."""
 
+    def queue_full(self, number: int) -> None:
+        """So many events that came together were refused, because too many wait."""
+
     def batch_ended(self, size: int, duration_seconds: float) -> None:
         """All ``size`` events that were submitted together, and waited for, have their outcomes."""
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.runtime.caretaker import Caretaker
     from ai_ticket_daemon.runtime.dispatcher import Dispatcher
     from ai_ticket_daemon.runtime.estimate import Throughput
+    from ai_ticket_daemon.runtime.observer import PipelineObserver
     from ai_ticket_daemon.store.port import EventRecord, EventStore, Receipt
 
 DRAIN_RETRY_SECONDS = 5.0
@@ -38,6 +39,7 @@ class Reception:
         caretaker: ends what nobody wants.
         board: where whoever waits meets the outcome.
         throughput: how long events take.
+        observer: is told of events that find no place.
         now: seconds since the Unix epoch.
     """
 
@@ -50,6 +52,7 @@ class Reception:
         caretaker: Caretaker,
         board: Board,
         throughput: Throughput,
+        observer: PipelineObserver,
         now: Callable[[], float],
     ) -> None:
         self._store = store
@@ -57,6 +60,7 @@ class Reception:
         self._dispatcher = dispatcher
         self._caretaker = caretaker
         self._throughput = throughput
+        self._observer = observer
         self._now = now
         self.board = board
         self.draining = False
@@ -80,6 +84,7 @@ class Reception:
             if error.code is ErrorCode.QUEUE_FULL:
                 seconds = self._throughput.seconds_for(len(events), slots=self._dispatcher.slots)
                 error.retry_after_seconds = seconds or error.retry_after_seconds
+                self._observer.queue_full(len(events))
             raise
         self._pool.changed.notify()
         return receipts

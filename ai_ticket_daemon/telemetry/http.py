@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
-import trio
 from opentelemetry.trace import SpanKind
 
-from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.server.trace import TraceContext
 from ai_ticket_daemon.telemetry import exemplars
 from ai_ticket_daemon.telemetry.spans import parent_of
@@ -24,8 +21,6 @@ if TYPE_CHECKING:
 _TRACED = frozenset({("POST", "/event"), ("POST", "/events")})
 """Requests that bring events; looking at one is not part of its trace."""
 _SERVER_FAULT = 500
-_QUEUE_FULL_SECONDS = 60.0
-"""Between two lines that say the queue is full, however many requests are refused."""
 
 
 class HttpTelemetry:
@@ -35,7 +30,6 @@ class HttpTelemetry:
         self._log = log
         self._metrics = metrics
         self._tracer = tracer
-        self._queue_full_said_at = -math.inf
 
     def started(self, request: RequestStarted) -> _Observed:
         """See :meth:`RequestObserver.started`."""
@@ -74,14 +68,6 @@ class HttpTelemetry:
             trace_id=trace.trace_id,
             duration_seconds=round(request.duration_seconds, 4),
         )
-        if request.error is ErrorCode.QUEUE_FULL:
-            self._say_queue_full()
-
-    def _say_queue_full(self) -> None:
-        now = trio.current_time()
-        if now - self._queue_full_said_at >= _QUEUE_FULL_SECONDS:
-            self._queue_full_said_at = now
-            self._log.warning("queue_full")
 
 
 class _Observed:

@@ -16,9 +16,10 @@ from ai_ticket_daemon.config.log import LogFormat, LogLevel
 from ai_ticket_daemon.systemd import journal_reads
 from ai_ticket_daemon.telemetry.journald import SOCKET_PATH, JournalWriter
 from ai_ticket_daemon.telemetry.messages import MESSAGES
+from ai_ticket_daemon.telemetry.stream import StreamWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, MutableMapping
+    from collections.abc import Mapping, MutableMapping
 
     from structlog.typing import FilteringBoundLogger, Processor
 
@@ -65,6 +66,7 @@ class Logs:
                 self.format = LogFormat.JOURNALD
         if self.format is LogFormat.JOURNALD:
             self._journal = JournalWriter(journal_path, dropped=self._lost.add)
+        self._plain = StreamWriter(stream, dropped=self._lost.add)
         self._recent: deque[dict[str, Any]] = deque(maxlen=REMEMBERED_LINES)
         self._log = self.logger(actor="logs")
 
@@ -85,7 +87,7 @@ class Logs:
             write: Any = self._journal.write
             processors.append(_for_journal)
         else:
-            write = _StreamWriter(self._stream, self._lost.add)
+            write = self._plain.write
             stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
             processors += [stamp, _renderer(self.format, self._stream)]
         return cast(
@@ -105,15 +107,14 @@ class Logs:
         """
         lost = self._lost.take()
         self._unsaid += lost
-        if self._unsaid and (self._journal is None or self._journal.is_idle):
+        if self._unsaid and (self._journal or self._plain).is_idle:
             unsaid, self._unsaid = self._unsaid, 0
             self._log.warning("log_lines_dropped", dropped=unsaid)
         return lost
 
     def close(self) -> None:
         """Let the last lines out; bounded."""
-        if self._journal is not None:
-            self._journal.close()
+        (self._journal or self._plain).close()
 
     def library_logger(self, event: str, **fields: object) -> logging.Logger:
         """Return a logger of :mod:`logging`, known to nobody else, for a library that wants one."""
@@ -185,19 +186,6 @@ class _Sink:
 
     def __init__(self, write: Any) -> None:
         self.debug = self.info = self.warning = self.error = self.critical = self.msg = write
-
-
-class _StreamWriter:
-    def __init__(self, stream: TextIO, lost: Callable[[int], None]) -> None:
-        self._stream = stream
-        self._lost = lost
-
-    def __call__(self, line: str) -> None:
-        try:
-            self._stream.write(line + "\n")
-            self._stream.flush()
-        except (OSError, ValueError):  # whoever read it has gone, or closed it
-            self._lost(1)
 
 
 def _is_read_by_journald(stream: TextIO, environ: Mapping[str, str]) -> bool:

@@ -142,8 +142,9 @@ MESSAGES: Mapping[str, Message] = MappingProxyType(
         "queue_full": Message(
             "7d61a9943dc5417c9f2809b0b731bb3b",
             "The queue is full, new events are refused",
-            "As many events wait as store.max_queued allows; clients are answered 503 "
-            "queue_full with a time after which to come again.",
+            "As many events wait as store.max_queued allows; clients are answered 503 queue_full "
+            "with a time after which to come again. Events refused since the last such line: "
+            "@AI_TICKET_REFUSED@.",
             "Find out why the queue does not shrink: is a backend down or slow, or does more "
             "come in than the backends can do? Add a backend, or raise store.max_queued and "
             "reload.",
@@ -151,7 +152,8 @@ MESSAGES: Mapping[str, Message] = MappingProxyType(
         "log_lines_dropped": Message(
             "351d0ff862944a05a4ec9d2b51ea12dd",
             "Log lines were lost",
-            "journald did not take lines for so long that @AI_TICKET_DROPPED@ had to be dropped.",
+            "Who takes the lines, journald or the reader of standard error, stood still for so "
+            "long that @AI_TICKET_DROPPED@ had to be dropped.",
             "Look at `systemctl status systemd-journald` and at the disk the journal is on.",
         ),
         "capture_failed": Message(

@@ -166,7 +166,8 @@ class Metrics:
         for dropped in DropReason:  # there at 0, so that the first increase is seen
             self.telemetry_spans_dropped.labels(dropped.value)
         self.telemetry_log_lines_dropped = self._counter(
-            "telemetry_log_lines_dropped", "Log lines that journald did not take in time."
+            "telemetry_log_lines_dropped",
+            "Log lines that journald, or whoever reads standard error, did not take in time.",
         )
         self._gauge("build_info", "The version that runs.", "version").labels(__version__).set(1)
 

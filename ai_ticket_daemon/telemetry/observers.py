@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import trio
 from opentelemetry.trace import SpanKind
 
 from ai_ticket_daemon.backends.health import HealthState
@@ -33,6 +35,10 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.telemetry.spans import Span, Tracer
 
 
+QUEUE_FULL_SECONDS = 60.0
+"""Between two lines that say the queue is full, however many events are refused."""
+
+
 class PipelineTelemetry(PipelineObserver):
     """Counts, logs and traces what happens to events. Prompts go to the capture only."""
 
@@ -47,6 +53,8 @@ class PipelineTelemetry(PipelineObserver):
         self._metrics = metrics
         self._tracer = tracer
         self._capture = capture
+        self._refused = 0
+        self._refused_said_at = -math.inf
 
     @contextmanager
     def handling(
@@ -163,6 +171,14 @@ class PipelineTelemetry(PipelineObserver):
         )
         if self._capture is not None:
             self._capture.ended(event, state, outcome)
+
+    def queue_full(self, number: int) -> None:
+        """Log that events were refused: now and then, with how many were since."""
+        self._refused += number
+        now = trio.current_time()
+        if now - self._refused_said_at >= QUEUE_FULL_SECONDS:
+            self._log.warning("queue_full", refused=self._refused)
+            self._refused, self._refused_said_at = 0, now
 
     def batch_ended(self, size: int, duration_seconds: float) -> None:
         """Time a batch."""

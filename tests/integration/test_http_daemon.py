@@ -341,6 +341,21 @@ async def test_a_full_queue_refuses_with_a_time_to_come_back(store: StoreConfig)
             assert int(reply.headers["retry-after"]) >= 1
 
 
+@pytest.mark.parametrize("prefer", ["respond-async", "wait=1"])
+@pytest.mark.parametrize("number", [1, 3])
+async def test_a_full_queue_is_logged_however_the_events_came(
+    number: int, prefer: str, store: StoreConfig
+) -> None:
+    async with stage(replace(store, max_queued=0), SLOW) as at:
+        items = [{"content": str(n)} for n in range(number)]
+        for _ in range(2):
+            body, path = (items[0], "/event") if number == 1 else (items, "/events")
+            reply = await at.client.post(path, json=body, headers={"prefer": prefer})
+            assert reply.json()["error"] == "queue_full"
+        [line] = at.daemon.log("queue_full")
+    assert line["refused"] == number
+
+
 async def test_what_was_accepted_is_still_there_after_a_restart(tmp_path: Path) -> None:
     store = StoreConfig(url=f"sqlite:///{tmp_path}/events.db")
     async with open_simulated_kobold(QUICK) as simulated:

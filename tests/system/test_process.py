@@ -277,3 +277,40 @@ def test_crashing_actors_escalate_to_exit_code_70(tmp_path: Path) -> None:
     assert result.returncode == 70
     assert "restarts within 60 s" in result.stderr
     assert result.stderr.count('"actor_restarted"') >= 5
+
+
+async def test_nobody_who_reads_its_log_is_needed(tmp_path: Path) -> None:
+    """A full pipe would block whoever writes to it."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    conf = tmp_path / "ai-ticket.conf"
+    text = conf_text('log.level = "debug"').replace("127.0.0.1:0", f"127.0.0.1:{port}", 1)
+    conf.write_text(text)
+    process = await trio.lowlevel.open_process([*COMMAND, "--config", str(conf)], stderr=PIPE)
+    try:
+        with trio.fail_after(60):
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+                await answers(client)
+                for _ in range(600):  # a line of more than 200 bytes each; a pipe takes 64 KiB
+                    assert (await client.get("/live")).status_code == 200
+            process.send_signal(signal.SIGTERM)
+            assert await process.wait() == 0
+        assert process.stderr is not None
+        kept = b"".join([part async for part in process.stderr])
+    finally:
+        process.kill()
+        with trio.CancelScope(shield=True):
+            await process.wait()
+    assert b'"event": "started"' in kept
+    assert len(kept) <= 2**16
+
+
+async def answers(client: httpx.AsyncClient) -> None:
+    """Wait until it does."""
+    while True:
+        try:
+            await client.get("/live")
+        except httpx.TransportError:
+            await trio.sleep(0.05)
+        else:
+            return

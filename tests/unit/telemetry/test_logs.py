@@ -3,7 +3,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import select
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +16,7 @@ from ai_ticket_daemon.telemetry.messages import MESSAGES
 from ai_ticket_daemon.testing.journal import decode, journal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 GUARD_SECONDS = 30
@@ -185,3 +188,79 @@ def test_losses_are_said_once_lines_get_through_again(tmp_path: Path) -> None:
         assert int(fields["AI_TICKET_DROPPED"]) == lost
         logs.close()
     assert set(names[:-1]) == {"flood"}
+
+
+def fill(pipe: int) -> None:
+    """Fill a pipe up, so that whoever writes to it blocks."""
+    os.set_blocking(pipe, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(pipe, b"x" * 4096)
+    os.set_blocking(pipe, True)
+
+
+def drained(pipe: int, until: bytes) -> bytes:
+    """Read from a pipe until something has come."""
+    found = b""
+    while until not in found:
+        assert select.select([pipe], [], [], GUARD_SECONDS)[0], (
+            f"nothing more after {found[-200:]!r}"
+        )
+        found += os.read(pipe, 65536)
+    return found
+
+
+def test_a_pipe_that_nobody_reads_costs_lines_and_no_time() -> None:
+    read_end, write_end = os.pipe()
+    with os.fdopen(write_end, "w") as stream:
+        logs = Logs(log_format=LogFormat.JSON, stream=stream)
+        log = logs.logger()
+        fill(write_end)
+        began = time.perf_counter()
+        for number in range(20_000):  # some 2 MB, twice of what may wait
+            log.info("unread", number=number)
+        assert time.perf_counter() - began < GUARD_SECONDS / 3
+        lost = logs.take_losses()
+        assert 0 < lost < 20_000
+        # Whoever reads again gets what has waited, in order, and is told what was lost.
+        found = drained(read_end, b'"number": 1000,')
+        assert found.index(b'"number": 0,') < found.index(b'"number": 999,')
+        last = 20_000 - lost - 1
+        found += drained(read_end, f'"number": {last},'.encode())
+        until(lambda: logs._plain.is_idle)
+        assert logs.take_losses() == 0
+        assert f'"dropped": {lost}'.encode() in drained(read_end, b"log_lines_dropped")
+        logs.close()
+    os.close(read_end)
+
+
+def test_a_stop_does_not_wait_for_a_reader_that_stands_still() -> None:
+    read_end, write_end = os.pipe()
+    with os.fdopen(write_end, "w") as stream:
+        logs = Logs(log_format=LogFormat.JSON, stream=stream)
+        fill(write_end)
+        logs.logger().info("unread")
+        began = time.perf_counter()
+        logs.close()
+        assert time.perf_counter() - began < GUARD_SECONDS / 3
+        os.close(read_end)  # the thread that waits gets an error, and the line counts as lost
+        until(lambda: logs._plain.is_idle)
+        assert logs._lost.take() == 1
+
+
+def test_lines_to_a_file_are_there_when_they_are_written(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w") as stream:
+        logs = Logs(log_format=LogFormat.JSON, stream=stream)
+        logs.logger().info("long", text="x" * 10_000)
+        logs.logger().info("short")
+        logs.close()
+        lines = (tmp_path / "log").read_text().splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["long", "short"]
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait for what a thread does."""
+    give_up_at = time.monotonic() + GUARD_SECONDS
+    while not true():
+        assert time.monotonic() < give_up_at
+        time.sleep(0.001)
