@@ -132,6 +132,7 @@ install_files() {
   for command in "${commands[@]}"; do
     [[ ! -e $release/bin/$command ]] || ln -sfn "$prefix/venv/bin/$command" "/usr/local/bin/$command"
   done
+  install -D -m 0644 -t /usr/local/share/man/man1 "$root/docs/man/ai-ticketctl.1"
   install -D -m 0644 -t /usr/local/share/man/man8 "$root/docs/man/ai-ticket-daemon.8"
   install -D -m 0644 -t /usr/local/share/man/man5 "$root/docs/man/ai-ticket.conf.5"
   install -m 0644 "$root"/systemd/ai-ticket{,@}.service "$root/systemd/ai-ticket.socket" "$units/"
@@ -211,7 +212,8 @@ uninstall() {
     quietly "the journal's catalog" journalctl --update-catalog
   fi
   rm -f "${commands[@]/#//usr/local/bin/}" \
-    /usr/local/share/man/man8/ai-ticket-daemon.8 /usr/local/share/man/man5/ai-ticket.conf.5
+    /usr/local/share/man/man1/ai-ticketctl.1 /usr/local/share/man/man8/ai-ticket-daemon.8 \
+    /usr/local/share/man/man5/ai-ticket.conf.5
   rm -rf -- "$prefix"
   systemctl daemon-reload
   systemctl reset-failed 'ai-ticket*' 2>/dev/null || true

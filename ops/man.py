@@ -20,6 +20,9 @@ from ai_ticket_daemon.config.environment import VARIABLES
 from ai_ticket_daemon.config.reference import default_of
 from ai_ticket_daemon.config.schema import settings_of
 from ai_ticket_daemon.config.tree import Config
+from ai_ticket_daemon.control.session import SOCKET_VARIABLE
+from ai_ticket_daemon.control.words import TOKEN_VARIABLE, each_command
+from ai_ticket_daemon.control.words import parser as ctl_parser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,6 +39,7 @@ def pages() -> dict[str, str]:
     return {
         "ai-ticket-daemon.8": "\n".join(_daemon_page()) + "\n",
         "ai-ticket.conf.5": "\n".join(_conf_page()) + "\n",
+        "ai-ticketctl.1": "\n".join(_ctl_page()) + "\n",
     }
 
 
@@ -66,7 +70,67 @@ def _daemon_page() -> Iterator[str]:
     yield ".SH FILES"
     for path, what in _FILES:
         yield from _term(_bold(path), what)
-    yield from _section("SEE ALSO", _bold("ai-ticket.conf") + "(5), " + _bold("systemctl") + "(1)")
+    yield from _section(
+        "SEE ALSO",
+        ", ".join(
+            [
+                _bold("ai-ticket.conf") + "(5)",
+                _bold("ai-ticketctl") + "(1)",
+                _bold("systemctl") + "(1)",
+            ]
+        ),
+    )
+
+
+def _ctl_page() -> Iterator[str]:
+    parser = ctl_parser()
+    signals = (ROOT / "docs" / "signals.md").read_text().partition("## Exit codes of")[2]
+    yield _title("ai-ticketctl", 1)
+    yield from _section("NAME", "ai\\-ticketctl \\- looks at ai\\-ticket\\-daemon and acts on it")
+    yield ".SH SYNOPSIS"
+    yield ".B ai\\-ticketctl\n[\\fIoptions\\fR] \\fIcommand\\fR [\\fIarguments\\fR]"
+    yield from _section("DESCRIPTION", _line(parser.description or ""))
+    yield from _paragraph(
+        "It talks to the daemon over the control socket, which the daemon's user and group may "
+        "open. Every change is logged with the user id of whoever made it."
+    )
+    yield ".SH OPTIONS"
+    yield from _paragraph("They stand before the command or behind it.")
+    common = {option for action in _options(parser) for option in action.option_strings}
+    for action in _options(parser):
+        yield from _term(_option(action), action.help or "")
+    yield ".SH COMMANDS"
+    for name, command in each_command(parser):
+        words = " ".join(_bold(word) for word in name.split())
+        places = [_argument(a) for a in command._actions if not a.option_strings]  # noqa: SLF001
+        yield from _term(" ".join([words, *places]), command.description or "")
+        yield ".RS"
+        for action in _options(command):
+            if not common.intersection(action.option_strings):
+                yield from _term(_option(action), (action.help or "").replace("%%", "%"))
+        yield from _examples(command.epilog or "")
+        yield ".RE"
+    yield ".SH EXIT STATUS"
+    for code, meaning, advice in _rows(signals, "Exit code"):
+        yield from _term(_line(code), f"{meaning} {advice}".strip())
+    yield ".SH ENVIRONMENT"
+    yield from _term(_bold(SOCKET_VARIABLE), "The control socket, unless an option names it.")
+    yield from _term(_bold(TOKEN_VARIABLE), "The token of a load test over the public address.")
+    yield ".SH FILES"
+    yield from _term(_bold("/run/ai-ticket/control.sock"), "The control socket.")
+    yield from _section("SEE ALSO", _bold("ai-ticket-daemon") + "(8)")
+
+
+def _argument(action: Any) -> str:
+    name = f"\\fI{_escape(str(action.metavar or action.dest))}\\fR"
+    return f"[{name}]" if action.nargs == "?" else name
+
+
+def _examples(epilog: str) -> Iterator[str]:
+    yield ".PP\n.nf"
+    for line in epilog.splitlines()[1:]:
+        yield _escape(line.strip())
+    yield ".fi"
 
 
 def _conf_page() -> Iterator[str]:
@@ -133,7 +197,8 @@ def _options(parser: Any) -> list[Any]:
 
 def _option(action: Any) -> str:
     words = ", ".join(_bold(option) for option in action.option_strings)
-    return words if action.nargs == 0 else f"{words} \\fI{_escape(str(action.metavar))}\\fR"
+    value = action.metavar or "|".join(action.choices or [])
+    return words if action.nargs == 0 else f"{words} \\fI{_escape(value)}\\fR"
 
 
 def _rows(document: str, first_column: str) -> Iterator[list[str]]:

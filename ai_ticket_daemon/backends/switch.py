@@ -90,6 +90,12 @@ def hold_down_seconds(active: ActiveRole, rules: BackendsConfig) -> float:
     return min(longest, grown)
 
 
+def switches_left(active: ActiveRole, now: float) -> int:
+    """Return how often the role may still change within the window."""
+    recent = sum(at > now - WINDOW_SECONDS for at in active.switched_at)
+    return max(0, MAX_SWITCHES - recent)
+
+
 def choose_role(
     active: ActiveRole, roles: Roles, *, rules: BackendsConfig, now: float
 ) -> ActiveRole:
@@ -103,7 +109,7 @@ def choose_role(
     """
     if active.pinned is not None:
         return active
-    recent = sum(at > now - WINDOW_SECONDS for at in active.switched_at)
+    recent = MAX_SWITCHES - switches_left(active, now)
     primary_usable = roles.primary_usable_since is not None
     if active.role is BackendRole.PRIMARY:
         if primary_usable or roles.primary_unknown or not roles.standby_usable:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 from prometheus_client import generate_latest
 
+from ai_ticket_daemon.backends.switch import switches_left
 from ai_ticket_daemon.config.backends import BackendRole
 from ai_ticket_daemon.config.diff import as_toml
 from ai_ticket_daemon.config.schema import settings_of
@@ -243,6 +244,9 @@ class Operations:
             "servers are cut off already": bool(self._parts.severance.names),
             "a server is pinned": pool.active.pinned is not None,
             "the primaries do not serve": pool.active.role is not BackendRole.PRIMARY,
+            "the role has changed so often within the last minute that it would not": (
+                not switches_left(pool.active, trio.current_time())
+            ),
             "no standby is usable": not any(
                 b.health.usable for b in pool if b.name not in primaries
             ),

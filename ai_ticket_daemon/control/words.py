@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import shtab
 
 from ai_ticket_daemon import __version__
 from ai_ticket_daemon.control.session import SOCKET_VARIABLE
 from ai_ticket_daemon.control.verdict import Slo
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MAX_OPEN = 1000
 """So many events may be under way at a time in a load test."""
@@ -48,6 +51,18 @@ exit codes: 0 done; 1 refused or failed; 2 wrong usage; 4 no such event or serve
     _add_files(commands)
     _add_traffic(commands)
     return top
+
+
+def each_command(
+    of: argparse.ArgumentParser, name: str = ""
+) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Yield every command that does something, by its words."""
+    inner = [a for a in of._actions if isinstance(a, argparse._SubParsersAction)]  # noqa: SLF001
+    if not inner:
+        yield name, of
+    for action in inner:
+        for word, command in action.choices.items():
+            yield from each_command(command, f"{name} {word}".strip())
 
 
 def duration(text: str) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import sys
 import tarfile
@@ -23,6 +25,7 @@ from ai_ticket_daemon.config.tokens import Tokens, parse_tokens
 from ai_ticket_daemon.control import ctl
 from ai_ticket_daemon.control.client import Client, Refused
 from ai_ticket_daemon.control.server import socket_path
+from ai_ticket_daemon.control.words import each_command, parser
 from ai_ticket_daemon.testing.daemon import config_for, open_daemon
 from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobold
 
@@ -480,6 +483,54 @@ async def test_a_cut_ends_by_itself_at_a_reload_and_when_it_would_do_harm(
         assert ended(house)[2:] == ["no other server is usable"]
         with pytest.raises(Refused, match="no standby is usable"):
             await sever(house, 1)
+
+
+def examples() -> list[str]:
+    """Return all examples but those that need a terminal, a stopped daemon or a quiet minute."""
+    found: list[str] = []
+    for name, command in each_command(parser()):
+        lines = re.findall(r"^  ai-ticketctl (.+)$", command.format_help(), re.MULTILINE)
+        found += lines if name not in {"top", "restore"} else []
+    return [example for example in found if "--unreachable" not in example]
+
+
+async def test_every_example_of_the_help_works(
+    capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it stands there, but for times, ids, addresses, folders and what is behind a pipe."""
+    (tmp_path / "tickets.ndjson").write_text('{"content": "x", "max_tokens": 4}\n')
+    (tmp_path / "token").write_text("token\n")
+    monkeypatch.chdir(tmp_path)
+    async with open_house(capsys, change=failing_back_soon) as house:
+        event = (await house.json("submit", "Hello", "--max-tokens", "4"))["event_id"]
+        metrics = f"http://127.0.0.1:{house.running.daemon.metrics_port}/metrics"
+        for example in examples():
+            text = re.sub(r" \|.*| >.*", "", example)
+            text = re.sub(r" < (\S+)", r" --file \1", text)
+            text = text.replace("01890a5d-ac96-774b-bcce-b302099a8057", event)
+            text = re.sub(r"http://127.0.0.1:9464/metrics", metrics, text)
+            text = re.sub(r"http://127.0.0.1:5000|https://host", house.running.url, text)
+            text = re.sub(r"/tmp/|/var/backups/", f"{tmp_path}/", text)
+            if text.startswith("loadtest"):
+                text += " --seconds 0.5 --max-tokens 4"
+            if text.startswith(("drill", "failback")):
+                await house.ctl("auto")
+                await house.until(lambda r: all(b["usable"] for b in r["backends"]))
+                await house.ctl("failback")
+            assert await house.ctl(*shlex.split(text)), example
+    assert len(examples()) > 35
+
+
+async def test_no_server_is_cut_off_while_the_role_may_not_change(capsys: Captured) -> None:
+    """Or the drill would be an outage: the daemon changes the role at most 4 times a minute."""
+    async with open_house(capsys) as house:
+        for _ in range(2):
+            await house.ctl("failover", "standby")
+            await house.ctl("auto")
+            await house.ctl("failback")
+        said = await house.ctl("drill", "failover", "--unreachable", "--yes", code=1)
+        assert "the role has changed so often within the last minute" in said
+        assert (await house.json("status"))["severed"]["servers"] == []
 
 
 @pytest.mark.parametrize(("stop", "code"), [(signal.SIGHUP, 130), (signal.SIGKILL, -9)])

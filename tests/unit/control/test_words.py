@@ -4,32 +4,16 @@ import argparse
 import re
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from ai_ticket_daemon.control import ctl, session
-from ai_ticket_daemon.control.words import clients, duration, parser, positive
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from ai_ticket_daemon.control.words import clients, duration, each_command, parser, positive
 
 ROOT = Path(__file__).parents[3]
 
 
-def commands(
-    of: argparse.ArgumentParser, name: str = ""
-) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """Yield every command that does something, by its words."""
-    inner = [a for a in of._actions if isinstance(a, argparse._SubParsersAction)]
-    if not inner:
-        yield name, of
-    for action in inner:
-        for word, command in action.choices.items():
-            yield from commands(command, f"{name} {word}".strip())
-
-
-COMMANDS = dict(commands(parser()))
+COMMANDS = dict(each_command(parser()))
 every_command = pytest.mark.parametrize("name", COMMANDS)
 
 
