@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import gc
 import os
 import sys
 from contextlib import AsyncExitStack
@@ -144,7 +145,11 @@ async def _daemon(
 
             config = await stack.enter_async_context(open_demo(config))
             load = partial(_same, config)
-        await Daemon(config, load=load, logs=logs, systemd=systemd).run()
+        daemon = Daemon(config, load=load, logs=logs, systemd=systemd)
+        # What is there now stays to the end: no collection has to look at it again.
+        gc.collect()
+        gc.freeze()
+        await daemon.run()
 
 
 def _same(config: Config) -> Config:
