@@ -203,9 +203,12 @@ class Dispatcher:
         try:
             await self._worker.run(run, slot)
         finally:
-            self._pulse.end(f"event {run.lease.event.event_id}")
             self._throughput.measured(trio.current_time() - begun_at)
-            del self._running[run.lease.event.event_id]
+            event_id = run.lease.event.event_id
+            # What goes back to the queue may be claimed anew before it is quite out of these hands.
+            if self._running.get(event_id) is run:
+                del self._running[event_id]
+                self._pulse.end(f"event {event_id}")
             self.ended.notify()
             self._pool.changed.notify()
             if run.put_back:

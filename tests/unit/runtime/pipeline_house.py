@@ -72,9 +72,10 @@ def keyed(name: str) -> Event:
 
 
 class BrittleStore(MemoryStore):
-    """A store that takes nothing while it is broken."""
+    """A store that takes nothing while it is broken, and may be slow to say that it has."""
 
     broken = False
+    slowness_seconds = 0.0
 
     async def submit(self, events: Sequence[Event], *, home: bool = False) -> list[Receipt]:
         self._check()
@@ -87,6 +88,11 @@ class BrittleStore(MemoryStore):
     async def claim(self, now: float, *, backend: str = "", until: float = 0.0) -> Lease | None:
         self._check()
         return await super().claim(now, backend=backend, until=until)
+
+    async def release(self, lease: Lease, *, due_at: float, attempts: Sequence[Attempt]) -> bool:
+        released = await super().release(lease, due_at=due_at, attempts=attempts)
+        await trio.sleep(self.slowness_seconds)
+        return released
 
     def _check(self) -> None:
         if self.broken:

@@ -141,6 +141,26 @@ async def test_a_lost_backend_is_down_at_once_and_the_standby_answers(
     assert [a.backend for a in outcome.attempts] == ["primary", "standby"]
 
 
+@pytest.mark.parametrize("slowness_seconds", [0.7, 3.0])
+async def test_an_event_is_claimed_anew_before_the_store_has_said_that_it_is_back(
+    slowness_seconds: float, autojump_clock: MockClock
+) -> None:
+    async with running(servers=(PRIMARY, STANDBY)) as house:
+        house.primary.answers = [failure()]
+        house.store.slowness_seconds = slowness_seconds
+        submission = await house.pipeline.submit(event())
+        while house.clients["standby"].running == 0:
+            await trio.sleep(0.1)
+            house.pool.changed.notify()
+        assert house.pipeline.in_flight == 1
+        await trio.sleep(0.7)
+        assert house.pipeline.in_flight == 1
+        outcome = await submission.outcome()
+        await trio.sleep(slowness_seconds)
+        assert house.pipeline.in_flight == 0
+    assert isinstance(outcome, Succeeded)
+
+
 async def test_a_primary_that_fails_at_everything_costs_each_event_one_attempt(
     autojump_clock: MockClock,
 ) -> None:
