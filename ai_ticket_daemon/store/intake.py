@@ -65,7 +65,7 @@ def submit(
         "VALUES (?, ?, 'queued', ?, ?, ?, 0, ?, 0, ?, ?, ?, ?)",
         rows,
     )
-    transaction.connection.executemany("INSERT INTO content VALUES (?, ?)", contents)
+    transaction.connection.executemany("INSERT INTO content (seq, event) VALUES (?, ?)", contents)
     return [receipt for receipt in receipts if receipt is not None]
 
 

@@ -1,8 +1,9 @@
 """The tables of the SQLite store, and how a file comes to have them.
 
 The file says in ``user_version`` which schema it has. An older one is brought up to date step by
-step, each step in a transaction of its own; a newer one is refused, since this program would not
-know what it must not do to it.
+step, each step in a transaction of its own. A newer one says since which schema it can be used:
+this program goes on with it if that is not too new, and refuses it else, since it would not know
+what it must not do to it.
 
 Every index that serves the running daemon is partial: it holds just the events of one state, so
 that what ended long ago costs nothing, and claiming, ending and asking cost the same whatever the
@@ -11,7 +12,7 @@ number of rows.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.events.state import EventState
@@ -75,7 +76,23 @@ _VERSION_3 = """
 CREATE TABLE change (id INTEGER PRIMARY KEY, at REAL NOT NULL, text TEXT NOT NULL);
 """
 
-MIGRATIONS: Sequence[str] = (_VERSION_1, _VERSION_2, _VERSION_3)
+USABLE_SINCE = "schema_usable_since"
+"""The note that says from which schema on a program can use the file."""
+
+
+class Step(NamedTuple):
+    """Brings a file from one schema to the next.
+
+    ``usable_since`` is the oldest schema whose programs can use the file afterwards. A step that
+    only adds tables, indexes and columns that may be NULL leaves it as it was, so that an upgrade
+    can be taken back.
+    """
+
+    sql: str
+    usable_since: int
+
+
+MIGRATIONS: Sequence[Step] = (Step(_VERSION_1, 1), Step(_VERSION_2, 2), Step(_VERSION_3, 2))
 """Step N brings a file of version N to version N + 1."""
 
 
@@ -101,15 +118,19 @@ def open_for_reading(connection: apsw.Connection) -> None:
     connection.execute("PRAGMA query_only = ON")
 
 
-def migrate(connection: apsw.Connection, steps: Sequence[str] = MIGRATIONS) -> None:
+def migrate(connection: apsw.Connection, steps: Sequence[Step] = MIGRATIONS) -> None:
     """Bring the file's schema up to date."""
     while version(connection) < len(steps):
         connection.execute("BEGIN IMMEDIATE")
         try:
             at = version(connection)  # Another daemon may have been faster.
             if at < len(steps):
-                connection.execute(steps[at])
+                connection.execute(steps[at].sql)
                 connection.execute(f"PRAGMA user_version = {at + 1}")
+                connection.execute(
+                    "INSERT OR REPLACE INTO note (key, value) VALUES (?, ?)",
+                    (USABLE_SINCE, str(steps[at].usable_since)),
+                )
                 connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
                 if at == 0:
                     _start_tally(connection)
@@ -131,10 +152,10 @@ def refuse_foreign(connection: apsw.Connection) -> None:
         StoreUnavailable: the file belongs to a newer version or to another program.
     """
     found = version(connection)
-    if found > len(MIGRATIONS):
+    if found > len(MIGRATIONS) and _usable_since(connection, found) > len(MIGRATIONS):
         raise StoreUnavailable(
             f"the store was written by a newer version (schema {found}, this one knows "
-            f"{len(MIGRATIONS)}): start that version, or give this one another file"
+            f"{len(MIGRATIONS)}): start that version, or restore a backup from before"
         )
     application = connection.pragma("application_id")
     is_new = found == 0 and value(connection, "SELECT 1 FROM sqlite_schema LIMIT 1") is None
@@ -144,8 +165,16 @@ def refuse_foreign(connection: apsw.Connection) -> None:
         )
 
 
+def _usable_since(connection: apsw.Connection, found: int) -> int:
+    """Return the oldest schema whose programs can use a file of the schema ``found``."""
+    if value(connection, "SELECT 1 FROM sqlite_schema WHERE name = 'note'") is None:
+        return found
+    noted = value(connection, "SELECT value FROM note WHERE key = ?", USABLE_SINCE)
+    return found if noted is None else int(noted)
+
+
 def _start_tally(connection: apsw.Connection) -> None:
     connection.executemany(
-        "INSERT INTO tally VALUES (?, 0)",
+        "INSERT INTO tally (name, value) VALUES (?, 0)",
         [("accepted",), *((state.value,) for state in EventState)],
     )

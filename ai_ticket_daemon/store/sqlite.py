@@ -278,7 +278,7 @@ class SqliteStore:
 
         def note(transaction: Transaction) -> None:
             transaction.connection.execute(
-                "INSERT OR REPLACE INTO note VALUES (?, ?)", (key, value)
+                "INSERT OR REPLACE INTO note (key, value) VALUES (?, ?)", (key, value)
             )
 
         await self._write(note, durable=True)

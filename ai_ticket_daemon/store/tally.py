@@ -73,7 +73,7 @@ class Tally:
         self._changes.clear()
         if changes:
             self._connection.executemany(
-                "INSERT INTO tally VALUES (?, ?) "
+                "INSERT INTO tally (name, value) VALUES (?, ?) "
                 "ON CONFLICT (name) DO UPDATE SET value = value + excluded.value",
                 changes,
             )

@@ -52,4 +52,6 @@ class Transaction:
             "holder = NULL, lease_until = NULL WHERE seq = ?",
             (after, now, outcome.code if isinstance(outcome, Failed) else None, seq),
         )
-        self.connection.execute("INSERT INTO result VALUES (?, ?)", (seq, encode(outcome)))
+        self.connection.execute(
+            "INSERT INTO result (seq, outcome) VALUES (?, ?)", (seq, encode(outcome))
+        )

@@ -278,4 +278,6 @@ class Writer:
 
 def _touch(transaction: Transaction, *, at: float) -> None:
     """Write something, to see whether it can be written; the same value would write nothing."""
-    transaction.connection.execute("INSERT OR REPLACE INTO note VALUES ('touched', ?)", (str(at),))
+    transaction.connection.execute(
+        "INSERT OR REPLACE INTO note (key, value) VALUES ('touched', ?)", (str(at),)
+    )

@@ -153,7 +153,7 @@ def unreadable(tmp_path: Path, kind: str) -> Path:
         damage(path, "CREATE TABLE theirs (a)")
     elif kind == "newer":
         trio.run(fill, path)
-        damage(path, "PRAGMA user_version = 99")
+        damage(path, "PRAGMA user_version = 99; UPDATE note SET value = 99")
     return path
 
 

@@ -162,8 +162,11 @@ async def test_a_file_that_is_not_ours_is_refused_at_the_start_and_left_alone(
             async with opened(path):
                 pass
         with closing(apsw.Connection(str(path))) as connection:
-            statement = "PRAGMA user_version = 99" if kind == "newer" else "CREATE TABLE theirs (a)"
-            connection.execute(statement)
+            connection.execute(
+                "PRAGMA user_version = 99; UPDATE note SET value = 99"
+                if kind == "newer"
+                else "CREATE TABLE theirs (a)"
+            )
     before = path.read_bytes()
     assert reason in await start_refused(path)
     assert path.read_bytes() == before
