@@ -11,7 +11,7 @@ help() {
 Usage: ops/build-deb.sh [--wheelhouse DIR] [--output DIR]
 
 Builds ai-ticket-daemon_VERSION_ARCH.deb with Debian's own tools: the program and all packages it
-needs under /usr/lib/ai-ticket, the units, the man pages, /etc/ai-ticket/ai-ticket.conf. It fits
+needs under /usr/lib/ai-ticket, the units, the manuals, /etc/ai-ticket/ai-ticket.conf. It fits
 hosts of the same architecture whose Python is the one used here.
 
   --wheelhouse DIR  take all packages from DIR (ops/install.sh --build-wheelhouse); without it, a
@@ -61,7 +61,8 @@ fi
 
 mkdir -p "$tree" "$output"
 cp -r "$root/systemd" "$root/ai-ticket.conf" "$tree/"
-mkdir "$tree/docs" && cp -r "$root/docs/man" "$tree/docs/"
+cp -r "$root/docs" "$tree/docs"
+mkdir "$tree/ops" && cp -r "$root/ops/"{prometheus,alertmanager,grafana} "$tree/ops/"
 cp -r "$root/ops/debian" "$tree/debian"
 cp "$root/CHANGELOG.md" "$tree/debian/NEWS.md"
 # The units of a package name its own places.
@@ -75,7 +76,7 @@ export PYTHON_DEPENDS="python3:any (>= 3.$python_minor), python3:any (<< 3.$((py
 cat >"$tree/debian/changelog" <<TEXT
 ai-ticket-daemon ($version) unstable; urgency=medium
 
-  * See /usr/share/doc/ai-ticket-daemon/NEWS.md.gz.
+  * See /usr/share/doc/ai-ticket-daemon/NEWS.md.
 
  -- ai-ticket-daemon maintainers <maintainers@ai-ticket-daemon.example.org>  $(date -R -r "$root/CHANGELOG.md")
 TEXT
@@ -85,9 +86,6 @@ pip=("$work/venv/bin/python" -m pip --disable-pip-version-check --no-input insta
   --find-links "$wheelhouse" --target "$tree/site" --no-compile)
 logged "the required packages" "${pip[@]}" --require-hashes -r "$root/ops/requirements/runtime.lock"
 logged "the program" "${pip[@]}" --no-deps "$wheelhouse/ai_ticket_daemon-$version-"*.whl
-# The launcher runs the command it is called by.
-[[ ! -e $tree/site/bin/ai-ticketctl ]] ||
-  echo "usr/sbin/ai-ticket-daemon usr/bin/ai-ticketctl" >"$tree/debian/links"
 # Tools nobody runs, and modes that mean nothing for a module.
 rm -rf "$tree/site/bin" "$tree/site/apsw/sqlite_extra_binaries"
 find "$tree/site" -type f -exec chmod 0644 {} +

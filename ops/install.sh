@@ -10,19 +10,22 @@ help() {
   cat <<'TEXT'
 Usage: ops/install.sh [--wheelhouse DIR] [--no-start]
        ops/install.sh --build-wheelhouse DIR
+       ops/install.sh --rollback
        ops/install.sh --uninstall
 
 As root, on a host run by systemd; running it again upgrades in place:
-  1. the program into /opt/ai-ticket (a new virtual environment beside the old one), its man pages
-  2. the user ai-ticket, /etc/ai-ticket, /var/lib/ai-ticket, the units
-  3. /etc/ai-ticket/ai-ticket.conf, unless there is one: yours is never touched
-  4. checks that file with the new program; if it is refused, the old program goes on running
-  5. switches to the new program: one restart, during which clients wait in the socket
+  1. the program into /opt/ai-ticket (a new virtual environment beside the old one)
+  2. checks the conf file with the new program; if it is refused, nothing is changed
+  3. the user ai-ticket, /etc/ai-ticket, /var/lib/ai-ticket, the units, the man pages
+  4. /etc/ai-ticket/ai-ticket.conf, unless there is one: yours is never touched
+  5. switches to the new program: one restart, during which clients wait in the socket; if it does
+     not start, the program and the units from before are put back
 
   --wheelhouse DIR        take all packages from DIR; no package index is asked
   --build-wheelhouse DIR  only fill DIR with all packages for --wheelhouse (no root needed; same
                           Python and machine as the host to install on)
   --no-start              do not enable and start the service at a first installation
+  --rollback              go back to the program and the units from before the last upgrade
   --uninstall             stop and remove the service and the program; leaves data and says where
 
 PYTHON=/path/to/python chooses the Python (3.11 or newer).
@@ -39,6 +42,7 @@ while (($#)); do
       shift
       ;;
     --no-start) start=no ;;
+    --rollback) action=rollback ;;
     --uninstall) action=uninstall ;;
     --help | -h) help && exit 0 ;;
     *) misused "unknown option $1" ;;
@@ -115,54 +119,77 @@ make_release() {
     source=(--no-index --no-build-isolation)
   fi
   quietly "the program" "${pip[@]}" install "${source[@]}" --no-deps "${own[@]}"
+  # What else of this version belongs on the host, for a rollback to find, and for whoever reads on.
+  mkdir "$release/host"
+  cp -r "$root/systemd" "$root/docs" "$root/ai-ticket.conf" "$release/host/"
 }
 
 # An installation that fails or is stopped leaves no half-made program behind.
 unfinished=
 trap '[[ -z $unfinished ]] || rm -rf -- "$unfinished"' EXIT
 
+# install_files RELEASE: what of it lies elsewhere on the host.
 install_files() {
-  install -D -m 0644 "$root/systemd/ai-ticket.sysusers" /usr/lib/sysusers.d/ai-ticket.conf
-  install -D -m 0644 "$root/systemd/ai-ticket.tmpfiles" /usr/lib/tmpfiles.d/ai-ticket.conf
+  local from=$1/host
+  install -D -m 0644 "$from/systemd/ai-ticket.sysusers" /usr/lib/sysusers.d/ai-ticket.conf
+  install -D -m 0644 "$from/systemd/ai-ticket.tmpfiles" /usr/lib/tmpfiles.d/ai-ticket.conf
   quietly "the user ai-ticket" systemd-sysusers /usr/lib/sysusers.d/ai-ticket.conf
-  [[ -e $conf ]] || install -D -m 0640 -g ai-ticket "$root/ai-ticket.conf" "$conf"
-  install -D -m 0644 "$root/ai-ticket.conf" "$prefix/ai-ticket.conf.default"
+  [[ -e $conf ]] || install -D -m 0640 -g ai-ticket "$from/ai-ticket.conf" "$conf"
+  install -D -m 0644 "$from/ai-ticket.conf" "$prefix/ai-ticket.conf.default"
   quietly "the directories" systemd-tmpfiles --create /usr/lib/tmpfiles.d/ai-ticket.conf
   local command
   for command in "${commands[@]}"; do
-    [[ ! -e $release/bin/$command ]] || ln -sfn "$prefix/venv/bin/$command" "/usr/local/bin/$command"
+    ln -sfn "$prefix/venv/bin/$command" "/usr/local/bin/$command"
   done
-  install -D -m 0644 -t /usr/local/share/man/man1 "$root/docs/man/ai-ticketctl.1"
-  install -D -m 0644 -t /usr/local/share/man/man8 "$root/docs/man/ai-ticket-daemon.8"
-  install -D -m 0644 -t /usr/local/share/man/man5 "$root/docs/man/ai-ticket.conf.5"
-  install -m 0644 "$root"/systemd/ai-ticket{,@}.service "$root/systemd/ai-ticket.socket" "$units/"
-  if [[ -e $root/systemd/ai-ticket.catalog ]]; then
-    install -D -m 0644 "$root/systemd/ai-ticket.catalog" /usr/lib/systemd/catalog/ai-ticket.catalog
+  install -D -m 0644 -t /usr/local/share/man/man1 "$from/docs/man/ai-ticketctl.1"
+  install -D -m 0644 -t /usr/local/share/man/man8 "$from/docs/man/ai-ticket-daemon.8"
+  install -D -m 0644 -t /usr/local/share/man/man5 "$from/docs/man/ai-ticket.conf.5"
+  install -m 0644 "$from"/systemd/ai-ticket{,@}.service "$from/systemd/ai-ticket.socket" "$units/"
+  if [[ -e $from/systemd/ai-ticket.catalog ]]; then
+    install -D -m 0644 "$from/systemd/ai-ticket.catalog" /usr/lib/systemd/catalog/ai-ticket.catalog
     quietly "the journal's catalog" journalctl --update-catalog
   fi
 }
 
-# check_conf: what the new program says of the conf file, before the old one is touched.
+# check_conf RELEASE: what that program says of the conf file, before anything is touched.
 check_conf() {
   local said
-  if ! said=$("$release/bin/ai-ticket-daemon" --config "$conf" --check-config 2>&1); then
+  if [[ -e $conf ]] && ! said=$("$1/bin/ai-ticket-daemon" --config "$conf" --check-config 2>&1); then
     printf '%s\n' "$said" >&2
-    fail "$conf is refused by version $(version) (its mistakes are above); nothing was changed but the new units, and what runs goes on"
+    fail "$conf is refused by ${1##*/} (its mistakes are above); nothing was changed, and what runs goes on"
   fi
 }
 
-# switch_to RELEASE: from now on a start takes it. One rename, so that no moment is without.
+# switch_to RELEASE: by one rename, so that no moment is without a program.
 switch_to() {
   ln -sfn "$1" "$prefix/venv.new"
   mv -T "$prefix/venv.new" "$prefix/venv"
   unfinished=
 }
 
-# remove_old_releases: keep the program that runs and the one before it.
-remove_old_releases() {
-  local -a old
-  mapfile -t old < <(find "$prefix/releases" -mindepth 1 -maxdepth 1 -type d -printf '%T@ %p\n' | sort -rn | cut -d' ' -f2- | tail -n +3)
-  ((${#old[@]} == 0)) || rm -rf -- "${old[@]}"
+# put_in_place RELEASE: from now on a start takes it, with the units it came with.
+put_in_place() {
+  install_files "$1"
+  switch_to "$1"
+  systemctl daemon-reload
+}
+
+# restart UNIT...: if there are any; also those that have crashed too often to be started again.
+restart() {
+  (($# > 0)) || return 0
+  systemctl reset-failed "$@" 2>/dev/null || true
+  systemctl restart "$@"
+}
+
+# services STATE,...: print the units of the daemon that are in one of these states.
+services() {
+  systemctl list-units --plain --no-legend --state="$1" ai-ticket.service 'ai-ticket@*.service' | awk '{ print $1 }'
+}
+
+# other_releases RELEASE...: print all but these, the newest first.
+other_releases() {
+  find "$prefix/releases" -mindepth 1 -maxdepth 1 -type d -printf '%T@ %p\n' | sort -rn | cut -d' ' -f2- |
+    grep -vxFf <(printf '%s\n' "$@") || true
 }
 
 install_service() {
@@ -172,26 +199,49 @@ install_service() {
   [[ ! -e $prefix/venv ]] || first=no
   say "installing ai-ticket-daemon $(version) into $prefix"
   make_release
-  install_files
-  check_conf
+  check_conf "$release"
   local before
+  local -a running
   before=$(readlink "$prefix/venv" || true)
-  switch_to "$release"
-  systemctl daemon-reload
+  mapfile -t running < <(services active,activating,reloading)
   if [[ $first == no ]]; then
-    if ! systemctl try-restart ai-ticket.service 'ai-ticket@*.service'; then
-      switch_to "$before"
-      systemctl restart ai-ticket.service 'ai-ticket@*.service' || true
+    put_in_place "$release"
+    if ! restart "${running[@]}"; then
+      put_in_place "$before"
+      unfinished=$release
+      restart "${running[@]}" ||
+        fail "neither version $(version) nor the one before starts: journalctl -u ai-ticket says why"
       fail "version $(version) did not start (journalctl -u ai-ticket says why); the one before is back in place"
     fi
-    remove_old_releases
+    other_releases "$release" "$before" | xargs -r -d '\n' rm -rf --
     say "upgraded; $conf is as it was, the defaults of this version are in $prefix/ai-ticket.conf.default"
-  elif [[ $start == yes ]]; then
+    return
+  fi
+  put_in_place "$release"
+  if [[ $start == yes ]]; then
     quietly "the start (journalctl -u ai-ticket says why)" systemctl enable --now ai-ticket.socket ai-ticket.service
     say "installed and started; name your servers in $conf, then: systemctl reload ai-ticket"
   else
     say "installed; edit $conf, then: systemctl enable --now ai-ticket.socket ai-ticket.service"
   fi
+}
+
+# --------------------------------------------------------------------------------------- rollback
+
+roll_back() {
+  need_host
+  local current before
+  local -a running
+  current=$(readlink "$prefix/venv") || fail "nothing is installed in $prefix"
+  before=$(other_releases "$current" | head -n 1)
+  [[ -n $before ]] || fail "there is no other program in $prefix/releases; install it from its checkout"
+  check_conf "$before"
+  # What has failed is the likely reason for this, and is to run again.
+  mapfile -t running < <(services active,activating,reloading,failed)
+  put_in_place "$before"
+  restart "${running[@]}" ||
+    fail "${before##*/} is in place and does not start: journalctl -u ai-ticket says why"
+  say "${before##*/} is in place again; $conf is as it was"
 }
 
 # -------------------------------------------------------------------------------------- uninstall
@@ -225,5 +275,6 @@ uninstall() {
 case $action in
   build) build_wheelhouse ;;
   install) install_service ;;
+  rollback) roll_back ;;
   uninstall) uninstall ;;
 esac

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -172,13 +173,72 @@ class ServiceHost:
         self.box.shell(f"systemctl stop {unit} 2>/dev/null || true")
         self.box.run(
             "systemd-run", "--quiet", f"--unit={unit}", "--collect", "--service-type=exec",
-            PYTHON, "-m", "ai_ticket_daemon.testing.kobold", "--port", str(port), *options,
+            *self.python, "-m", "ai_ticket_daemon.testing.kobold", "--port", str(port), *options,
         )  # fmt: skip
         self.until(lambda: self.get("/api/extra/perf", port).status == 200, "KoboldCPP is up")
 
 
-def copy_checkout(to: Path, version: str | None = None) -> None:
-    """Copy what an installation needs; with another version number, if one is given."""
+def submit(host: ServiceHost, count: int) -> list[str]:
+    """Hand in events to be run later; return their ids."""
+    events = [{"content": f"ticket {number}", "max_tokens": 4} for number in range(count)]
+    answer = host.post(events, "/events", prefer="respond-async")
+    assert answer.status == 202, answer.text
+    return [event["event_id"] for event in answer.json]
+
+
+def states(host: ServiceHost, event_ids: list[str]) -> list[str]:
+    """Return the states these events are in, each one once."""
+    return sorted({host.get(f"/event/{event_id}").json["state"] for event_id in event_ids})
+
+
+def queued_for_later(host: ServiceHost, port: int, count: int = 24) -> list[str]:
+    """Hand in events while no server listens on ``port``, where alone they could be run."""
+    host.configure(whole=SETTINGS.replace(":5001", f":{port}"))
+    host.systemctl("reload", "ai-ticket.service")
+    event_ids = submit(host, count)
+    assert states(host, event_ids) == ["queued"]
+    return event_ids
+
+
+def operate_as_installed(host: ServiceHost) -> None:
+    """Use ``ai-ticketctl`` as root, as a member of the daemon's group, and as anybody else."""
+    host.box.shell(
+        "id olga 2>/dev/null || useradd --groups ai-ticket olga; "
+        "id stranger 2>/dev/null || useradd stranger"
+    )
+
+    def ctl(user: str, *words: str) -> subprocess.CompletedProcess[str]:
+        to_user = ("setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups")
+        return host.box.run(*to_user, "ai-ticketctl", *words, check=False)
+
+    for user in ("root", "olga"):
+        status = ctl(user, "status")
+        assert status.returncode == 0, (user, status)
+        assert re.search(r"\bhealthy\b", status.stdout), status
+        assert ctl(user, "log-level", "info").returncode == 0
+        uid = host.box.run("id", "-u", user).stdout.strip()
+        assert host.journal("AI_TICKET_LOG=control_change")[-1]["AI_TICKET_UID"] == uid
+
+    refused = ctl("stranger", "status")
+    assert refused.returncode == 69
+    assert "/run/ai-ticket/control.sock may not be opened by this user: use sudo, or join the" in (
+        refused.stderr
+    )
+    assert "Traceback" not in refused.stderr
+
+    host.systemctl("stop", "ai-ticket.socket", "ai-ticket.service")
+    gone = ctl("olga", "status")
+    host.systemctl("start", "ai-ticket.socket", "ai-ticket.service")
+    assert gone.returncode == 69
+    assert "the daemon is not running here" in gone.stderr
+
+
+def copy_checkout(to: Path, version: str | None = None, *, broken: bool = False) -> None:
+    """Copy what an installation needs.
+
+    With another version number, if one is given; that version also adds to the store's schema, and
+    a broken one opens the store and then fails.
+    """
     ignore = shutil.ignore_patterns("__pycache__")
     to.mkdir(parents=True)
     for name in IN_A_CHECKOUT:
@@ -192,6 +252,27 @@ def copy_checkout(to: Path, version: str | None = None) -> None:
             text = (to / name).read_text()
             assert '"0.1.0"' in text
             (to / name).write_text(text.replace('"0.1.0"', f'"{version}"', 1))
+        add_to_schema(to / "ai_ticket_daemon")
+    if broken:
+        break_start(to / "ai_ticket_daemon")
+
+
+def add_to_schema(package: Path) -> None:
+    """Make the store of this copy of the package what a later version's might be."""
+    more = 'Step(_VERSION_2, 2), Step("ALTER TABLE event ADD COLUMN later TEXT", 2))'
+    replace_in(package / "store" / "schema.py", "Step(_VERSION_2, 2))", more)
+
+
+def break_start(package: Path) -> None:
+    """Make this copy of the package fail once it has opened the store."""
+    fault = 'raise RuntimeError("this version is broken") #'
+    replace_in(package / "app.py", "stop_accepting, all_in = ", fault)
+
+
+def replace_in(path: Path, before: str, after: str) -> None:
+    text = path.read_text()
+    assert text.count(before) == 1, (path, before)
+    path.write_text(text.replace(before, after))
 
 
 def build_wheel(checkout: Path, wheelhouse: Path) -> None:

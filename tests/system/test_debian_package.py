@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 from container import ROOT, container, need_container
-from service_host import CONF, SETTINGS, ServiceHost
+from service_host import (
+    CONF,
+    SETTINGS,
+    ServiceHost,
+    add_to_schema,
+    break_start,
+    operate_as_installed,
+    queued_for_later,
+    states,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +29,9 @@ pytestmark = pytest.mark.system
 
 BUILD_SECONDS = 300
 TOOLS = ("dpkg-buildpackage", "dh", "lintian")
-EVENT = {"content": "a ticket", "max_tokens": 4}
+PYTHON = ("/usr/bin/env", "PYTHONPATH=/usr/lib/ai-ticket", "/usr/bin/python3")
+LATER = 5004
+"""Where no server listens at first."""
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +60,24 @@ def host(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     need_container()
     with container(tmp_path_factory.mktemp("host"), "deb") as box:
         shutil.copy(package, box.root / "root" / "package.deb")
-        yield ServiceHost(box, python=("/usr/bin/python3",))
+        shutil.copy(broken(package, tmp_path_factory.mktemp("broken")), box.root / "root")
+        yield ServiceHost(box, python=PYTHON)
+
+
+def broken(package: Path, folder: Path) -> Path:
+    """Make a package of a next version, which does not start, out of this one."""
+    tree, result = folder / "tree", folder / "broken.deb"
+    subprocess.run(["dpkg-deb", "--raw-extract", package, tree], check=True)
+    site = tree / "usr" / "lib" / "ai-ticket" / "ai_ticket_daemon"
+    add_to_schema(site)
+    break_start(site)
+    control = tree / "DEBIAN" / "control"
+    control.write_text(
+        re.sub(r"^Version: .*", "Version: 0.1.1", control.read_text(), flags=re.MULTILINE)
+    )
+    build: list[str | Path] = ["dpkg-deb", "--root-owner-group", "-z1", "--build", tree, result]
+    subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+    return result
 
 
 def test_lintian_finds_no_error(package: Path) -> None:
@@ -69,6 +98,8 @@ def test_its_whole_life(host: ServiceHost) -> None:
     assert host.box.shell(f"stat --format '%U %G %a' {CONF}").strip() == "root ai-ticket 640"
     assert host.box.run("ai-ticket-daemon", "--version").stdout.startswith("ai-ticket-daemon 0.")
     host.until(lambda: host.get("/live").status == 200, "it serves")
+    read = host.box.shell("head -1 /usr/share/doc/ai-ticket-daemon/runbook.md")
+    assert read == "# Runbook\n"
 
     host.box.write(CONF, SETTINGS)
     host.systemctl("reload", "ai-ticket.service")
@@ -79,6 +110,11 @@ def test_its_whole_life(host: ServiceHost) -> None:
     assert host.shows("InvocationID", "ai-ticket.socket") == socket  # it was never closed
     assert host.box.shell(f"cat {CONF}") == SETTINGS
     host.until(lambda: host.get("/live").status == 200, "it serves")
+
+    host.start_kobold("--instant")
+    host.until(lambda: host.get("/ready").status == 200, "the daemon is ready")
+    operate_as_installed(host)
+    goes_back_from_a_version_that_does_not_start(host)
 
     host.box.run("dpkg", "--remove", "ai-ticket-daemon")
     assert host.shows("ActiveState") == "inactive"
@@ -93,3 +129,33 @@ def test_its_whole_life(host: ServiceHost) -> None:
         "-path /var/log -prune -o -path /var/cache/ldconfig -prune -o -name '*ai-ticket*' -print"
     )
     assert left.strip() == ""
+
+
+def goes_back_from_a_version_that_does_not_start(host: ServiceHost) -> None:
+    """Install the next version, and then the one from before as docs/upgrading.md says."""
+    event_ids = queued_for_later(host, LATER)
+    conf = host.box.shell(f"cat {CONF}")
+
+    failed = host.box.run("dpkg", "--install", "/root/broken.deb", check=False)
+    assert failed.returncode == 1
+    assert "this version does not start" in failed.stderr
+    assert "this version is broken" in host.journal("AI_TICKET_LOG=failed")[-1]["MESSAGE"]
+    host.until(lambda: host.shows("ActiveState") == "failed", "systemd has given up")
+
+    host.box.run("dpkg", "--install", "/root/package.deb")
+    assert host.shows("ActiveState") == "active"
+    assert host.shows("ActiveState", "ai-ticket.socket") == "active"
+    assert host.box.shell(f"cat {CONF}") == conf
+    host.start_kobold("--instant", port=LATER)
+    host.until(lambda: states(host, event_ids) == ["succeeded"], "every event has ended")
+
+    host.box.write(CONF, "new_key = 1\n" + conf)
+    pid = host.pid
+    refused = host.box.run("dpkg", "--install", "/root/package.deb", check=False)
+    assert refused.returncode == 1
+    assert f"{CONF}:1: new_key" in refused.stderr
+    assert "what runs goes on" in refused.stderr
+    assert (host.pid, host.get("/live").status) == (pid, 200)
+    host.box.write(CONF, conf)
+    host.box.run("dpkg", "--configure", "ai-ticket-daemon")
+    assert host.pid not in {0, pid}

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from service_host import CHECKOUT, CONF, PYTHON, SETTINGS, WHEELHOUSE
+from service_host import CHECKOUT, CONF, PYTHON, SETTINGS, WHEELHOUSE, states, submit
 
 if TYPE_CHECKING:
     from service_host import ServiceHost
@@ -75,18 +75,6 @@ def test_removing_leaves_data_and_settings_and_says_where(host: ServiceHost) -> 
         host.install()
     assert host.box.shell(f"cat {CONF}") == SETTINGS
     host.until(lambda: host.get("/ready").status == 200, "the daemon is ready")
-
-
-def submit(host: ServiceHost, count: int) -> list[str]:
-    """Hand in events to be run later; return their ids."""
-    events = [{**EVENT, "content": f"ticket {number}"} for number in range(count)]
-    answer = host.post(events, "/events", prefer="respond-async")
-    assert answer.status == 202, answer.text
-    return [event["event_id"] for event in answer.json]
-
-
-def states(host: ServiceHost, event_ids: list[str]) -> list[str]:
-    return sorted({host.get(f"/event/{event_id}").json["state"] for event_id in event_ids})
 
 
 def test_a_killed_daemon_loses_no_event_that_was_accepted(host: ServiceHost) -> None:
