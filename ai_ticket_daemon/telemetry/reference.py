@@ -77,11 +77,19 @@ No label ever holds an event id, a prompt, an address of a client, or a path tha
 `expired` |
 | `outcome` of `kobold_*` | how the attempt ended: `succeeded`, `failed`, `cancelled` |
 | `state` | `queued`, `running` |
-| `backend` | `name` of a `[[backends.server]]` |
-| `role`, `from_backend`, `to_backend` | `primary`, `standby` |
+| `backend`, `from_backend`, `to_backend` | `name` of a `[[backends.server]]` |
+| `role` | `primary`, `standby` |
 | `dialect` | `dialect` of the server |
 | `kind` | `prompt`, `completion` |
-| `reason` | why another role serves, in words that come from the daemon |
+| `reason` of `kobold_failovers_total` | `primary_unusable`, `standby_unusable`, `primary_steady`, \
+`no_standby`, `pinned`, `asked_back`: \
+see [which role serves](backend-health.md#which-role-serves) |
+| `reason` of `kobold_aborts_total` | `cancelled`: nobody wanted the result any more; \
+`first_token_timeout`, `idle_timeout`, `total_timeout`: the server took too long; `unreadable`: \
+its answer made no sense |
+| `reason` of `kobold_guests_total` | `spill`: the primaries were busy with others; `retry`: the \
+event had failed on the servers that serve |
+| `reason` of `telemetry_spans_dropped_total` | `queue_full`, `export_failed`, `stopped` |
 | `cause` | why it was thrown away: one of [the error codes](http-api.md) of a failed attempt, \
 `client_left`, `cancelled`, `deadline_exceeded`, `daemon_stopped` (the time to drain was over), \
 `lease_lost`, `outcome_unwritten` |

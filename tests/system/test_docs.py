@@ -47,7 +47,7 @@ RUN_ELSEWHERE = {
     "ai-ticket-daemon --demo": ("runs until Ctrl-C", "tests/system/test_docs.py"),
     "ai-ticket-daemon --audit": ("needs a store on disk", "tests/unit/store/test_audit.py"),
     "AI_TICKET_CRASH_KILLS": ("is a test of its own", "tests/system/test_crash.py"),
-    "sudo ": ("changes the host", "tests/system/test_systemd_service.py"),
+    "sudo ": ("concerns the host", "tests/system/test_systemd_service.py"),
     "systemctl ": ("needs the service installed", "tests/system/test_systemd_service.py"),
     "journalctl ": ("needs the service installed", "tests/system/test_systemd_service.py"),
     "ops/build-deb.sh ": ("builds a package", "tests/system/test_debian_package.py"),
@@ -133,23 +133,39 @@ documents_with_commands = pytest.mark.parametrize(
 )
 
 
-@all_documents
-def test_every_relative_link_leads_to_a_file_and_a_heading(document: Path) -> None:
+def links(document: Path) -> Iterator[tuple[str, Path, str]]:
+    """Yield each link to a file here: as it is written, the file, the heading in it if any."""
     text = prose(document)
     targets = re.findall(r"\[[^\]]*\]\(([^)\s]+)\)", text)
     targets += re.findall(r"^\[[^\]]+\]: (\S+)", text, flags=re.MULTILINE)
-
-    broken = []
     for target in targets:
-        if re.match(r"[a-z]+:", target):
-            continue
-        path, _, anchor = target.partition("#")
-        file = (document.parent / path).resolve() if path else document
+        if not re.match(r"[a-z]+:", target):
+            path, _, anchor = target.partition("#")
+            yield target, (document.parent / path).resolve() if path else document, anchor
+
+
+@all_documents
+def test_every_relative_link_leads_to_a_file_and_a_heading(document: Path) -> None:
+    broken = []
+    for target, file, anchor in links(document):
         in_tree = file.is_relative_to(ROOT) and file.exists()
         if not in_tree or (anchor and anchor not in anchors(file)):
             broken.append(target)
 
     assert broken == []
+
+
+@pytest.mark.parametrize("start", ["README.md", "docs/README.md"])
+def test_every_document_is_reached_from_the_index(start: str) -> None:
+    found, to_read = set(), [ROOT / start]
+    while to_read:
+        document = to_read.pop()
+        if document in DOCUMENTS and document not in found:
+            found.add(document)
+            to_read += [file for _, file, _ in links(document)]
+
+    # Only the front page leads to itself.
+    assert set(DOCUMENTS) - found <= {ROOT / "README.md"}
 
 
 @all_documents

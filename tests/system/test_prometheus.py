@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -91,6 +92,22 @@ def test_each_alert_says_what_is_the_matter_and_where_to_read_on() -> None:
             assert re.search(rf"^          {annotation}: .{{20,}}", rule, re.MULTILINE), name
         assert f"runbook_url: docs/runbook.md#{name.lower()}\n" in rule
         assert not headings or name.lower() in headings, f"the runbook has no chapter {name}"
+
+
+def test_the_links_to_the_runbook_can_be_made_addresses(tmp_path: Path) -> None:
+    page = (ROOT / "docs/alerts.md").read_text()
+    [command] = re.findall(r"^\$ sudo (sed -i .*runbook.*)$", page, flags=re.MULTILINE)
+    rules = tmp_path / "alerts.rules.yml"
+    shutil.copy(RULES / rules.name, rules)
+
+    here = command.replace("/etc/prometheus/alerts.rules.yml", str(rules))
+    subprocess.run(["bash", "-c", here], check=True, timeout=10)
+
+    code, said = tool("promtool", "check", "rules", rules)
+    assert code == 0, said
+    addresses = re.findall(r"^ *runbook_url: (.*)$", rules.read_text(), flags=re.MULTILINE)
+    assert len(addresses) == len(alerts())
+    assert all(re.fullmatch(r"https://\S+/docs/runbook\.md#\w+", url) for url in addresses)
 
 
 def test_every_alert_is_in_the_documents() -> None:

@@ -1,0 +1,127 @@
+"""What the documents say of signals, exit codes and words is what the code has."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ai_ticket_daemon import __main__, app
+from ai_ticket_daemon.app import Daemon
+from ai_ticket_daemon.backends.abort import AbortReason
+from ai_ticket_daemon.backends.backend import GuestReason
+from ai_ticket_daemon.backends.health import HealthState
+from ai_ticket_daemon.backends.switch import SwitchReason
+from ai_ticket_daemon.config.backend_server import BackendKind, BackendRole, Dialect, ServerConfig
+from ai_ticket_daemon.config.log import LogFormat, LogLevel
+from ai_ticket_daemon.config.tokens import Scope
+from ai_ticket_daemon.control import ctl
+from ai_ticket_daemon.errors import Disposition, ErrorCode
+from ai_ticket_daemon.events.state import EventState
+from ai_ticket_daemon.server.ports import HealthStatus
+from ai_ticket_daemon.store.schema import MIGRATIONS
+from ai_ticket_daemon.telemetry.logs import Logs
+from ai_ticket_daemon.telemetry.reference import families
+from ai_ticket_daemon.telemetry.span_sender import DropReason
+from ai_ticket_daemon.testing.daemon import config_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+DOCS = Path(__file__).parents[2] / "docs"
+USAGE = 2
+"""What argparse ends with."""
+
+LOOK_UP: dict[str, tuple[str, Iterable[str]]] = {
+    # what they are: (the page where a reader looks them up, the words)
+    "error codes": ("http-api.md", ErrorCode),
+    "states of an event": ("event-life.md", EventState),
+    "states of a server": ("backend-health.md", HealthState),
+    "states of the daemon": ("http-api.md", HealthStatus),
+    "dispositions": ("event-life.md", Disposition),
+    "scopes": ("http-api.md", Scope),
+    "dialects": ("koboldcpp.md", Dialect),
+    "roles": ("metrics.md", BackendRole),
+    "kinds": ("glossary.md", BackendKind),
+    "reasons to abort": ("metrics.md", AbortReason),
+    "reasons for a guest": ("metrics.md", GuestReason),
+    "reasons to switch": ("metrics.md", set(SwitchReason) - {SwitchReason.START}),
+    "reasons to drop a span": ("metrics.md", DropReason),
+    "labels": ("metrics.md", {label for family in families() for label in family.labels}),
+}
+
+
+def page(name: str) -> str:
+    return (DOCS / name).read_text()
+
+
+def first_column(text: str, heading: str) -> set[str]:
+    """Return what stands in the first column of the table with that heading, without its marks."""
+    table = text.partition(f"| {heading} |")[2].partition("\n\n")[0]
+    cells = [row.split("|")[1] for row in table.splitlines()[2:]]
+    return {word.strip(" `*") for cell in cells for word in cell.split(",")}
+
+
+def section(text: str, heading: str) -> str:
+    """Return what stands under a heading of the second level."""
+    return text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+
+
+def codes(module: object) -> set[str]:
+    return {str(value) for name, value in vars(module).items() if name.startswith("EXIT_")}
+
+
+def actors() -> set[str]:
+    """Return the names under which parts are started."""
+    begin = r'start\(\s*(?:supervisor,\s*\w+,\s*)?"(\w+)"'
+    return set(re.findall(begin, inspect.getsource(app)))
+
+
+async def test_the_signals_page_has_every_signal_the_daemon_takes() -> None:
+    config = config_for(ServerConfig(name="primary", url="http://127.0.0.1:1"))
+    logs = Logs(LogLevel.INFO, LogFormat.JSON, stream=io.StringIO())
+    daemon = Daemon(config, load=lambda: config, logs=logs)
+
+    taken = {number.name.removeprefix("SIG") for number in daemon._actions()}
+
+    assert first_column(page("signals.md"), "Signal") == taken
+
+
+@pytest.mark.parametrize(
+    ("command", "module"), [("ai-ticket-daemon", __main__), ("ai-ticketctl", ctl)]
+)
+def test_the_signals_page_has_every_exit_code(command: str, module: object) -> None:
+    told = section(page("signals.md"), f"Exit codes of `{command}`")
+
+    assert first_column(told, "Exit code") == codes(module) | {str(USAGE)}
+
+
+@pytest.mark.parametrize(("file", "words"), LOOK_UP.values(), ids=LOOK_UP)
+def test_every_word_can_be_looked_up(file: str, words: Iterable[str]) -> None:
+    text = page(file)
+
+    assert [str(word) for word in words if f"`{word}`" not in text] == []
+
+
+def test_every_part_that_is_restarted_is_listed_with_what_it_costs() -> None:
+    assert first_column(page("error-policy.md"), "Actor") == actors()
+    assert len(actors()) > 10
+
+
+def test_the_glossary_is_in_order_and_says_each_word_once() -> None:
+    rows = re.findall(r"^\| \*\*(.+?)\*\*.* \|", page("glossary.md"), flags=re.MULTILINE)
+
+    assert rows == sorted(set(rows), key=str.lower)
+
+
+def test_the_upgrade_page_lists_every_schema() -> None:
+    table = page("upgrading.md").partition("| Schema |")[2].partition("\n\n")[0]
+    told = [row.split("|") for row in table.splitlines()[2:]]
+
+    assert [int(row[1]) for row in told] == list(range(1, len(MIGRATIONS) + 1))
+    for row, step in zip(told, MIGRATIONS, strict=True):
+        assert f"schema {step.usable_since} " in row[3]
