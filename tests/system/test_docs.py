@@ -129,7 +129,13 @@ def named(path: Path) -> str:
 
 all_documents = pytest.mark.parametrize("document", DOCUMENTS, ids=named)
 documents_with_commands = pytest.mark.parametrize(
-    "document", [document for document in DOCUMENTS if any(commands(document))], ids=named
+    "document",
+    [
+        document
+        for document in DOCUMENTS
+        if any(command.run_elsewhere is None for command in commands(document))
+    ],
+    ids=named,
 )
 
 
