@@ -337,11 +337,10 @@ async def open_stage(folder: Path) -> AsyncIterator[Stage]:
         "[[backends.server]]\n"
         f'name = "standby"\nurl = "http://127.0.0.1:{standby}"\nrole = "standby"\n'
     )
-    simulated = [sys.executable, "-m", "ai_ticket_daemon.testing.kobold", "--port"]
     daemon = [program("ai-ticket-daemon"), "--config", str(conf)]
     async with (
-        running([*simulated, str(primary)], folder / "primary.log") as primary_process,
-        running([*simulated, str(standby)], folder / "standby.log"),
+        simulated_server(primary, folder / "primary.log") as primary_process,
+        simulated_server(standby, folder / "standby.log"),
         running(daemon, log),
         open_client(http) as client,
     ):
@@ -359,6 +358,23 @@ async def open_stage(folder: Path) -> AsyncIterator[Stage]:
             },
             log,
         )
+
+
+@asynccontextmanager
+async def simulated_server(port: int, log: Path) -> AsyncIterator[trio.Process]:
+    """Run a simulated KoboldCPP; it listens before the block begins, so nothing fails over."""
+    command = [sys.executable, "-m", "ai_ticket_daemon.testing.kobold", "--port", str(port)]
+    async with running(command, log) as process:
+        with trio.fail_after(30):
+            while True:
+                try:
+                    stream = await trio.open_tcp_stream("127.0.0.1", port)
+                except OSError:
+                    await trio.sleep(0.05)
+                else:
+                    await stream.aclose()
+                    break
+        yield process
 
 
 @asynccontextmanager
