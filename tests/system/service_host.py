@@ -259,8 +259,12 @@ def copy_checkout(to: Path, version: str | None = None, *, broken: bool = False)
 
 def add_to_schema(package: Path) -> None:
     """Make the store of this copy of the package what a later version's might be."""
-    more = 'Step(_VERSION_2, 2), Step("ALTER TABLE event ADD COLUMN later TEXT", 2))'
-    replace_in(package / "store" / "schema.py", "Step(_VERSION_2, 2))", more)
+    more = (
+        'LATER = Step("ALTER TABLE event ADD COLUMN later TEXT", len(MIGRATIONS))\n'
+        "MIGRATIONS = (*MIGRATIONS, LATER)\n"
+    )
+    before = '"""Step N brings a file'
+    replace_in(package / "store" / "schema.py", before, more + before)
 
 
 def break_start(package: Path) -> None:
