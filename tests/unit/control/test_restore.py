@@ -117,7 +117,8 @@ def test_nothing_is_restored_while_a_daemon_has_the_store_open(
 
 
 def newer(path: Path) -> None:
-    change(path, f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
+    newer_schema = len(MIGRATIONS) + 1
+    change(path, f"PRAGMA user_version = {newer_schema}; UPDATE note SET value = {newer_schema}")
 
 
 def foreign(path: Path) -> None:
