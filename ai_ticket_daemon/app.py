@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ from ai_ticket_daemon.control.history import PoolHistory
 from ai_ticket_daemon.control.operations import Operations
 from ai_ticket_daemon.control.report import Parts
 from ai_ticket_daemon.control.surface import ControlSurface
+from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.health import DaemonHealth
 from ai_ticket_daemon.liveness import Liveness
 from ai_ticket_daemon.reloader import LiveConfig, Reloader
@@ -64,6 +66,8 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.config.tree import Config
     from ai_ticket_daemon.telemetry.logs import Logs
 
+LET_GO_SECONDS = 2.0
+"""How long the store may take to note that no client waits here any more."""
 LAST_ANSWERS_SECONDS = 2.0
 """How long clients that are sent away have to read their answer."""
 
@@ -112,7 +116,7 @@ class Daemon:
         self._store = make_store(
             config.store,
             max_queued=lambda: live.current.store.max_queued,
-            observer=StoreTelemetry(logs.logger(actor="store"), metrics),
+            observer=StoreTelemetry(logs.logger(actor="store"), metrics, self._tracer),
         )
         self._severance = Severance(
             others_usable=lambda names: any(
@@ -210,6 +214,7 @@ class Daemon:
                                 await self._start_control(partial(_start, supervisor, pipeline))
                                 await self._serve(supervisor, task_status)
                                 pipeline.cancel_scope.cancel()
+                            await self._let_go()
                             backends.cancel_scope.cancel()
                         storing.cancel_scope.cancel()
                     telemetry.cancel_scope.cancel()
@@ -332,6 +337,11 @@ class Daemon:
             self._draining = False
             self._pipeline.send_waiters_away()
             front.cancel_scope.deadline = trio.current_time() + LAST_ANSWERS_SECONDS
+
+    async def _let_go(self) -> None:
+        """Leave what clients waited for to any daemon: they have been told that this one stops."""
+        with suppress(StoreUnavailable), trio.move_on_after(LET_GO_SECONDS):
+            await self._store.let_go()
 
     async def _close(self) -> None:
         for backend in self._pool:

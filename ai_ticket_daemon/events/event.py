@@ -52,9 +52,9 @@ class Event:
 
     Times are seconds since the Unix epoch; ``deadline_at`` is the moment after which no result is
     wanted any more. ``metadata`` is returned to the client as given. ``trace_context`` holds the
-    W3C headers of the client's trace, so that the trace survives the queue. ``owner`` names the
-    token that submitted the event ("" without tokens); ``idempotency_key`` is the client's own name
-    for it, unique for its owner.
+    W3C headers of the client's trace and the client's span, so that the trace survives the queue.
+    ``owner`` names the token that submitted the event ("" without tokens); ``idempotency_key`` is
+    the client's own name for it, unique for its owner.
     """
 
     event_id: str

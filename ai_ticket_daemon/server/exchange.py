@@ -101,8 +101,8 @@ class Exchange(TrioASGIHTTPConnection):
 
     @property
     def trace_context(self) -> Mapping[str, str]:
-        """The W3C headers of the trace that this request belongs to."""
-        return self._observed.trace.headers()
+        """The trace that this request belongs to, as it is kept with its events."""
+        return self._observed.trace.kept()
 
     @property
     def trace_id(self) -> str:

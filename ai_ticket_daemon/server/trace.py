@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 # The longest tracestate that has to be passed on; a longer one may be dropped as a whole.
 _MAX_STATE_BYTES = 512
+CLIENT_SPAN = "client_span"
 _TRACEPARENT = re.compile(
     r"(?P<version>[0-9a-f]{2})-(?P<trace>[0-9a-f]{32})-(?P<parent>[0-9a-f]{16})"
     r"-(?P<flags>[0-9a-f]{2})(?P<rest>-.*)?"
@@ -21,13 +22,17 @@ _STATE = re.compile(r"[\x20-\x7e]+")
 
 @dataclass(frozen=True, slots=True)
 class TraceContext:
-    """The trace a request belongs to. ``remote``: the client said so; else it begins here."""
+    """The trace a request belongs to. ``remote``: the client said so; else it begins here.
+
+    ``client_id``: of a span of ours, the client's span above it.
+    """
 
     trace_id: str
     parent_id: str
     flags: str
     state: str | None
     remote: bool
+    client_id: str | None = None
 
     def headers(self) -> dict[str, str]:
         """Return the headers that hand this trace on."""
@@ -35,6 +40,11 @@ class TraceContext:
         if self.state is not None:
             headers["tracestate"] = self.state
         return headers
+
+    def kept(self) -> dict[str, str]:
+        """Return what is kept with an event: the headers, and the client's span above ours."""
+        above = {} if self.client_id is None else {CLIENT_SPAN: self.client_id}
+        return self.headers() | above
 
 
 def trace_of(headers: Iterable[tuple[bytes, bytes]]) -> TraceContext:

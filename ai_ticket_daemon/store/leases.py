@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.outcome import Attempt, Waste
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.store.codec import decode_attempts, encode
 from ai_ticket_daemon.store.connection import row, rows, value
-from ai_ticket_daemon.store.port import Lease
+from ai_ticket_daemon.store.port import CutOff, Lease
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import apsw
 
     from ai_ticket_daemon.events.outcome import Outcome
     from ai_ticket_daemon.store.transaction import Transaction
 
 NEVER = float("inf")
+
+MOST_CUT_OFF = 1000
+"""Of how many requests that were cut off is told."""
+
+_LET_GO = "UPDATE event SET home = NULL WHERE state = 'queued' AND home = ?"
 
 RESTARTED = "The daemon was restarted; the attempt under way was put back."
 TAKEN_OVER = "Its daemon was gone, or lost touch with the store; another one put the attempt back."
@@ -86,13 +94,25 @@ def release(
     return True
 
 
-def recover_own(transaction: Transaction, *, now: float) -> list[str]:
+class Recovered(NamedTuple):
+    """What was found of a daemon that is gone: the events that ran, the clients that waited."""
+
+    event_ids: list[str]
+    requests: list[CutOff]
+
+
+def let_go(transaction: Transaction) -> None:
+    """See :meth:`EventStore.let_go`."""
+    transaction.connection.execute(_LET_GO, (transaction.seat.number,))
+
+
+def recover_own(transaction: Transaction, *, now: float) -> Recovered:
     """Queue what the earlier holder of this seat was running; its clients are gone, too."""
     seat = transaction.seat.number
     return _recover(transaction, seat, now, expired_only=False, because=RESTARTED)
 
 
-def recover_others(transaction: Transaction, *, now: float) -> list[str]:
+def recover_others(transaction: Transaction, *, now: float) -> Recovered:
     """See :meth:`EventStore.recover`."""
     connection, seat = transaction.connection, transaction.seat
     others = rows(
@@ -102,21 +122,26 @@ def recover_others(transaction: Transaction, *, now: float) -> list[str]:
         "AND home <> ?1",
         seat.number,
     )
-    recovered: list[str] = []
+    found = Recovered([], [])
     for (other,) in others:
-        recovered += _recover(
+        event_ids, requests = _recover(
             transaction, other, now, expired_only=not seat.is_free(other), because=TAKEN_OVER
         )
-    return recovered
+        found.event_ids.extend(event_ids)
+        found.requests.extend(requests)
+    return found
 
 
 def _recover(
     transaction: Transaction, seat: int, now: float, *, expired_only: bool, because: str
-) -> list[str]:
+) -> Recovered:
     connection = transaction.connection
+    requests: list[CutOff] = []
     if not expired_only:
+        requests = _cut_off(connection, seat)
+        connection.execute(_LET_GO, (seat,))
         connection.execute(
-            "UPDATE event SET home = NULL WHERE state = 'queued' AND home = ?", (seat,)
+            "UPDATE event SET home = NULL WHERE state = 'running' AND holder = ?", (seat,)
         )
     lost = rows(
         connection,
@@ -128,7 +153,21 @@ def _recover(
     for seq, _, priority, attempts, backend, claimed_at in lost:
         attempt = lost_attempt(backend, claimed_at, now, because=because)
         _queue(transaction, seq, priority, 0.0, (*decode_attempts(attempts), attempt))
-    return [event_id for _, event_id, *_ in lost]
+    return Recovered([event_id for _, event_id, *_ in lost], requests)
+
+
+def _cut_off(connection: apsw.Connection, seat: int) -> list[CutOff]:
+    """Return the requests whose clients waited at the daemon in a seat; a batch is one request."""
+    found = rows(
+        connection,
+        "SELECT json_extract(CAST(event AS TEXT), '$.trace_context') AS context, "
+        "min(submitted_at), CASE count(*) WHEN 1 THEN min(event_id) END "
+        "FROM event JOIN content USING (seq) WHERE home = ?1 AND "
+        "(state = 'queued' OR state = 'running' AND holder = ?1) GROUP BY context LIMIT ?2",
+        seat,
+        MOST_CUT_OFF,
+    )
+    return [CutOff(json.loads(context), began_at, i) for context, began_at, i in found]
 
 
 def _queue(

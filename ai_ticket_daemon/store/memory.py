@@ -140,6 +140,9 @@ class MemoryStore:
         del now
         return []
 
+    async def let_go(self) -> None:
+        """See :meth:`EventStore.let_go`; there is no other daemon."""
+
     async def next_due(self) -> float | None:
         """See :meth:`EventStore.next_due`."""
         while self._ready:

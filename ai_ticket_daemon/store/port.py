@@ -149,6 +149,20 @@ class Change:
 KEPT_CHANGES = 1000
 """How many changes are kept, the last ones."""
 
+
+@dataclass(frozen=True, slots=True)
+class CutOff:
+    """A request whose daemon died before it was answered.
+
+    ``trace_context`` is that of its events, ``began_at`` about when it came. ``event_id`` is None
+    if it brought several.
+    """
+
+    trace_context: Mapping[str, str]
+    began_at: float
+    event_id: str | None
+
+
 PAGE_LOOKS = 5000
 """How many events are looked at for one page, so that a rare kind holds nobody up; a page may be
 empty and not the last."""
@@ -165,6 +179,9 @@ class StoreObserver(Protocol):
 
     def events_recovered(self, event_ids: Sequence[str]) -> None:
         """Events that ran when their daemon ended went back to the queue."""
+
+    def requests_cut_off(self, requests: Sequence[CutOff]) -> None:
+        """Clients waited at a daemon that died; some of them, if there were very many."""
 
 
 class EventStore(Protocol):
@@ -207,6 +224,9 @@ class EventStore(Protocol):
         Gone is another daemon that does not live any more, or did not extend its lease in time.
         What this daemon's own predecessor left is recovered when the store starts.
         """
+
+    async def let_go(self) -> None:
+        """No client waits here any more: any daemon may run what is queued for one."""
 
     async def next_due(self) -> float | None:
         """Return when the first queued event may be claimed; None if nothing is queued."""

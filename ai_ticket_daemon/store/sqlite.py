@@ -156,7 +156,11 @@ class SqliteStore:
             partial(leases.recover_others, now=now), durable=True, long=True
         )
         self._recovered(recovered)
-        return recovered
+        return recovered.event_ids
+
+    async def let_go(self) -> None:
+        """See :meth:`EventStore.let_go`."""
+        await self._write(leases.let_go, durable=True)
 
     async def next_due(self) -> float | None:
         """See :meth:`EventStore.next_due`."""
@@ -311,10 +315,12 @@ class SqliteStore:
             raise StoreUnavailable("the store is closed")
         return await self._reader.read(question, *args, **kwargs)
 
-    def _recovered(self, event_ids: Sequence[str]) -> None:
+    def _recovered(self, recovered: leases.Recovered) -> None:
         self._nothing_before = 0.0
-        if event_ids:
-            self._observer.events_recovered(event_ids)
+        if recovered.requests:
+            self._observer.requests_cut_off(recovered.requests)
+        if recovered.event_ids:
+            self._observer.events_recovered(recovered.event_ids)
 
     def _opened_anew(self) -> None:
         if self._reader is not None:

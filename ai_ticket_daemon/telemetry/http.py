@@ -43,7 +43,8 @@ class HttpTelemetry:
             parent_of(trace.headers(), remote=True) if trace.remote else None,
             {"http.route": request.route, "http.request.method": request.method},
         )
-        return _Observed(self, _trace_of(span), span)
+        client_id = trace.parent_id if trace.remote else None
+        return _Observed(self, _trace_of(span, client_id), span)
 
     def ended(self, request: RequestEnded, trace: TraceContext, span: Span | None) -> None:
         """Count and log the end of a request, and end its span."""
@@ -93,7 +94,7 @@ def _end_span(span: Span, request: RequestEnded, error: str | None) -> None:
     span.end()
 
 
-def _trace_of(span: Span) -> TraceContext:
+def _trace_of(span: Span, client_id: str | None) -> TraceContext:
     context = span.context
     return TraceContext(
         f"{context.trace_id:032x}",
@@ -101,4 +102,5 @@ def _trace_of(span: Span) -> TraceContext:
         f"{context.trace_flags:02x}",
         context.trace_state.to_header() or None,
         remote=False,
+        client_id=client_id,
     )

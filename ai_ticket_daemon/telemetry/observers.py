@@ -11,11 +11,12 @@ from opentelemetry.trace import SpanKind
 
 from ai_ticket_daemon.backends.health import HealthState
 from ai_ticket_daemon.config.backends import BackendRole
+from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.outcome import Failed, Waste
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.runtime.observer import PipelineObserver
 from ai_ticket_daemon.telemetry import exemplars
-from ai_ticket_daemon.telemetry.spans import current_span, parent_of
+from ai_ticket_daemon.telemetry.spans import client_of, current_span, parent_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Attempt, Outcome
     from ai_ticket_daemon.runtime.turns import Waited
+    from ai_ticket_daemon.store.port import CutOff
     from ai_ticket_daemon.telemetry.capture import Capture
     from ai_ticket_daemon.telemetry.metrics import Metrics
     from ai_ticket_daemon.telemetry.spans import Span, Tracer
@@ -228,11 +230,14 @@ def _named(event: Event) -> dict[str, str | None]:
 
 
 class StoreTelemetry:
-    """Counts and logs when the store fails and when it works again."""
+    """Tells when the store fails and works again, and what it has of daemons that died."""
 
-    def __init__(self, log: FilteringBoundLogger, metrics: Metrics) -> None:
+    def __init__(
+        self, log: FilteringBoundLogger, metrics: Metrics, tracer: Tracer | None = None
+    ) -> None:
         self._log = log
         self._metrics = metrics
+        self._tracer = tracer
         metrics.store_up.set(1)
 
     def store_failed(self, reason: str) -> None:
@@ -251,6 +256,26 @@ class StoreTelemetry:
         self._metrics.pipeline_recovered.inc(len(event_ids))
         for event_id in event_ids:
             self._log.warning("event_recovered", event_id=event_id)
+
+    def requests_cut_off(self, requests: Sequence[CutOff]) -> None:
+        """End the spans that died with their daemon: those of their events hang from them."""
+        for request in requests:
+            context = parent_of(request.trace_context)
+            if self._tracer is None or context is None:
+                continue
+            attributes: dict[str, AttributeValue] = {"error.type": ErrorCode.INTERNAL_ERROR.value}
+            if request.event_id is not None:
+                attributes["ai_ticket.event_id"] = request.event_id
+            span = self._tracer.go_on(
+                "server.handle_event",
+                SpanKind.SERVER,
+                client_of(request.trace_context),
+                context,
+                attributes,
+                started_at=round(request.began_at * 1e9),
+            )
+            span.fail("The daemon died before it had answered.")
+            span.end()
 
 
 class PoolTelemetry:

@@ -22,6 +22,8 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
+from ai_ticket_daemon.server.trace import CLIENT_SPAN
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -155,6 +157,21 @@ class Tracer:
             context = _with_flag(context, sampled=sampled)
         return Span(name, kind, parent, context, attributes, self._ended)
 
+    def go_on(
+        self,
+        name: str,
+        kind: SpanKind,
+        parent: SpanContext | None,
+        context: SpanContext,
+        attributes: dict[str, AttributeValue],
+        *,
+        started_at: int,
+    ) -> Span:
+        """Return the span that another process began as ``context`` and could not end."""
+        span = Span(name, kind, parent, context, attributes, self._ended)
+        span.started_at = started_at
+        return span
+
 
 def _asked(
     sampler: Sampler,
@@ -212,6 +229,14 @@ def parent_of(headers: Mapping[str, str], *, remote: bool = False) -> SpanContex
         TraceFlags(int(parts[3], 16)),
         None if state is None else TraceState.from_header([state]),
     )
+
+
+def client_of(kept: Mapping[str, str]) -> SpanContext | None:
+    """Return the client's span above the one that is ``kept`` with an event; None if none is."""
+    ours, client = parent_of(kept), kept.get(CLIENT_SPAN)
+    if ours is None or client is None:
+        return None
+    return SpanContext(ours.trace_id, int(client, 16), True, ours.trace_flags, ours.trace_state)
 
 
 def _random_id(bits: int) -> int:

@@ -32,6 +32,9 @@ class Silent:
     def events_recovered(self, event_ids: object) -> None:
         pass
 
+    def requests_cut_off(self, requests: object) -> None:
+        pass
+
 
 def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

@@ -34,6 +34,9 @@ class Silent:
     def events_recovered(self, event_ids: object) -> None:
         pass
 
+    def requests_cut_off(self, requests: object) -> None:
+        pass
+
 
 def job() -> Event:
     now = time.time()

@@ -6,7 +6,7 @@ import os
 import signal
 from contextlib import asynccontextmanager
 from subprocess import PIPE
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -57,7 +57,6 @@ async def life(conf: Path) -> AsyncIterator[Process]:
 async def test_a_kill_and_a_restart_leave_the_trace_in_one_piece(
     protocol: str, open_collector: Callable[[], AbstractContextManager[Collector]], tmp_path: Path
 ) -> None:
-    conf = tmp_path / "ai-ticket.conf"
     headers = {
         "traceparent": f"00-{TRACE}-{CLIENT_SPAN}-01",
         "prefer": "respond-async",
@@ -65,18 +64,7 @@ async def test_a_kill_and_a_restart_leave_the_trace_in_one_piece(
     }
     with open_collector() as collector:
         async with open_simulated_kobold(KoboldSettings().scaled(0.1)) as simulated:
-            conf.write_text(
-                f"""
-                http.bind = ["127.0.0.1:0"]
-                metrics.bind = "127.0.0.1:0"
-                store.url = "sqlite:///{tmp_path}/events.db"
-                telemetry.otlp_endpoint = "{collector.endpoint}"
-                telemetry.otlp_protocol = "{protocol}"
-                [[backends.server]]
-                name = "primary"
-                url = "{simulated.url}"
-                """
-            )
+            conf = conf_for(tmp_path, collector, protocol, simulated.url)
             simulated.faults.stall(after_tokens=1, ignores_abort=False)
             async with life(conf) as first, httpx.AsyncClient(base_url=first.url) as client:
                 body = {"content": "hello", "max_tokens": 4}
@@ -109,3 +97,94 @@ async def test_a_kill_and_a_restart_leave_the_trace_in_one_piece(
     assert by_id[turn.parent_id].name == "server.handle_event"
     instances = {span.resource["service.instance.id"] for span in by_id.values()}
     assert len(instances) == 2  # two processes, one trace
+
+
+@pytest.mark.parametrize("path", ["/event", "/events"])
+@pytest.mark.parametrize("known", [True, False], ids=["traced by the client", "on its own"])
+async def test_a_client_that_was_cut_off_leaves_no_hole_in_the_trace(
+    known: bool, path: str, tmp_path: Path
+) -> None:
+    """Its own span dies with the daemon, and earlier attempts hang from it."""
+    headers = {"traceparent": f"00-{TRACE}-{CLIENT_SPAN}-01"} if known else {}
+    item = {"content": "hello", "max_tokens": 4}
+    body: Any = item if path == "/event" else [item, item]
+    with http_collector() as collector:
+        async with open_simulated_kobold(KoboldSettings().scaled(0.1)) as simulated:
+            conf = conf_for(tmp_path, collector, "http/protobuf", simulated.url)
+            simulated.faults.script("server_error", times=1)
+            simulated.faults.stall(after_tokens=1, ignores_abort=False)
+            async with life(conf) as first, httpx.AsyncClient(base_url=first.url) as client:
+
+                async def be_cut_off() -> None:
+                    with pytest.raises(httpx.TransportError):
+                        await client.post(path, json=body, headers=headers, timeout=30)
+
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(be_cut_off)
+                    await simulated.wait_for(lambda s: s.running == 1)
+                    # The first attempt has failed, and its spans are out.
+                    await trio.to_thread.run_sync(
+                        lambda: collector.wait_for("pipeline.handle_event")
+                    )
+                    first.process.send_signal(signal.SIGKILL)
+                    await first.exit_code()
+            simulated.faults.clear()
+            async with life(conf) as second:
+                await second.logged("event_ended", count=1 if path == "/event" else 2)
+                second.process.send_signal(signal.SIGTERM)
+                assert await second.exit_code() == 0
+    spans = collector.spans
+    ids = [span.span_id for span in spans]
+    assert len(set(ids)) == len(ids)
+    assert len({span.trace_id for span in spans}) == 1
+    (request,) = (span for span in spans if span.name == "server.handle_event")
+    assert request.parent_id == (CLIENT_SPAN if known else "")
+    assert request.failed
+    assert ("ai_ticket.event_id" in request.attributes) == (path == "/event")
+    assert {span.parent_id for span in spans} - set(ids) == {request.parent_id}
+    assert sum(span.name == "pipeline.handle_event" for span in spans) >= 2
+
+
+async def test_a_client_that_was_sent_away_has_its_span_once(tmp_path: Path) -> None:
+    with http_collector() as collector:
+        async with open_simulated_kobold(KoboldSettings().scaled(0.1)) as simulated:
+            conf = conf_for(tmp_path, collector, "http/protobuf", simulated.url)
+            conf.write_text("pipeline.drain_seconds = 0\n" + conf.read_text())
+            simulated.faults.stall(after_tokens=1, ignores_abort=False)
+            async with life(conf) as first, httpx.AsyncClient(base_url=first.url) as client:
+
+                async def be_sent_away() -> None:
+                    item = {"content": "hello", "max_tokens": 4}
+                    answer = await client.post("/event", json=item, timeout=30)
+                    assert answer.json()["error"] == "draining"
+
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(be_sent_away)
+                    await simulated.wait_for(lambda s: s.running == 1)
+                    first.process.send_signal(signal.SIGTERM)
+                    assert await first.exit_code() == 0
+            simulated.faults.clear()
+            async with life(conf) as second:
+                await second.logged("event_ended")
+                second.process.send_signal(signal.SIGTERM)
+                assert await second.exit_code() == 0
+    spans = collector.spans
+    assert [span.name for span in spans].count("server.handle_event") == 1
+    assert {span.parent_id for span in spans} - {span.span_id for span in spans} == {""}
+
+
+def conf_for(folder: Path, collector: Collector, protocol: str, url: str) -> Path:
+    conf = folder / "ai-ticket.conf"
+    conf.write_text(
+        f"""
+        http.bind = ["127.0.0.1:0"]
+        metrics.bind = "127.0.0.1:0"
+        store.url = "sqlite:///{folder}/events.db"
+        telemetry.otlp_endpoint = "{collector.endpoint}"
+        telemetry.otlp_protocol = "{protocol}"
+        [[backends.server]]
+        name = "primary"
+        url = "{url}"
+        """
+    )
+    return conf

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.events.state import EventState
     from ai_ticket_daemon.store.log_file import LogFile
-    from ai_ticket_daemon.store.port import EventStore, Lease
+    from ai_ticket_daemon.store.port import CutOff, EventStore, Lease
 
 DONE = Succeeded("text", "primary", "stop", Usage(1, 1), 1.0, (Attempt("primary", 0, 1),))
 BROKEN = Failed(
@@ -61,6 +61,7 @@ class Faults:
         self.failed: list[str] = []
         self.recovered = 0
         self.events: list[str] = []
+        self.requests: list[CutOff] = []
 
     def store_failed(self, reason: str) -> None:
         self.failed.append(reason)
@@ -71,6 +72,9 @@ class Faults:
 
     def events_recovered(self, event_ids: Sequence[str]) -> None:
         self.events += event_ids
+
+    def requests_cut_off(self, requests: Sequence[CutOff]) -> None:
+        self.requests += requests
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.store.audit import audit_file
 from ai_ticket_daemon.store.log_file import LogFile
+from ai_ticket_daemon.store.port import CutOff
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -234,3 +235,46 @@ async def test_running_events_come_back_from_the_dead_and_from_those_that_hang(
     faults = Faults()
     async with opened(path, faults=faults):
         assert faults.events == ["a"]
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["by the next one", "by another one"])
+async def test_requests_whose_daemon_died_are_told_once_each(own: bool, tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    faults = Faults()
+    batch = {"traceparent": "00-b-1-01", "client_span": "2"}
+    async with opened(path, faults=faults) as other:
+        async with opened(path) as dying:
+            one = event("one", submitted_at=5.0, trace_context={"traceparent": "00-a-1-01"})
+            await dying.submit([one], home=True)
+            many = [event(f"of {n}", submitted_at=7.0, trace_context=batch) for n in range(3)]
+            await dying.submit(many, home=True)
+            await dying.submit([event("nobody waits")], home=False)
+            await claimed(dying)
+        if not own:
+            await other.recover(1)
+            assert len(faults.requests) == 2
+    if own:
+        # The first of them sits where ``other`` sat.
+        async with opened(path), opened(path, faults=faults):
+            pass
+    assert sorted(faults.requests, key=lambda cut: cut.began_at) == [
+        CutOff({"traceparent": "00-a-1-01"}, 5.0, "one"),
+        CutOff(batch, 7.0, None),
+    ]
+    faults.requests.clear()
+    async with opened(path, faults=faults), opened(path, faults=faults):
+        assert faults.requests == []
+
+
+async def test_a_daemon_that_stops_in_order_leaves_no_request_behind(tmp_path: Path) -> None:
+    path = tmp_path / "events.db"
+    async with opened(path) as stopping:
+        await stopping.submit([event("waits")], home=True)
+        async with opened(path) as other:
+            assert await other.claim(0, backend="primary", until=30) is None
+            await stopping.let_go()
+            await other.changed_elsewhere()
+            assert (await claimed(other)).event.event_id == "waits"
+    faults = Faults()
+    async with opened(path, faults=faults):
+        assert faults.requests == []
