@@ -86,11 +86,19 @@ def all_seats(store: Path) -> Iterator[None]:
                 if descriptor is None:
                     raise SeatTaken(f"a daemon has {store} open")
                 taken.callback(os.close, descriptor)
+                if path in made:  # Should this process be killed, the daemon can still sit there.
+                    _give_to_owner_of(store.parent, descriptor)
             yield
         finally:
             # Before the locks go, so that nobody takes a seat whose file is about to be another's.
             for path in made:
                 path.unlink(missing_ok=True)
+
+
+def _give_to_owner_of(folder: Path, descriptor: int) -> None:
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def _path_of(store: Path, number: int) -> Path:

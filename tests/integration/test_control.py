@@ -71,6 +71,15 @@ FIELDS = {
         "active in_flight kind max_in_flight name pinned reason resting_seconds role state "
         "url usable"
     ),
+    "loadtest --seconds 0.5": (
+        "advice answer_seconds arrived_per_second at daemon error_share errors events failed "
+        "first_text_seconds generator_late_seconds loadtest max_tokens missed pattern seconds slo "
+        "stream succeeded succeeded_per_second target took_seconds verdict"
+    ),
+    "drill failover --yes": (
+        "at back_by back_seconds before_seconds by doubled drill events events_that_moved failed "
+        "late looked_every_seconds lost to_standby_seconds unaccounted verdict"
+    ),
     "submit": (
         "attempts backend completion done duration_seconds event_id finish_reason metadata usage"
     ),
@@ -568,16 +577,18 @@ async def test_the_fields_of_every_answer_stay(capsys: Captured, tmp_path: Path)
             },
             "events show": ["events", "show", event],
             "why": ["why", event],
-            "failover SERVER": ["failover", "standby"],
             "log-level debug": ["log-level", "debug"],
             "capture 1": ["capture", "1"],
             "reload --plan": ["reload", "--plan"],
             "events purge": ["events", "purge", "--state", "succeeded"],
+            "loadtest --seconds 0.5": ["loadtest", "--seconds", "0.5", "--clients", "1"],
+            "drill failover --yes": ["drill", "failover", "--yes", "--rate", "10"],
             "backup FILE": ["backup", "--output", tmp_path / "b.db"],
             "bundle FILE": ["bundle", "--output", tmp_path / "b.tar.gz"],
+            "failover SERVER": ["failover", "standby"],
         }.items():
             told[name] = set(await house.json(*words))
-        [listed] = await house.json("events", "list")
+        [listed] = await house.json("events", "list", "--limit", "1")
         told["events list"] = set(listed)
         [server, _] = (await house.json("backends"))["backends"]
         told["backends, each"] = set(server)

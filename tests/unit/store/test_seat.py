@@ -41,6 +41,13 @@ def test_nobody_can_sit_down_while_all_seats_are_taken(tmp_path: Path) -> None:
     Seat.take(store).leave()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_seats_made_by_root_are_the_daemons(tmp_path: Path) -> None:
+    os.chown(tmp_path, 65534, 65534)
+    with all_seats(tmp_path / "events.db"):
+        assert {path.stat().st_uid for path in tmp_path.iterdir()} == {65534}
+
+
 def test_a_lock_on_a_file_that_was_removed_is_no_seat(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
