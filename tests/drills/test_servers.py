@@ -142,7 +142,7 @@ async def test_a_backend_that_fails_and_breaks_off_is_restarted(rehearse: Rehear
 async def test_slow_batches_go_to_the_server_that_is_quick(rehearse: Rehearse) -> None:
     async with rehearse("AiTicketBatchesSlow") as stage:
         batch = [{"content": f"Ticket {number}", "max_tokens": 4} for number in range(3)]
-        stage.primary.faults.slow_down(tokens_per_second=5)
+        stage.primary.faults.slow_down(tokens_per_second=8)
         assert (await stage.client.post("/events", json=batch)).is_success
         await stage.alert_begins("AiTicketBatchesSlow")
 
@@ -188,7 +188,10 @@ async def test_failures_that_rise_are_explained_and_done_again(rehearse: Rehears
 
 async def test_many_failures_are_held_back_moved_and_done_again(rehearse: Rehearse) -> None:
     async with rehearse(
-        "AiTicketServerFailuresMany", "pipeline.max_attempts = 1", "backends.fall = 100"
+        "AiTicketServerFailuresMany",
+        "pipeline.max_attempts = 1",
+        "backends.fall = 100",
+        kobold=QUICK.instant(),
     ) as stage:
         stage.primary.faults.script("server_error")
         for _ in range(51):

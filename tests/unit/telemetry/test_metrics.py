@@ -3,6 +3,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from prometheus_client import CollectorRegistry
+
+from ai_ticket_daemon.telemetry.metrics import Metrics
 from ai_ticket_daemon.telemetry.reference import families
 
 ROOT = Path(__file__).parents[3]
@@ -46,3 +49,22 @@ def test_every_label_is_explained() -> None:
     page = (ROOT / "docs/metrics.md").read_text()
     for label in {label for family in families() for label in family.labels}:
         assert re.search(rf"^\| .*`{label}`", page, re.MULTILINE), label
+
+
+def test_a_backend_that_is_gone_or_has_another_role_is_shown_no_more() -> None:
+    metrics = Metrics(CollectorRegistry())
+    for name, role in (("a", "primary"), ("b", "standby"), ("b", "primary"), ("c", "standby")):
+        metrics.kobold_backend_up.labels(name, role).set(1)
+        metrics.kobold_backend_active.labels(name).set(1)
+        metrics.kobold_backend_slots.labels(name).set(2)
+
+    metrics.keep_backends({"b": "primary", "c": "standby"})
+
+    def shown(name: str) -> list[tuple[str, ...]]:
+        found = (
+            f for f in metrics.registry.collect() if f.name == f"ai_ticket_kobold_backend_{name}"
+        )
+        return [tuple(sample.labels.values()) for family in found for sample in family.samples]
+
+    assert shown("up") == [("b", "primary"), ("c", "standby")]
+    assert shown("active") == shown("slots") == [("b",), ("c",)]
