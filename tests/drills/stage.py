@@ -144,6 +144,7 @@ class Stage:
             f'store.url = "sqlite:///{self.store}"',
             f'log.capture_directory = "{self.store.parent}/captures"',
             "rate_limit.requests = 0",
+            "pipeline.backoff_seconds = 0",
             "backends.probe_interval_seconds = 0.2",
             "backends.probe_fast_interval_seconds = 0.05",
             *settings,
