@@ -331,6 +331,7 @@ async def open_stage(folder: Path) -> AsyncIterator[Stage]:
         f'http.bind = ["127.0.0.1:{http}"]\n'
         f'metrics.bind = "127.0.0.1:{metrics}"\n'
         'telemetry.traces = "none"\n'
+        "backends.probe_timeout_seconds = 10\n"  # This host may be busy; that is no failover.
         f'control.socket = "{control}"\n'
         "[[backends.server]]\n"
         f'name = "primary"\nurl = "http://127.0.0.1:{primary}"\n'

@@ -110,3 +110,70 @@ def test_a_listed_event_keeps_its_brackets() -> None:
         "error": "api_timeout",
     }
     assert "[team]" in shown(screen.events([event]))
+
+
+def load_report(**change: Any) -> dict[str, Any]:
+    percentiles = {"p50": 0.5, "p90": 1.0, "p95": 2.0, "p99": 75.0, "max": 80.0}
+    return {
+        "verdict": "missed",
+        "missed": ["p95 of 2 s is above 1 s"],
+        "loadtest": "open-loop",
+        "pattern": {"rate": 2.5, "seed": 1},
+        "seconds": 30.0,
+        "max_tokens": 32,
+        "stream": True,
+        "target": "http://[::1]:5000",
+        "slo": {
+            "p95_seconds": 1.0,
+            "error_share": 0.05,
+            "queue_age_seconds": 300.0,
+            "first_text_p95_seconds": 0.5,
+        },
+        "events": 75,
+        "arrived_per_second": 2.5,
+        "succeeded": 70,
+        "succeeded_per_second": 2.3,
+        "failed": 5,
+        "error_share": 0.0667,
+        "errors": {"api_timeout": 3, "rate_limited": 2},
+        "daemon": {
+            "slots": 2,
+            "slot_use": 0.8,
+            "queued_at_start": 1,
+            "queued_at_most": 9,
+            "queued_at_end": 4,
+            "oldest_queued_seconds": 3.0,
+        },
+        "advice": ["the limit was met"],
+        "answer_seconds": percentiles,
+        "first_text_seconds": percentiles,
+        "generator_late_seconds": dict.fromkeys(percentiles, 0.001),
+    } | change
+
+
+def test_the_report_on_a_load_test_tells_all_of_it() -> None:
+    text = shown(screen.loadtest(load_report()))
+    for told in (
+        "p95 of 2 s is above 1 s",
+        "open-loop, 2.5/s for 30 s, up to 32 tokens, streams, to http://[::1]:5000",
+        "95% answered within 1 s, begun within 0.5 s; at most 5.0% failed",
+        "75 sent (2.5/s), 70 succeeded (2.3/s), 5 failed (6.7%)",
+        "3 api_timeout",
+        "2 rate_limited",
+        "80% of 2 in use",
+        "1 at the start, 9 at most, 4 at the end (+3); the oldest waited 3.0 s",
+        "the limit was met",
+    ):
+        assert told in text
+    rows = {line.split("  ")[0]: line.split()[-5:] for line in text.splitlines() if line}
+    assert text.splitlines()[0].split() == ["verdict", "missed"]
+    assert "1 min 15 s" in text
+    assert rows["generator late"][-2:] == ["1", "ms"]
+
+
+def test_what_is_not_known_is_said_to_be() -> None:
+    report = load_report(daemon=None, first_text_seconds=None, pattern={"clients": 3})
+    text = shown(screen.loadtest(report))
+    assert "not known" in text
+    assert "first text" not in text
+    assert "open-loop, 3 clients for 30 s" in text
