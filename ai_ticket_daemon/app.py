@@ -149,7 +149,7 @@ class Daemon:
             health=self._health,
             http=lambda: live.current.http,
             events=lambda: live.current.events,
-            observer=HttpTelemetry(logs.logger(actor="http"), metrics, self._tracer),
+            observer=HttpTelemetry(logs.logger(actor="http"), metrics, self._tracer, self._capture),
             logger=logs.library_logger("handler_crashed", actor="http"),
         )
         self._app = make_app(

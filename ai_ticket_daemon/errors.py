@@ -96,6 +96,19 @@ HTTP_STATUS: Mapping[ErrorCode, int] = MappingProxyType(
 )
 
 
+FAULTS_OF_PAYLOADS = frozenset(
+    {
+        ErrorCode.INVALID_REQUEST,
+        ErrorCode.INVALID_INPUT_FORMAT,
+        ErrorCode.MISSING_CONTENT_FIELD,
+        ErrorCode.PROMPT_EXTRACTION_FAILED,
+        ErrorCode.INVALID_PARAMETER,
+        ErrorCode.IDEMPOTENCY_CONFLICT,
+    }
+)
+"""Codes that say that what the client sent is at fault, not how much or by whom."""
+
+
 class TicketError(Exception):
     """An error with a stable code.
 

@@ -48,8 +48,9 @@ class LogConfig:
         default=0,
         metadata=setting(
             integer(0, 10_000, "payloads"),
-            "How many payloads of failed and expired events to keep, the newest ones, redacted and "
-            "readable by the daemon's user only; 0 keeps no more than there are already.",
+            "How many payloads of failed and expired events to keep, and how many of those refused "
+            "as invalid, the newest ones, redacted and readable by the daemon's user only; 0 keeps "
+            "no more than there are already.",
             live=True,
         ),
     )

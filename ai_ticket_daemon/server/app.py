@@ -64,7 +64,7 @@ class TicketApp(QuartTrio):
             error = error.exceptions[0]
         match error:
             case TicketError():
-                return exchange.refusal(error, error.http_status)
+                return exchange.failed(error)
             case HTTPException():
                 refusal, status, headers = _explain(error)
                 return exchange.refusal(refusal, status, headers)

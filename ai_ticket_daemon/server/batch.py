@@ -186,6 +186,8 @@ async def _parse(
                 raise _no_stream()
         except RequestRefused as error:
             batch.refuse(index, error)
+            # Of a line that is no JSON, there is nothing but the error.
+            exchange.refused(error, None if error is item else item)
         else:
             batch.add(index, event)
     return batch

@@ -15,7 +15,7 @@ from quart import Response
 from quart.utils import encode_headers
 from quart_trio.asgi import TrioASGIHTTPConnection
 
-from ai_ticket_daemon.errors import ErrorCode, TicketError
+from ai_ticket_daemon.errors import FAULTS_OF_PAYLOADS, ErrorCode, TicketError
 from ai_ticket_daemon.events.outcome import Failed
 from ai_ticket_daemon.server.access import ANYBODY
 from ai_ticket_daemon.server.answers import (
@@ -256,6 +256,16 @@ class Exchange(TrioASGIHTTPConnection):
             {**error_headers(error, status), **(headers or {})},
         )
 
+    def failed(self, error: TicketError) -> Response:
+        """Return the answer to a request that cannot be served."""
+        if error.code in FAULTS_OF_PAYLOADS and (payload := self._body.so_far):
+            self._observed.refused(error, payload)
+        return self.refusal(error, error.http_status)
+
+    def refused(self, error: TicketError, item: object) -> None:
+        """Take note of one item of the body that was refused; the others go on."""
+        self._observed.refused(error, item)
+
     def crashed(self, error: BaseException) -> TicketError:
         """Log an error nobody expected, once; return what the client is told instead."""
         self._error = ErrorCode.INTERNAL_ERROR
@@ -281,7 +291,7 @@ class Exchange(TrioASGIHTTPConnection):
 
     def _failed(self, error: Exception) -> Response:
         if isinstance(error, TicketError):
-            return self.refusal(error, error.http_status)
+            return self.failed(error)
         return self.refusal(self.crashed(error), 500)
 
     def _end(self) -> None:

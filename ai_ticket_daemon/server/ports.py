@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
-    from ai_ticket_daemon.errors import ErrorCode, RequestRefused
+    from ai_ticket_daemon.errors import ErrorCode, RequestRefused, TicketError
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Outcome
     from ai_ticket_daemon.events.status import EventStatus
@@ -187,6 +187,12 @@ class ObservedRequest(Protocol):
     def trace(self) -> TraceContext:
         """The trace that the event and the errors of this request belong to."""
 
+    def refused(self, error: TicketError, payload: object) -> None:
+        """Take note of what was refused for what it says: a body (bytes), or one item of it.
+
+        Must not block or raise.
+        """
+
     def ended(self, request: RequestEnded) -> None:
         """Take note of how the request ended; called exactly once. Must not block or raise."""
 
@@ -201,6 +207,9 @@ class RequestObserver(Protocol):
 @dataclass(frozen=True, slots=True)
 class _Unobserved:
     trace: TraceContext
+
+    def refused(self, error: TicketError, payload: object) -> None:
+        """Do nothing."""
 
     def ended(self, request: RequestEnded) -> None:
         """Do nothing."""

@@ -40,6 +40,11 @@ class RequestBody:
         if self._is_complete or self._is_too_long:
             self._changed.set()
 
+    @property
+    def so_far(self) -> bytes:
+        """What has come by now; nothing of a body that is too long."""
+        return b"".join(self._pieces)
+
     async def read(self, timeout_seconds: float) -> bytes:
         """Return the whole body.
 

@@ -1,20 +1,23 @@
-"""Keeps the payloads of the last events that failed, redacted, for whoever has to find out why.
+"""Keeps the last payloads that failed or were refused, redacted, for whoever has to find out why.
 
 An actor: :meth:`Capture.run` must be running. It owns the files in ``log.capture_directory``; it
-takes events that failed or expired, a few at a time, and writes them in a thread.
+takes events that failed or expired, and what was refused for what it says, a few at a time, and
+writes them in a thread. Of each kind the newest are kept: a client that sends nothing but nonsense
+does not push out the events that failed.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
-from ai_ticket_daemon.events.event import Event
 from ai_ticket_daemon.events.outcome import Failed
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.telemetry.exemplars import trace_id_of
@@ -27,11 +30,35 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from ai_ticket_daemon.config.log import LogConfig
+    from ai_ticket_daemon.errors import ErrorCode
+    from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Outcome
 
 MAILBOX_EVENTS = 16
-"""How many failing events may wait to be written; in a burst of failures a sample will do."""
+"""How many failing payloads may wait to be written; in a burst of failures a sample will do."""
+MOST_REFUSED_BYTES = 64 * 1024
+"""How much is kept of a payload that was refused; what was accepted has limits of its own."""
+_REFUSED = "-refused-"
 _FAILING = frozenset({EventState.FAILED, EventState.EXPIRED})
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """What was refused for what it says: a request's body (bytes), or one item of a batch."""
+
+    trace_id: str
+    route: str
+    code: ErrorCode
+    message: str
+    details: Mapping[str, Any] | None
+    payload: object
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    event: Event
+    state: EventState
+    outcome: Failed
 
 
 class Capture:
@@ -45,9 +72,7 @@ class Capture:
     def __init__(self, settings: Callable[[], LogConfig], log: FilteringBoundLogger) -> None:
         self._settings = settings
         self._log = log
-        self._send, self._receive = trio.open_memory_channel[tuple[Event, EventState, Failed]](
-            MAILBOX_EVENTS
-        )
+        self._send, self._receive = trio.open_memory_channel[_Ended | Refused](MAILBOX_EVENTS)
         self._works = True
 
     def ended(self, event: Event, state: EventState, outcome: Outcome) -> None:
@@ -55,21 +80,27 @@ class Capture:
         if self._settings().capture_payloads == 0 or state not in _FAILING:
             return
         if isinstance(outcome, Failed):
-            try:
-                self._send.send_nowait((event, state, outcome))
-            except trio.WouldBlock:
-                return  # a sample will do
+            self._take(_Ended(event, state, outcome))
+
+    def refused(self, refused: Refused) -> None:
+        """Keep what was refused, if captures are on; never blocks."""
+        if self._settings().capture_payloads:
+            self._take(refused)
+
+    def _take(self, what: _Ended | Refused) -> None:
+        with suppress(trio.WouldBlock):  # a sample will do
+            self._send.send_nowait(what)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write what comes; runs until cancelled."""
         task_status.started()
-        async for event, state, outcome in self._receive:
+        async for what in self._receive:
             settings = self._settings()
             write = partial(
                 keep, settings.capture_directory, newest=max(1, settings.capture_payloads)
             )
             try:
-                await trio.to_thread.run_sync(write, event, state, outcome)
+                await trio.to_thread.run_sync(write, what)
             except OSError as error:
                 if self._works:
                     self._log.warning("capture_failed", reason=str(error))
@@ -78,8 +109,37 @@ class Capture:
                 self._works = True
 
 
-def describe(event: Event, state: EventState, outcome: Failed) -> Mapping[str, object]:
-    """Return what is kept of an event, redacted."""
+def describe(what: _Ended | Refused) -> Mapping[str, object]:
+    """Return what is kept, redacted."""
+    return _of_event(what) if isinstance(what, _Ended) else _of_refused(what)
+
+
+def _of_refused(refused: Refused) -> Mapping[str, object]:
+    payload = refused.payload
+    data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+    if len(data) > MOST_REFUSED_BYTES or payload is data:
+        payload = _readable(data[:MOST_REFUSED_BYTES])
+    return {
+        "trace_id": refused.trace_id,
+        "route": refused.route,
+        "error": refused.code.value,
+        "message": redact(refused.message),
+        "details": redact(refused.details),
+        "bytes": len(data),
+        "payload": redact(payload),
+    }
+
+
+def _readable(data: bytes) -> object:
+    """Return the JSON value of ``data``, or its text."""
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return data.decode("utf-8", "replace")
+
+
+def _of_event(ended: _Ended) -> Mapping[str, object]:
+    event, state, outcome = ended.event, ended.state, ended.outcome
     sampling = event.sampling
     about = {
         "event_id": event.event_id,
@@ -120,22 +180,24 @@ def describe(event: Event, state: EventState, outcome: Failed) -> Mapping[str, o
     }
 
 
-def keep(folder: Path, event: Event, state: EventState, outcome: Failed, *, newest: int) -> None:
-    """Write one event where only the daemon's user can read it; delete all but the newest files.
+def keep(folder: Path, what: _Ended | Refused, *, newest: int) -> None:
+    """Write it where only the daemon's user can read it; delete all but the newest of its kind.
 
     Raises:
         OSError: it could not be written.
     """
-    payload = describe(event, state, outcome)
+    payload = describe(what)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    name = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{event.event_id}.json"
+    is_refused = isinstance(what, Refused)
+    rest = f"{_REFUSED}{what.trace_id}" if isinstance(what, Refused) else f"-{what.event.event_id}"
+    name = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}{rest}.json"
     draft = folder / f".{name}"
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         json.dump(payload, file, indent=2)
         file.write("\n")
     draft.rename(folder / name)
-    kept = sorted(folder.glob("*.json"))
+    kept = sorted(f for f in folder.glob("*.json") if (_REFUSED in f.name) is is_refused)
     for old in kept[: max(0, len(kept) - newest)]:
         old.unlink(missing_ok=True)
 

@@ -8,13 +8,16 @@ from opentelemetry.trace import SpanKind
 
 from ai_ticket_daemon.server.trace import TraceContext
 from ai_ticket_daemon.telemetry import exemplars
+from ai_ticket_daemon.telemetry.capture import Refused
 from ai_ticket_daemon.telemetry.spans import parent_of
 
 if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
     from structlog.typing import FilteringBoundLogger
 
+    from ai_ticket_daemon.errors import TicketError
     from ai_ticket_daemon.server.ports import RequestEnded, RequestStarted
+    from ai_ticket_daemon.telemetry.capture import Capture
     from ai_ticket_daemon.telemetry.metrics import Metrics
     from ai_ticket_daemon.telemetry.spans import Span, Tracer
 
@@ -26,8 +29,15 @@ _SERVER_FAULT = 500
 class HttpTelemetry:
     """Observes the requests of the HTTP surface."""
 
-    def __init__(self, log: FilteringBoundLogger, metrics: Metrics, tracer: Tracer | None) -> None:
+    def __init__(
+        self,
+        log: FilteringBoundLogger,
+        metrics: Metrics,
+        tracer: Tracer | None,
+        capture: Capture | None = None,
+    ) -> None:
         self._log = log
+        self._capture = capture
         self._metrics = metrics
         self._tracer = tracer
 
@@ -35,7 +45,7 @@ class HttpTelemetry:
         """See :meth:`RequestObserver.started`."""
         self._metrics.server_requests_in_flight.inc()
         if self._tracer is None or (request.method, request.route) not in _TRACED:
-            return _Observed(self, request.trace, None)
+            return _Observed(self, request.route, request.trace, None)
         trace = request.trace
         span = self._tracer.start(
             "server.handle_event",
@@ -44,7 +54,14 @@ class HttpTelemetry:
             {"http.route": request.route, "http.request.method": request.method},
         )
         client_id = trace.parent_id if trace.remote else None
-        return _Observed(self, _trace_of(span, client_id), span)
+        return _Observed(self, request.route, _trace_of(span, client_id), span)
+
+    def refused(self, error: TicketError, trace_id: str, route: str, payload: object) -> None:
+        """Keep a payload that was refused, if captures are on."""
+        if self._capture is not None:
+            self._capture.refused(
+                Refused(trace_id, route, error.code, error.message, error.details, payload)
+            )
 
     def ended(self, request: RequestEnded, trace: TraceContext, span: Span | None) -> None:
         """Count and log the end of a request, and end its span."""
@@ -72,10 +89,17 @@ class HttpTelemetry:
 
 
 class _Observed:
-    def __init__(self, telemetry: HttpTelemetry, trace: TraceContext, span: Span | None) -> None:
+    def __init__(
+        self, telemetry: HttpTelemetry, route: str, trace: TraceContext, span: Span | None
+    ) -> None:
         self._telemetry = telemetry
+        self._route = route
         self.trace = trace
         self._span = span
+
+    def refused(self, error: TicketError, payload: object) -> None:
+        """See :meth:`ObservedRequest.refused`."""
+        self._telemetry.refused(error, self.trace.trace_id, self._route, payload)
 
     def ended(self, request: RequestEnded) -> None:
         """See :meth:`ObservedRequest.ended`."""

@@ -10,6 +10,8 @@ _MARK = "[redacted {}]"
 _WORDS = r"(?:pass(?:word|wd|phrase)?|pwd|secret|token|api[_-]?key|access[_-]?key|credential)s?"
 _SECRET_KEY = re.compile(rf"(?i){_WORDS}|authori[sz]ation|cookie")
 
+_PLAIN_KEYS = frozenset({"max_tokens"})
+
 _ID_KEY = re.compile(r"(?i)(?:ai_ticket_)?(?:event|trace|span|message)_id|__realtime_timestamp")
 _ID = re.compile(r"[0-9a-f-]{16,36}")
 
@@ -57,7 +59,7 @@ def redact(value: object) -> object:
             return redact_text(value)
         case Mapping():
             return {
-                key: _MARK.format("secret") if _SECRET_KEY.search(str(key)) else redact(item)
+                key: _MARK.format("secret") if _is_secret(str(key)) else redact(item)
                 for key, item in value.items()
             }
         case Sequence():
@@ -76,3 +78,7 @@ def redact_line(line: Mapping[str, Any]) -> dict[str, Any]:
     redacted = redact(line)
     assert isinstance(redacted, dict)  # noqa: S101 - of a mapping comes one
     return redacted | ids
+
+
+def _is_secret(key: str) -> bool:
+    return key not in _PLAIN_KEYS and _SECRET_KEY.search(key) is not None

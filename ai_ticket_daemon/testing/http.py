@@ -23,6 +23,7 @@ from ai_ticket_daemon.testing.pipeline import GUARD_SECONDS, ScriptedPipeline
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from ai_ticket_daemon.errors import ErrorCode, TicketError
     from ai_ticket_daemon.server.ports import ObservedRequest, RequestEnded, RequestStarted
     from ai_ticket_daemon.server.trace import TraceContext
 
@@ -52,11 +53,16 @@ class RecordedRequest:
     start: RequestStarted
     end: RequestEnded | None = None
     over: trio.Event = field(default_factory=trio.Event)
+    refusals: list[tuple[ErrorCode, object]] = field(default_factory=list)
 
     @property
     def trace(self) -> TraceContext:
         """The trace as it came."""
         return self.start.trace
+
+    def refused(self, error: TicketError, payload: object) -> None:
+        """Remember what was refused."""
+        self.refusals.append((error.code, payload))
 
     def ended(self, request: RequestEnded) -> None:
         """Remember the end."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from subprocess import PIPE
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 import trio
 from control_house import QUICK, SLOW, House, open_house
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.config.tree import Config
 
 Captured = pytest.CaptureFixture[str]
+JSON = "application/json"
 
 FIELDS = {
     "status": (
@@ -664,3 +666,45 @@ async def test_what_an_operator_cancels_is_wasted_as_cancelled(capsys: Captured)
         report = await house.until(lambda r: r["in_flight"] == 0)
     [waste] = report["wasted"]
     assert (waste["backend"], waste["cause"], waste["unknown"]) == ("primary", "cancelled", 0)
+
+
+async def test_what_clients_do_wrong_is_captured_and_what_is_not_theirs_is_not(
+    capsys: Captured, tmp_path: Path
+) -> None:
+    folder = tmp_path / "captures"
+
+    def capturing(config: Config) -> Config:
+        log = replace(config.log, capture_payloads=10, capture_directory=folder)
+        return replace(config, log=log, store=replace(config.store, max_queued=0))
+
+    async with (
+        open_house(capsys, change=capturing) as house,
+        httpx.AsyncClient(base_url=house.running.url) as client,
+    ):
+        wrong = {"content": "hi", "max_tokens": 0}
+        answers = [
+            await client.post("/event", json=wrong),
+            await client.post("/event", content=b"{no json", headers={"content-type": JSON}),
+            await client.post("/events", json=[{"content": "x", "stream": True}, wrong]),
+            await client.post("/event", json={"content": "the queue is full"}),
+            await client.post("/event", content=b"", headers={"content-type": JSON}),
+            await client.get("/nowhere"),
+        ]
+        assert [answer.status_code for answer in answers] == [422, 400, 200, 503, 400, 404]
+        with trio.fail_after(10):
+            while len(list(folder.glob("*-refused-*.json"))) < 4:  # noqa: ASYNC110
+                await trio.sleep(0.02)
+    found = [json.loads(file.read_text()) for file in sorted(folder.iterdir())]
+    assert [(one["route"], one["error"]) for one in found] == [
+        ("/event", "invalid_parameter"),
+        ("/event", "invalid_request"),
+        ("/events", "invalid_parameter"),
+        ("/events", "invalid_parameter"),
+    ]
+    assert [one["payload"] for one in found] == [
+        wrong,
+        "{no json",
+        {"content": "x", "stream": True},
+        wrong,
+    ]
+    assert found[0]["trace_id"] == answers[0].json()["trace_id"]

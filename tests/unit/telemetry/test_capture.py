@@ -6,6 +6,7 @@ import stat
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import pytest
 import trio
 
 from ai_ticket_daemon.config.log import LogConfig, LogFormat
@@ -13,7 +14,12 @@ from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
 from ai_ticket_daemon.events.outcome import Attempt, Failed, Succeeded, Usage
 from ai_ticket_daemon.events.state import EventState
-from ai_ticket_daemon.telemetry.capture import MAILBOX_EVENTS, Capture
+from ai_ticket_daemon.telemetry.capture import (
+    MAILBOX_EVENTS,
+    MOST_REFUSED_BYTES,
+    Capture,
+    Refused,
+)
 from ai_ticket_daemon.telemetry.logs import Logs
 
 if TYPE_CHECKING:
@@ -53,8 +59,19 @@ class Captures:
         return sorted(self.settings.capture_directory.glob("*"))
 
     async def ended(self, event: Event, state: EventState, outcome: Failed | Succeeded) -> None:
-        """Tell of an event, and run the actor until it waits again."""
+        """Tell of an event, and have it written."""
         self.capture.ended(event, state, outcome)
+        await self.written()
+
+    async def refused(self, payload: object) -> None:
+        """Tell of a payload that was refused, and have it written."""
+        details = {"field": "max_tokens"}
+        code = ErrorCode.INVALID_PARAMETER
+        self.capture.refused(Refused(TRACE, "/event", code, "Too many.", details, payload))
+        await self.written()
+
+    async def written(self) -> None:
+        """Run the actor until it waits again."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self.capture.run)
             with trio.fail_after(5):
@@ -114,3 +131,57 @@ async def test_a_burst_of_failures_is_a_sample_and_holds_nobody_up(tmp_path: Pat
         captures.capture.ended(event(number), EventState.FAILED, FAILED)
     await captures.ended(event(500), EventState.FAILED, FAILED)
     assert len(captures.files) == MAILBOX_EVENTS
+
+
+@pytest.mark.parametrize(
+    ("payload", "kept"),
+    [
+        (b'{"password": "hunter2", "content": "hi"}',
+         {"password": "[redacted secret]", "content": "hi"}),
+        ({"password": "hunter2", "content": "hi"},
+         {"password": "[redacted secret]", "content": "hi"}),
+        (b'{"content": "no end, password: hunter2', '{"content": "no end, [redacted secret]'),
+        (b"\xff\x00", "\ufffd\x00"),
+        (None, None),
+    ],
+    ids=["body", "item", "no JSON", "no text", "nothing"],
+)  # fmt: skip
+async def test_what_was_refused_is_kept_redacted_and_for_its_owner_only(
+    payload: object, kept: object, tmp_path: Path
+) -> None:
+    captures = Captures(tmp_path)
+    await captures.refused(payload)
+    (file,) = captures.files
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert file.name.endswith(f"-refused-{TRACE}.json")
+    found = json.loads(file.read_text())
+    assert (found["payload"], found["error"]) == (kept, "invalid_parameter")
+    assert (found["details"], found["route"]) == ({"field": "max_tokens"}, "/event")
+    assert "hunter2" not in file.read_text()
+
+
+@pytest.mark.parametrize("as_bytes", [True, False])
+async def test_of_a_long_refused_payload_the_beginning_is_kept(
+    as_bytes: bool, tmp_path: Path
+) -> None:
+    captures = Captures(tmp_path)
+    long = {"content": "word " * MOST_REFUSED_BYTES}
+    await captures.refused(json.dumps(long).encode() if as_bytes else long)
+    (file,) = captures.files
+    found = json.loads(file.read_text())
+    assert len(found["payload"]) == MOST_REFUSED_BYTES
+    assert found["bytes"] == len(json.dumps(long))
+
+
+async def test_what_is_refused_does_not_push_out_what_failed(tmp_path: Path) -> None:
+    captures = Captures(tmp_path, newest=2)
+    await captures.ended(event(1), EventState.FAILED, FAILED)
+    for number in range(4):
+        await captures.refused({"n": number})
+    await captures.ended(event(2), EventState.FAILED, FAILED)
+    names = [file.name for file in captures.files]
+    assert sum("refused" in name for name in names) == 2
+    assert sum("event-" in name for name in names) == 2
+    captures.settings = replace(captures.settings, capture_payloads=0)
+    await captures.refused({"n": 5})
+    assert len(captures.files) == 4

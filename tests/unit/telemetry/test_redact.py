@@ -79,3 +79,12 @@ def test_no_text_makes_it_take_long(piece: str) -> None:
     began = time.process_time()
     redact_text(piece * (200_000 // len(piece)))
     assert time.process_time() - began < 2
+
+
+def test_how_many_tokens_are_wanted_is_no_secret() -> None:
+    said = {"max_tokens": 4, "tokens": "abc", "auth_token": 7}
+    assert redact(said) == {
+        "max_tokens": 4,
+        "tokens": "[redacted secret]",
+        "auth_token": "[redacted secret]",
+    }
