@@ -14,7 +14,7 @@ import trio
 
 from ai_ticket_daemon.control.client import Refused, Unreachable
 from ai_ticket_daemon.control.gauges import Gauges, from_metrics, from_status
-from ai_ticket_daemon.control.session import EXIT_OK, EXIT_REFUSED, EXIT_USAGE
+from ai_ticket_daemon.control.session import EXIT_INTERRUPTED, EXIT_OK, EXIT_REFUSED, EXIT_USAGE
 from ai_ticket_daemon.control.traffic import ClosedLoop, OpenLoop, Target, Traffic, run_trio
 from ai_ticket_daemon.control.verdict import Slo, Tally, judge
 from ai_ticket_daemon.control.words import TOKEN_VARIABLE
@@ -37,14 +37,18 @@ def loadtest(session: Session) -> int:
         return EXIT_USAGE
     if options.output is not None and options.output.exists():
         raise Refused("exists", f"{options.output} is there already; name another file")
-    report = run_trio(_run, session, target)
+    stop = trio.Event()
+    report = run_trio(_run, session, target, stop, stop=stop)
     if options.output is not None:
         options.output.write_text(json.dumps(report, indent=2) + "\n")
     session.say(report, "loadtest")
+    if report["interrupted"]:
+        return EXIT_INTERRUPTED
     return EXIT_OK if report["verdict"] == "met" else EXIT_REFUSED
 
 
-async def _run(session: Session, target: Target) -> dict[str, Any]:
+async def _run(session: Session, target: Target, stop: trio.Event) -> dict[str, Any]:
+    """Send for as long as asked, or until ``stop`` is set; return the report on what was sent."""
     options = session.options
     await _greet(target, options.timeout)
     body = {"content": options.prompt, "max_tokens": options.max_tokens, "stream": options.stream}
@@ -62,13 +66,18 @@ async def _run(session: Session, target: Target) -> dict[str, Any]:
     async with trio.open_nursery() as nursery:
         await nursery.start(watcher.run, traffic.arrived)
         began_at = trio.current_time()
-        await traffic.run(pattern, seconds=options.seconds, wait_seconds=options.wait)
+        async with trio.open_nursery() as sending:
+            sending.start_soon(_stop_arrivals, traffic, stop)
+            await traffic.run(pattern, seconds=options.seconds, wait_seconds=options.wait)
+            sending.cancel_scope.cancel()
+        took_seconds = trio.current_time() - began_at
     slo = Slo(options.slo_p95, options.slo_errors, options.slo_queue_age, options.slo_first_text)
     return {
         "loadtest": "open-loop" if options.clients is None else "closed-loop",
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began_on)),
         "target": options.url or str(session.client.path),
-        "seconds": options.seconds,
+        "seconds": round(traffic.arrived_seconds, 3),
+        "interrupted": stop.is_set(),
         "pattern": asdict(pattern),
         "stream": options.stream,
         "max_tokens": options.max_tokens,
@@ -78,10 +87,15 @@ async def _run(session: Session, target: Target) -> dict[str, Any]:
             watcher.gauges.summary(),
             slo,
             open_loop=options.clients is None,
-            seconds=options.seconds,
-            took_seconds=trio.current_time() - began_at,
+            seconds=traffic.arrived_seconds,
+            took_seconds=took_seconds,
         ),
     }
+
+
+async def _stop_arrivals(traffic: Traffic, stop: trio.Event) -> None:
+    await stop.wait()
+    traffic.arriving.cancel()
 
 
 def target_of(session: Session) -> Target:

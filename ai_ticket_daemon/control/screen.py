@@ -155,7 +155,7 @@ def loadtest(report: Mapping[str, Any]) -> RenderableType:
     streams = ", streams" if report["stream"] else ""
     head.add_row(
         "test",
-        escape(f"{report['loadtest']}, {how} for {report['seconds']:g} s, up to "
+        escape(f"{report['loadtest']}, {how} for {report['seconds']:.3g} s, up to "
                f"{report['max_tokens']} tokens{streams}, to {report['target']}"),
     )  # fmt: skip
     slo = report["slo"]

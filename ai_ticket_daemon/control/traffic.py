@@ -137,6 +137,8 @@ class Traffic:
         """Cancel it to let no more arrive."""
         self.arrived = trio.Event()
         """Set when the last one has arrived."""
+        self.arrived_seconds = 0.0
+        """How long they arrived."""
 
     async def run(
         self, pattern: OpenLoop | ClosedLoop, *, seconds: float, wait_seconds: float
@@ -155,6 +157,7 @@ class Traffic:
                         for _ in range(clients):
                             nursery.start_soon(self._take_turns, client, seconds)
                         await trio.sleep(seconds)
+            self.arrived_seconds = max(self._now(), 1e-3)
             self.arrived.set()
             nursery.cancel_scope.deadline = trio.current_time() + wait_seconds
 
@@ -265,16 +268,19 @@ async def _read(response: httpx.Response, now: Callable[[], float]) -> _Answer:
     return _Answer(last, error if error != "status" else f"{response.status_code}", first_text_at)
 
 
-def run_trio(function: Callable[..., Awaitable[T]], *arguments: object) -> T:
+def run_trio(
+    function: Callable[..., Awaitable[T]], *arguments: object, stop: trio.Event | None = None
+) -> T:
     """Run a coroutine to its end; of a group of errors only the first one comes out.
 
-    A lost terminal and SIGTERM end it as Ctrl-C does: it is cancelled, and so can clean up.
+    A lost terminal and SIGTERM end it as Ctrl-C does: it is cancelled, and so can clean up. With
+    ``stop``, the first of them sets that, and only the second one cancels.
 
     Raises:
-        KeyboardInterrupt: one of these came.
+        KeyboardInterrupt: it was cancelled.
     """
     try:
-        return trio.run(_until_stopped, function, *arguments)
+        return trio.run(_until_stopped, function, arguments, stop)
     except BaseExceptionGroup as group:
         error: BaseException = group
         while isinstance(error, BaseExceptionGroup):
@@ -282,13 +288,18 @@ def run_trio(function: Callable[..., Awaitable[T]], *arguments: object) -> T:
         raise error from None
 
 
-async def _until_stopped(function: Callable[..., Awaitable[T]], *arguments: object) -> T:
+async def _until_stopped(
+    function: Callable[..., Awaitable[T]], arguments: Sequence[object], stop: trio.Event | None
+) -> T:
     if threading.current_thread() is not threading.main_thread():
         return await function(*arguments)  # Only the main thread is told of signals.
 
     async def watch(signals: AsyncIterator[int]) -> None:
         async for _ in signals:
-            nursery.cancel_scope.cancel()
+            if stop is None or stop.is_set():
+                nursery.cancel_scope.cancel()
+            else:
+                stop.set()
 
     with trio.open_signal_receiver(*_STOPS) as signals:
         async with trio.open_nursery() as nursery:

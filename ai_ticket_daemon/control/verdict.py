@@ -135,7 +135,8 @@ def _outrun(tally: Tally, gauges: Mapping[str, Any], seconds: float) -> Iterator
     grown = gauges["queued_at_end"] - gauges["queued_at_start"]
     if grown > 0.1 * tally.events + 2 * math.sqrt(tally.events):
         yield (
-            f"the queue grew by {grown} within {seconds:g} s: more came in than the servers can do"
+            f"the queue grew by {grown} within {seconds:.3g} s: more came in than the servers can "
+            "do"
         )
 
 

@@ -20,7 +20,7 @@ import trio
 from control_house import QUICK, SLOW, House, open_house
 
 from ai_ticket_daemon.config.auth import AuthConfig
-from ai_ticket_daemon.config.backends import ServerConfig
+from ai_ticket_daemon.config.backends import Failback, ServerConfig
 from ai_ticket_daemon.config.control import DEFAULT_SOCKET, ControlConfig
 from ai_ticket_daemon.config.tokens import Tokens, parse_tokens
 from ai_ticket_daemon.control import ctl
@@ -75,8 +75,8 @@ FIELDS = {
     ),
     "loadtest --seconds 0.5": (
         "advice answer_seconds arrived_per_second at daemon error_share errors events failed "
-        "first_text_seconds generator_late_seconds loadtest max_tokens missed pattern seconds slo "
-        "stream succeeded succeeded_per_second target took_seconds verdict"
+        "first_text_seconds generator_late_seconds interrupted loadtest max_tokens missed "
+        "pattern seconds slo stream succeeded succeeded_per_second target took_seconds verdict"
     ),
     "drill failover --yes": (
         "at back_by back_seconds before_seconds by doubled drill events events_that_moved failed "
@@ -404,6 +404,27 @@ async def test_a_load_test_over_the_public_address_keeps_its_report(
     assert "s3cret" not in kept.read_text()
 
 
+async def test_an_interrupted_load_test_reports_what_it_has(capsys: Captured) -> None:
+    async with open_house(capsys) as house:
+        command = [sys.executable, "-m", "ai_ticket_daemon.control.ctl", "--json"]
+        command += ["--socket", str(house.socket), "loadtest", "--seconds", "600", "--rate", "10"]
+        process = await trio.lowlevel.open_process(
+            [*command, "--max-tokens", "4"], stdout=PIPE, stderr=PIPE
+        )
+        await house.until(lambda r: r["queue"].get("succeeded", 0) >= 5)
+        process.send_signal(signal.SIGINT)
+        with trio.fail_after(20):
+            assert process.stdout is not None
+            assert process.stderr is not None
+            told = json.loads(b"".join([part async for part in process.stdout]))
+            assert await process.wait() == 130
+            assert b"".join([part async for part in process.stderr]) == b""
+    assert told["interrupted"] is True
+    assert told["succeeded"] == told["events"] >= 5
+    assert 0 < told["seconds"] < 60
+    assert told["daemon"] is not None
+
+
 async def test_a_load_test_of_nobody_says_so(capsys: Captured, tmp_path: Path) -> None:
     async with open_house(capsys) as house:
         away = ["loadtest", "--url", "http://127.0.0.1:1"]
@@ -457,6 +478,19 @@ async def test_a_drill_that_cuts_the_primary_off_measures_how_it_is_noticed(
     assert 0.5 <= told["failed_back_seconds"] <= told["back_seconds"]
     assert changes == ["sever", "mend", "mend"]
     assert (after["serving"]["role"], after["severed"]["servers"]) == ("primary", [])
+
+
+async def test_a_drill_asks_for_the_way_back_where_the_rules_do_not_know_it(
+    capsys: Captured,
+) -> None:
+    def by_hand(config: Config) -> Config:
+        return replace(config, backends=replace(config.backends, failback=Failback.MANUAL))
+
+    async with open_house(capsys, change=by_hand) as house:
+        assert (await house.json("status"))["failback_after_seconds"] is None
+        told = await house.json("drill", "failover", "--unreachable", "--yes", "--rate", "8")
+        assert (await house.json("status"))["serving"]["role"] == "primary"
+    assert (told["verdict"], told["back_by"]) == ("passed", "order")
 
 
 async def test_a_cut_ends_by_itself_at_a_reload_and_when_it_would_do_harm(
