@@ -176,6 +176,8 @@ class MemoryStore:
         row.due_at = due_at
         row.attempts = tuple(attempts)
         heapq.heappush(self._later, (due_at, row.event.event_id))
+        # The deadline may have passed, and been looked at, while the event was running.
+        heapq.heappush(self._deadlines, (row.event.deadline_at, row.event.event_id))
         return True
 
     async def cancel(

@@ -129,6 +129,15 @@ async def test_cancelling_tells_what_the_event_was_doing_and_ends_it_once(
     assert await claim(store) is None
 
 
+async def test_an_event_that_comes_back_after_its_deadline_expires(store: EventStore) -> None:
+    await store.submit([event("late", deadline_at=10.0)], home=False)
+    lease = await claimed(store, 1)
+    assert await store.expire(11, 10) == []
+    assert await store.release(lease, due_at=11, attempts=())
+    [record] = await store.expire(11, 10)
+    assert record.event.event_id == "late"
+
+
 async def test_expired_events_are_never_claimed(store: EventStore) -> None:
     await store.submit([event("late", deadline_at=10), event("fine")], home=False)
     assert (await claimed(store, 10)).event.event_id == "fine"
