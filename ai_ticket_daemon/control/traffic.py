@@ -178,6 +178,7 @@ class Traffic:
             else:
                 self._open += 1
                 nursery.start_soon(self._send, client, at)
+        await trio.sleep_until(self._began_at + seconds)
 
     async def _take_turns(self, client: httpx.AsyncClient, seconds: float) -> None:
         while not self.arriving.cancel_called and (now := self._now()) < seconds:

@@ -65,6 +65,13 @@ async def test_events_arrive_whether_the_earlier_ones_have_ended_or_not(
     assert max(one.due_at for one in sent) < 20.0
 
 
+async def test_the_time_without_arrivals_at_the_end_counts_too(autojump_clock: MockClock) -> None:
+    traffic = Traffic(ScriptedTarget(answer=answers_after(0.1)), {}, lambda sent: None)
+    with trio.fail_after(1000):
+        await traffic.run(OpenLoop(0.2), seconds=30.0, wait_seconds=1.0)
+    assert traffic.arrived_seconds == pytest.approx(30.0)
+
+
 async def test_arrivals_are_the_same_for_the_same_seed(autojump_clock: MockClock) -> None:
     first, second, other = [
         [one.due_at for one in await run(answers_after(0.1), OpenLoop(5.0, seed), seconds=10.0)]
