@@ -7,6 +7,7 @@ import re
 from runbook import NEEDS_A_HOST, ROOT, RUNBOOK, chapters
 
 DRILLS = sorted((ROOT / "tests" / "drills").glob("test_*.py"))
+CODE = re.MULTILINE | re.DOTALL
 ALERTS = ROOT / "ops" / "prometheus" / "alerts.rules.yml"
 
 
@@ -43,6 +44,8 @@ def test_commands_stand_nowhere_else_than_under_a_heading_and_in_console_blocks(
     commands = re.findall(r"^\$ (.+)$", RUNBOOK.read_text(), flags=re.MULTILINE)
     assert commands == [command for found in chapters().values() for command in found]
     assert set(re.findall(r"^```(\w+)$", RUNBOOK.read_text(), flags=re.MULTILINE)) == {"console"}
+    prose = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", RUNBOOK.read_text(), flags=CODE))
+    assert [code for code in prose if re.match(r"(\w*ctl|ops/\S+|curl|kill) \w", code)] == []
 
 
 def test_every_alert_leads_to_its_chapter_and_no_chapter_is_of_an_alert_that_is_gone() -> None:
