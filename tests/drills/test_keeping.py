@@ -59,9 +59,9 @@ async def test_lost_events_are_brought_back_from_a_backup(rehearse: Rehearse) ->
         assert "1" in await stage.run("ai-ticketctl audit", code=1)
         await stage.run("ai-ticketctl drain")
         assert (await stage.post()).json()["error"] == "draining"
-        await stage.run("ai-ticketctl backup --output evidence.db")
         await stage.run("ai-ticketctl bundle --output evidence.tar.gz")
         assert await stage.stop() == 0
+        await stage.run("cp -a /var/lib/ai-ticket evidence")
         await stage.run("ai-ticketctl restore good.db --to /var/lib/ai-ticket/events.db")
         await stage.start()
 

@@ -307,9 +307,9 @@ def test_lost_events_and_a_good_backup(host: ServiceHost) -> None:
 
         run("ai-ticketctl audit", code=1)
         run("ai-ticketctl drain")
-        run("ai-ticketctl backup --output evidence.db")
         run("ai-ticketctl bundle --output evidence.tar.gz")
         run("systemctl stop ai-ticket.socket ai-ticket")
+        run("cp -a /var/lib/ai-ticket evidence")
         run("ai-ticketctl restore good.db --to /var/lib/ai-ticket/events.db")
         run("systemctl start ai-ticket.socket ai-ticket")
 
