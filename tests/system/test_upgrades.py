@@ -6,11 +6,12 @@ The next version adds to the store's schema; the broken one does, too, and then 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from container import CACHE
+from container import CACHE, ROOT
 from service_host import (
     CHECKOUT,
     CONF,
@@ -115,6 +116,39 @@ def test_an_upgrade_can_be_taken_back_later_and_fails_no_request(host: ServiceHo
     assert states(host, [event_id]) == ["succeeded"]  # by the version that is gone
     started = [line["MESSAGE"] for line in host.journal("AI_TICKET_LOG=started")[-2:]]
     assert ["version=0.1.1" in started[0], "version=0.1.0" in started[1]] == [True, True]
+
+
+def test_a_store_that_is_refused_is_replaced_by_the_backup_as_the_documents_say(
+    host: ServiceHost,
+) -> None:
+    event_id = host.post({"content": "a ticket", "max_tokens": 4}).json["event_id"]
+    for command in commands("Before"):
+        host.box.shell(command)
+    spoil = (
+        "import sqlite3\n"
+        "file = sqlite3.connect('/var/lib/ai-ticket/events.db', isolation_level=None)\n"
+        "file.execute('PRAGMA user_version = 99')\n"
+        "file.execute('UPDATE note SET value = 99')"
+    )
+    host.systemctl("stop", "ai-ticket.socket", "ai-ticket.service")
+    host.box.run(*host.python, "-c", spoil)
+    assert host.systemctl("start", "ai-ticket.service", check=False).returncode != 0
+    assert host.shows("ExecMainStatus") == "69"
+    refused = host.journal("AI_TICKET_LOG=unavailable")[-1]["MESSAGE"]
+    assert "the store was written by a newer version" in refused
+
+    for command in commands("The older version refuses the store"):
+        host.box.shell(command)
+
+    assert states(host, [event_id]) == ["succeeded"]
+    assert host.box.shell("ls /var/lib/ai-ticket/events.db.before-*")
+
+
+def commands(heading: str) -> list[str]:
+    """Return the commands under a heading of docs/upgrading.md, for root."""
+    page = (ROOT / "docs" / "upgrading.md").read_text()
+    section = page.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    return re.findall(r"^\$ (?:sudo )?(.*)$", section, flags=re.MULTILINE)
 
 
 def test_a_daemon_that_crashes_too_often_is_brought_back_as_the_documents_say(
