@@ -38,6 +38,14 @@ OBJECTIVES = {"vector(120)": "vector(1)", "vector(300)": "vector(1)"}
 """A second for batches and for the oldest event, so that nobody has to wait for minutes."""
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have reports of drills kept in a folder of the tests, not of whoever runs them."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 # -------------------------------------------------------------------------------------- a host
 
 

@@ -283,7 +283,12 @@ async def open_stage(
                 collector=collector,
                 socket=short / "control.sock",
                 program=program,
-                environment={"PATH": path, "LC_ALL": "C.UTF-8", **environment},
+                environment={
+                    "PATH": path,
+                    "LC_ALL": "C.UTF-8",
+                    "XDG_STATE_HOME": os.environ["XDG_STATE_HOME"],
+                    **environment,
+                },
                 prometheus=Server(watch.port, watch.log),
             )
             stack.push_async_callback(stage.prometheus.aclose)

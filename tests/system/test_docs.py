@@ -421,7 +421,8 @@ async def until_ready(client: httpx.AsyncClient) -> None:
 def environment() -> dict[str, str]:
     """Return an environment in which the daemon's programs are found and nothing configures it."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {"PATH": path, "HOME": os.environ.get("HOME", "/"), "LC_ALL": "C.UTF-8"}
+    kept = {name: os.environ.get(name, "/") for name in ("HOME", "XDG_STATE_HOME")}
+    return {"PATH": path, "LC_ALL": "C.UTF-8", **kept}
 
 
 def program(name: str) -> str:
