@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / ".cache" / "quickstart"
+CONTROL = STATE / "control.sock"
+MAX_SOCKET_PATH_BYTES = 107  # unix(7); in a folder deeper than that there is no control socket
 LOOPBACK = "127.0.0.1"
 DEFAULT_PORT = 5000
 DEFAULT_METRICS_PORT = 9464
@@ -168,6 +170,11 @@ def server_command(options: Options, port: int) -> list[str]:
     return [sys.executable, "-m", f"ai_ticket_daemon.testing.{module}", "--port", str(port)]
 
 
+def has_control() -> bool:
+    """Tell whether the path of the control socket is short enough for the kernel."""
+    return len(os.fsencode(CONTROL)) <= MAX_SOCKET_PATH_BYTES
+
+
 def conf_text(options: Options, servers: Sequence[Child], http: int, metrics: int) -> str:
     """Return the daemon's conf file for these servers and ports."""
     kind = "koboldcpp" if options.simulated else "openai"
@@ -177,6 +184,7 @@ def conf_text(options: Options, servers: Sequence[Child], http: int, metrics: in
         f"[pipeline]\ndrain_seconds = {DRAIN_SECONDS}",
         f'[store]\nurl = "sqlite:///{STATE / "events.db"}"',
         f'[metrics]\nbind = "{LOOPBACK}:{metrics}"',
+        f'[control]\nsocket = "{CONTROL if has_control() else ""}"',
         '[telemetry]\ntraces = "none"',
     ]
     sections += [
@@ -270,6 +278,9 @@ def say_what_next(daemon: Child, primary: Child, metrics_port: int) -> None:
     say("""       -d '{"content": "My password has expired. What do I do?", "max_tokens": 64}'""")
     say("Pull the primary's plug, send it again, and see the standby answer:")
     say(f"  kill {primary.process.pid}")
+    if has_control():
+        say("Look on as an operator:")
+        say(f"  {Path(sys.executable).with_name('ai-ticketctl')} --socket {CONTROL} top")
     say(f"\nCtrl-C stops everything. Logs: {STATE}")
 
 

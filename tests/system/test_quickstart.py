@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -143,6 +144,13 @@ def test_the_loss_of_the_primary_is_reported_and_outlived(checkout: Path) -> Non
         assert any("The primary has ended with status -9" in line for line in quickstart.stdout)
         with urllib.request.urlopen(health[1].replace("/health", "/live"), timeout=10) as live:
             assert live.status == 200
+        look = re.search(r"^ +(\S+/ai-ticketctl --socket \S+) top$", said, re.MULTILINE)
+        if look is not None:  # the folder is not too deep for a socket
+            command = [*look[1].split(), "status", "--json"]
+            deadline = time.monotonic() + START_SECONDS
+            while json.loads(subprocess.check_output(command))["serving"]["role"] != "standby":
+                assert time.monotonic() < deadline
+                time.sleep(0.2)
 
 
 def test_a_lost_daemon_ends_everything_with_its_log(checkout: Path) -> None:
