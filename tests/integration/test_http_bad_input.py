@@ -10,6 +10,7 @@ import trio
 
 from ai_ticket_daemon.config.addresses import TcpBind
 from ai_ticket_daemon.config.http import HttpConfig
+from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.testing.http import HttpReply, RawClient, Served, serving
 
 HTTP = HttpConfig(
@@ -320,3 +321,19 @@ async def test_more_than_fits_the_pipeline_is_answered_all_the_same() -> None:
             nursery.start_soon(send_all, client)
             for _ in range(20):
                 assert (await client.reply()).status == 200
+
+
+async def test_whoever_looks_on_is_told_what_was_refused_for_what_it_says_only() -> None:
+    async with serving(HTTP) as served:
+        client = await served.connect()
+        for request in (
+            post(b"{no json"),
+            post(b"{}", content_type=b"text/plain"),
+            post(b""),
+            b"GET /nowhere HTTP/1.1\r\nhost: a\r\n\r\n",
+            content("a"),
+        ):
+            await client.send(request)
+            await client.reply()
+        refusals = [recorded.refusals for recorded in served.observer.requests]
+    assert refusals == [[(ErrorCode.INVALID_REQUEST, b"{no json")], [], [], [], []]
