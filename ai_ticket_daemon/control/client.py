@@ -9,6 +9,8 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from ai_ticket_daemon.control.witness import asked
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
@@ -67,6 +69,7 @@ class Client:
     def change(self, operation: str, **arguments: object) -> Any:
         """Return what an operation that changes something answers; raises as :meth:`look`."""
         given = {k: v for k, v in arguments.items() if v is not None}
+        asked(operation, given)
         with self.open("POST", f"/control/{operation}", given) as answer:
             return answer.json()
 

@@ -12,6 +12,7 @@ import apsw
 
 from ai_ticket_daemon.control.client import Refused
 from ai_ticket_daemon.control.session import EXIT_OK
+from ai_ticket_daemon.control.witness import asked
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.store.audit import audit
 from ai_ticket_daemon.store.schema import refuse_foreign
@@ -33,6 +34,7 @@ def backup(session: Session) -> int:
     draft = output.with_name(f".{output.name}.{os.getpid()}")
     if output.exists():
         raise Refused("exists", f"{output} is there already; name another file")
+    asked("backup", {})
     try:
         with (
             session.client.open(

@@ -217,7 +217,11 @@ def operate_as_installed(host: ServiceHost) -> None:
         assert re.search(r"\bhealthy\b", status.stdout), status
         assert ctl(user, "log-level", "info").returncode == 0
         uid = host.box.run("id", "-u", user).stdout.strip()
-        assert host.journal("AI_TICKET_LOG=control_change")[-1]["AI_TICKET_UID"] == uid
+        changed = host.journal("AI_TICKET_LOG=control_change")[-1]
+        asked = host.journal("AI_TICKET_LOG=control_asked")[-1]
+        assert changed["AI_TICKET_UID"] == (uid if user == "root" else "65534")
+        assert (asked["_UID"], asked["_PID"]) == (uid, changed["AI_TICKET_PID"])
+        assert asked["AI_TICKET_OPERATION"] == changed["AI_TICKET_OPERATION"] == "log-level"
 
     refused = ctl("stranger", "status")
     assert refused.returncode == 69
