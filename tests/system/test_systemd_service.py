@@ -342,13 +342,13 @@ def test_a_bundle_has_the_journal_and_a_backup_comes_back(host: ServiceHost) -> 
     lines = host.box.run("cat", "/root/ai-ticket-bundle/journal.ndjson").stdout
     assert '"AI_TICKET_LOG": "started"' in lines
 
-    host.box.run(ctl, "backup", "--output", "/root/events.db")
-    refused = host.box.run(ctl, "restore", "/root/events.db", check=False)
+    host.box.run(ctl, "backup", "--output", "/root/copy.db")
+    refused = host.box.run(ctl, "restore", "/root/copy.db", check=False)
     assert refused.returncode == 1
     stop = "systemctl stop ai-ticket.socket ai-ticket.service"
     assert stop in refused.stderr
     host.box.run(*stop.split())
-    told = json.loads(host.box.run(ctl, "restore", "/root/events.db", "--json").stdout)
+    told = json.loads(host.box.run(ctl, "restore", "/root/copy.db", "--json").stdout)
     assert told["events"] >= 1
     start = "systemctl start ai-ticket.socket ai-ticket.service"
     assert start in told["next"]
@@ -356,4 +356,4 @@ def test_a_bundle_has_the_journal_and_a_backup_comes_back(host: ServiceHost) -> 
     host.until(lambda: host.shows("ActiveState") == "active", "it serves the restored store")
     assert host.post(EVENT).status == 200
     host.box.run(ctl, "audit")
-    host.box.run("sh", "-c", "rm -r /root/b.tar.gz /root/ai-ticket-bundle /root/events.db")
+    host.box.run("sh", "-c", "rm -r /root/b.tar.gz /root/ai-ticket-bundle /root/copy.db")
