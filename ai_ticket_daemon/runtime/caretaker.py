@@ -15,8 +15,8 @@ import trio
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.events.outcome import Waste
 from ai_ticket_daemon.events.state import FINAL_STATES
+from ai_ticket_daemon.runtime import failures
 from ai_ticket_daemon.runtime.dispatcher import STORE_SECONDS
-from ai_ticket_daemon.runtime.worker import abandoned_outcome
 from ai_ticket_daemon.store.leases import ORPHANED, lost_attempt
 from ai_ticket_daemon.store.port import Lease
 
@@ -139,7 +139,7 @@ class Caretaker:
                     nursery.start_soon(self._end_one, event_id)
 
     async def _end_one(self, event_id: str) -> None:
-        ended = await self._store.cancel(event_id, self._now(), abandoned_outcome)
+        ended = await self._store.cancel(event_id, self._now(), failures.abandoned)
         self._unwanted.discard(event_id)
         if ended is None:
             return

@@ -13,8 +13,8 @@ import trio
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.events.outcome import Waste
 from ai_ticket_daemon.runtime.retry import to_avoid
+from ai_ticket_daemon.runtime.run import Run
 from ai_ticket_daemon.runtime.signal import Signal
-from ai_ticket_daemon.runtime.worker import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ai_ticket_daemon.backends.generation import GenerationRequest, Received
+from ai_ticket_daemon.backends.generation import GenerationRequest
 from ai_ticket_daemon.errors import (
     BackendError,
     Disposition,
@@ -16,8 +16,9 @@ from ai_ticket_daemon.errors import (
     StoreUnavailable,
     Symptom,
 )
-from ai_ticket_daemon.events.outcome import Attempt, Failed, Succeeded, Waste
+from ai_ticket_daemon.events.outcome import Attempt, Succeeded, Waste
 from ai_ticket_daemon.events.state import EventState
+from ai_ticket_daemon.runtime import failures
 from ai_ticket_daemon.runtime.retry import (
     GiveUp,
     Retry,
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.events.outcome import Outcome
     from ai_ticket_daemon.runtime.board import Board
     from ai_ticket_daemon.runtime.observer import PipelineObserver
-    from ai_ticket_daemon.store.port import EventStore, Lease
+    from ai_ticket_daemon.runtime.run import Run
+    from ai_ticket_daemon.store.port import EventStore
 
 WRITE_AGAIN_SECONDS = 1.0
 """How long to leave a store alone that could not take an outcome; it is kept here meanwhile."""
@@ -52,71 +54,6 @@ WRITE_SECONDS = 20.0
 
 LAST_WRITE_SECONDS = 10.0
 """How long the last try to write an outcome may take when the daemon stops."""
-
-
-_STOPPED_AS = {
-    Waste.DEADLINE_EXCEEDED: ErrorCode.DEADLINE_EXCEEDED,
-    Waste.DAEMON_STOPPED: ErrorCode.DRAINING,
-}
-_BECAUSE = {
-    Waste.CLIENT_LEFT: "the client left",
-    Waste.CANCELLED: "the event was cancelled",
-    Waste.DEADLINE_EXCEEDED: "the deadline has passed",
-    Waste.DAEMON_STOPPED: "the daemon stopped; it costs no attempt",
-    Waste.LEASE_LOST: "the event was taken over or ended elsewhere",
-}
-
-
-@dataclass(slots=True)
-class Run:
-    """One event in a worker's hands; cancelled through :meth:`abandon`, to know the reason."""
-
-    lease: Lease
-    backend: str = ""
-    started_at: float = 0.0
-    behind: int = 0
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    received: Received = field(default_factory=Received)
-    abandoned: bool = False
-    lost: Waste | None = None
-    delta_passed_on: bool = False
-    put_back: bool = False
-    beat: Callable[[float], None] = lambda _seconds: None
-    """Promises the next sign of life of its worker, within so many seconds."""
-
-    def abandon(self) -> None:
-        """Stop: nobody wants the result any more."""
-        self.abandoned = True
-        self.scope.cancel()
-
-    def lose(self, waste: Waste) -> None:
-        """Stop: the event has ended, or is run by somebody else; there is nothing to write."""
-        self.lost = self.lost or waste
-        self.scope.cancel()
-
-    def cut_short(self, now: float, waste: Waste) -> Attempt:
-        """Return the attempt that is being made, as one that was aborted at ``now``."""
-        stopped = waste is Waste.DAEMON_STOPPED
-        return replace(
-            self.attempt(now),
-            error=_STOPPED_AS.get(waste, ErrorCode.CANCELLED),
-            message="aborted on the backend",
-            counted=not stopped,
-            waste=waste,
-            retried=stopped,
-            because=_BECAUSE[waste],
-        )
-
-    def attempt(self, now: float) -> Attempt:
-        """Return the attempt that is being made, as one that gave a completion at ``now``."""
-        return Attempt(
-            self.backend,
-            self.started_at,
-            now,
-            tokens=self.received.tokens,
-            tokens_estimated=self.received.estimated,
-            behind=self.behind,
-        )
 
 
 @dataclass(slots=True)
@@ -178,7 +115,7 @@ class Worker:
         spent = used_up(run.lease.attempts, settings=self.settings())
         if spent is not None:
             self.observer.given_up(spent)
-            return _End(EventState.FAILED, _not_tried_again(run.lease.attempts, spent))
+            return _End(EventState.FAILED, failures.not_tried_again(run.lease.attempts, spent))
         result = await self._attempt(run, slot)
         return self._resolve(run, slot, result)
 
@@ -225,8 +162,8 @@ class Worker:
             attempt = run.cut_short(now, run.lost or stopped)
             attempts = self._ended(run, attempt)
             if result.abandoned:
-                return _End(EventState.CANCELLED, abandoned_outcome(attempts))
-            return _End(EventState.EXPIRED, _out_of_time(run, attempts))
+                return _End(EventState.CANCELLED, failures.abandoned(attempts))
+            return _End(EventState.EXPIRED, failures.out_of_time(event, attempts))
         usage = result.usage
         run.received.note(usage.completion_tokens, estimated=usage.estimated)
         return _End(
@@ -255,7 +192,7 @@ class Worker:
         attempt = replace(attempt, retried=retried, because=decision.reason)
         attempts = self._ended(run, attempt)
         if isinstance(decision, GiveUp):
-            return _End(EventState.FAILED, _failed(error, attempts, decision))
+            return _End(EventState.FAILED, failures.failed(error, attempts, decision.reason))
         self.observer.retry_scheduled(run.lease.event, attempt, decision.delay_seconds)
         # The pool lets a busy backend rest; another one may take the event meanwhile.
         busy = error.disposition is Disposition.BUSY
@@ -362,43 +299,3 @@ class _Stopped:
     """The attempt was cancelled: by whoever wanted the result, else by the event's deadline."""
 
     abandoned: bool
-
-
-def abandoned_outcome(attempts: tuple[Attempt, ...] = ()) -> Failed:
-    """Return the outcome of an event whose client left."""
-    return Failed(
-        ErrorCode.CANCELLED, "The client left before the event had ended.", attempts=attempts
-    )
-
-
-def _out_of_time(run: Run, attempts: tuple[Attempt, ...]) -> Failed:
-    event = run.lease.event
-    return Failed(
-        ErrorCode.DEADLINE_EXCEEDED,
-        f"The generation did not end within the {event.deadline_at - event.submitted_at:g} s "
-        "this event had; allow it more time with timeout_seconds or ask for fewer tokens.",
-        {"backend": attempts[-1].backend},
-        attempts=attempts,
-    )
-
-
-def _not_tried_again(attempts: tuple[Attempt, ...], reason: str) -> Failed:
-    """Return the outcome of an event that used up its attempts without any of them reporting."""
-    last = replace(attempts[-1], retried=False, because=reason)
-    attempts = (*attempts[:-1], last)
-    return Failed(
-        last.error or ErrorCode.INTERNAL_ERROR,
-        last.message or "The last attempt did not report how it ended.",
-        {"backend": last.backend, "attempts": len(attempts), "not_retried_because": reason},
-        attempts=attempts,
-    )
-
-
-def _failed(error: BackendError, attempts: tuple[Attempt, ...], decision: GiveUp) -> Failed:
-    details = dict(error.details or {})
-    details |= {
-        "backend": attempts[-1].backend,
-        "attempts": len(attempts),
-        "not_retried_because": decision.reason,
-    }
-    return Failed(error.code, error.message, details, error.retry_after_seconds, attempts)
