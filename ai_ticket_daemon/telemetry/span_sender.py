@@ -60,7 +60,7 @@ class SpanSender:
         dropped: Callable[[DropReason, int], None],
         max_queue_size: int = 2048,
         max_batch_size: int = 512,
-        delay_seconds: float = 5.0,
+        delay_seconds: float = 1.0,
     ) -> None:
         self._maker = maker
         self._exporter = exporter
