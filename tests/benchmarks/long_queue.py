@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 
 import trio
+from strict_observer import StrictObserver
 
 from ai_ticket_daemon.config.store import StoreConfig
 from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
@@ -20,20 +21,6 @@ from ai_ticket_daemon.store.sqlite import SqliteStore
 
 FEW, MANY, BLOCK, BLOCKS = 1_000, 1_000_000, 500, 9
 DONE = Succeeded("text", "primary", "stop", Usage(1, 1), 1.0, (Attempt("primary", 0, 1),))
-
-
-class Silent:
-    def store_failed(self, reason: str) -> None:
-        sys.exit(reason)
-
-    def store_recovered(self, after_seconds: float) -> None:
-        pass
-
-    def events_recovered(self, event_ids: object) -> None:
-        pass
-
-    def requests_cut_off(self, requests: object) -> None:
-        pass
 
 
 def resident_bytes() -> int:
@@ -67,7 +54,7 @@ async def measure(store: SqliteStore) -> None:
 
 async def main(folder: str) -> None:
     config = StoreConfig(url=f"sqlite:///{Path(folder) / 'events.db'}")
-    store = make_store(config, max_queued=lambda: 10 * MANY, observer=Silent())
+    store = make_store(config, max_queued=lambda: 10 * MANY, observer=StrictObserver())
     assert isinstance(store, SqliteStore)
     async with trio.open_nursery() as nursery:
         await nursery.start(store.run)

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import trio
+from strict_observer import StrictObserver
 
 from ai_ticket_daemon.backends import prober
 from ai_ticket_daemon.backends.pool import BackendPool
@@ -24,20 +25,6 @@ from ai_ticket_daemon.telemetry.null import SilentPoolObserver
 from ai_ticket_daemon.testing.fakes import FakeClient
 
 
-class Silent:
-    def store_failed(self, reason: str) -> None:
-        sys.exit(reason)
-
-    def store_recovered(self, after_seconds: float) -> None:
-        pass
-
-    def events_recovered(self, event_ids: object) -> None:
-        pass
-
-    def requests_cut_off(self, requests: object) -> None:
-        pass
-
-
 def job() -> Event:
     now = time.time()
     return Event(new_event_id(), (Message(Role.USER, "x"),), Sampling(), now, now + 3600)
@@ -45,7 +32,7 @@ def job() -> Event:
 
 async def main(folder: str, jobs: int, clients: int, batch: int) -> None:
     config = StoreConfig(url=f"sqlite:///{Path(folder) / 'events.db'}")
-    store = make_store(config, max_queued=lambda: 1_000_000, observer=Silent())
+    store = make_store(config, max_queued=lambda: 1_000_000, observer=StrictObserver())
     server = ServerConfig("primary", "http://127.0.0.1:1", max_in_flight=clients)
     rules = BackendsConfig(servers=(server,))
     client = FakeClient(server, seconds=0)

@@ -192,11 +192,7 @@ async def servers_down(house: House) -> str:
 
 async def primary_stuck(house: House) -> str:
     house.primary.faults.stall(after_tokens=1)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(post, house, {**EVENT, "max_tokens": 40})
-        seen = await health(house, "primary is stuck: ")
-        nursery.cancel_scope.cancel()
-    return seen
+    return await health_during_an_event(house, 40, "primary is stuck: ")
 
 
 async def wrong_models(house: House) -> str:
@@ -230,9 +226,13 @@ async def held_up(house: House) -> str:
 async def standby_helps(house: House) -> str:
     house.primary.faults.script("server_error", times=10)
     house.standby.faults.slow_down(tokens_per_second=10)
+    return await health_during_an_event(house, 60, "helps out with")
+
+
+async def health_during_an_event(house: House, max_tokens: int, reason: str) -> str:
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(post, house, {**EVENT, "max_tokens": 60})
-        seen = await health(house, "helps out with")
+        nursery.start_soon(post, house, {**EVENT, "max_tokens": max_tokens})
+        seen = await health(house, reason)
         nursery.cancel_scope.cancel()
     return seen
 
