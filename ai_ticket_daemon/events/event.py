@@ -51,7 +51,8 @@ class Event:
     """One unit of work: a prompt that wants a completion.
 
     Times are seconds since the Unix epoch; ``deadline_at`` is the moment after which no result is
-    wanted any more. ``metadata`` is returned to the client as given. ``trace_context`` holds the
+    wanted any more, and ``timeout_seconds`` how long the client gave it: the deadline moves when time
+    does not count, and then the two do not agree. ``metadata`` is returned to the client as given. ``trace_context`` holds the
     W3C headers of the client's trace and the client's span, so that the trace survives the queue.
     ``owner`` names the token that submitted the event ("" without tokens); ``idempotency_key`` is
     the client's own name for it, unique for its owner.
@@ -68,6 +69,14 @@ class Event:
     trace_context: Mapping[str, str] = field(default_factory=dict, repr=False)
     owner: str = ""
     idempotency_key: str | None = field(default=None, repr=False)
+    timeout_seconds: float | None = None
+
+    @property
+    def given_seconds(self) -> float:
+        """How long the client gave it; events of the first version have no more than a deadline."""
+        if self.timeout_seconds is None:
+            return self.deadline_at - self.submitted_at
+        return self.timeout_seconds
 
 
 def payload_digest(event: Event) -> bytes:

@@ -120,6 +120,7 @@ def parse_event(
         trace_context=trace_context,
         owner=owner,
         idempotency_key=idempotency_key,
+        timeout_seconds=timeout_seconds,
     )
 
 

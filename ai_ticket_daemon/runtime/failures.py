@@ -25,7 +25,7 @@ def out_of_time(event: Event, attempts: tuple[Attempt, ...]) -> Failed:
     """Return the outcome of an event whose deadline passed while it ran."""
     return Failed(
         ErrorCode.DEADLINE_EXCEEDED,
-        f"The generation did not end within the {event.deadline_at - event.submitted_at:g} s "
+        f"The generation did not end within the {event.given_seconds:g} s "
         "this event had; allow it more time with timeout_seconds or ask for fewer tokens.",
         {"backend": attempts[-1].backend},
         attempts=attempts,

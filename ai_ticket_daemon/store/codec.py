@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 
 from ai_ticket_daemon.events.event import Event
@@ -16,9 +18,10 @@ _decode_succeeded = msgspec.json.Decoder(Succeeded).decode
 _decode_failed = msgspec.json.Decoder(Failed).decode
 
 
-def decode_event(data: bytes) -> Event:
-    """Return the event that was encoded to ``data``."""
-    return _decode_event(data)
+def decode_event(data: bytes, deadline_at: float) -> Event:
+    """Return the event that was encoded to ``data``, with the deadline it has now."""
+    event = _decode_event(data)
+    return event if event.deadline_at == deadline_at else replace(event, deadline_at=deadline_at)
 
 
 def decode_attempts(data: bytes | None) -> tuple[Attempt, ...]:

@@ -79,6 +79,16 @@ def put_back(transaction: Transaction, *, event_id: str, now: float) -> EventRec
     return get(connection, event_id)
 
 
+def give_back_time(transaction: Transaction, *, begin: float, end: float) -> int:
+    """See :meth:`EventStore.give_back_time`; the content keeps the deadline it came with."""
+    transaction.connection.execute(
+        "UPDATE event SET deadline_at = deadline_at + (?2 - max(?1, submitted_at)) "
+        "WHERE state = 'queued' AND submitted_at < ?2 AND ?1 < ?2",
+        (begin, end),
+    )
+    return transaction.connection.changes()
+
+
 def prune(transaction: Transaction, *, before: float, limit: int) -> int:
     """See :meth:`EventStore.prune`."""
     connection = transaction.connection
@@ -112,12 +122,11 @@ def _forget(transaction: Transaction, ended: Sequence[tuple[int, str]]) -> int:
 
 def expired_in_queue(event: Event, attempts: tuple[Attempt, ...]) -> Failed:
     """Return the outcome of an event whose deadline passed while it waited."""
-    waited = event.deadline_at - event.submitted_at
     last = next((a for a in reversed(attempts) if a.error is not None), None)
     details = {} if last is None else {"last_error": last.error, "last_message": last.message}
     return Failed(
         ErrorCode.DEADLINE_EXCEEDED,
-        f"No backend was free within the {waited:g} s this event had; allow it more time with "
+        f"No backend was free within the {event.given_seconds:g} s this event had; allow it more time with "
         "timeout_seconds or add a backend.",
         details or None,
         attempts=attempts,
@@ -126,8 +135,7 @@ def expired_in_queue(event: Event, attempts: tuple[Attempt, ...]) -> Failed:
 
 def put_back_event(event: Event, now: float) -> Event:
     """Return ``event`` with its deadline as far away as it was at first."""
-    timeout_seconds = event.deadline_at - event.submitted_at
-    return replace(event, deadline_at=now + timeout_seconds)
+    return replace(event, deadline_at=now + event.given_seconds)
 
 
 def _seq(transaction: Transaction, event_id: str) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -217,6 +217,20 @@ class MemoryStore:
                 self._end(row, EventState.EXPIRED, outcome, now)
                 expired.append(self._record(row))
         return expired
+
+    async def give_back_time(self, begin: float, end: float) -> int:
+        """See :meth:`EventStore.give_back_time`."""
+        moved = 0
+        for row in self._rows.values():
+            since = max(begin, row.event.submitted_at)
+            if row.state is EventState.QUEUED and since < end:
+                deadline_at = row.event.deadline_at + (end - since)
+                if row.event.deadline_at <= end:  # a claim may have passed it over as too late
+                    heapq.heappush(self._later, (row.due_at, row.event.event_id))
+                row.event = replace(row.event, deadline_at=deadline_at)
+                heapq.heappush(self._deadlines, (deadline_at, row.event.event_id))
+                moved += 1
+        return moved
 
     async def prune(self, before: float, limit: int) -> int:
         """See :meth:`EventStore.prune`."""

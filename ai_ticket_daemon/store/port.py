@@ -269,6 +269,13 @@ class EventStore(Protocol):
     async def expire(self, now: float, limit: int) -> list[EventRecord]:
         """End up to ``limit`` queued events whose deadline is before ``now``; durable."""
 
+    async def give_back_time(self, begin: float, end: float) -> int:
+        """Let the time from ``begin`` to ``end`` not count against what is queued; durable.
+
+        The deadline of each queued event moves by the part of that time it has existed. Returns
+        how many deadlines moved.
+        """
+
     async def prune(self, before: float, limit: int) -> int:
         """Forget up to ``limit`` events that ended ``before`` then; return how many."""
 

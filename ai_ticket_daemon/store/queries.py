@@ -29,17 +29,17 @@ def get(connection: apsw.Connection, event_id: str) -> EventRecord | None:
     """See :meth:`EventStore.get`."""
     found = row(
         connection,
-        "SELECT seq, state, priority, attempts, backend, event, outcome FROM event "
+        "SELECT seq, state, priority, attempts, backend, event, deadline_at, outcome FROM event "
         "JOIN content USING (seq) LEFT JOIN result USING (seq) WHERE event_id = ?",
         event_id,
     )
     if found is None:
         return None
-    seq, name, priority, attempts, backend, content, result = found
+    seq, name, priority, attempts, backend, content, deadline_at, result = found
     state = EventState(name)
     outcome = None if result is None else decode_outcome(state, result)
     return EventRecord(
-        decode_event(content),
+        decode_event(content, deadline_at),
         state,
         decode_attempts(attempts) if outcome is None else outcome.attempts,
         outcome,

@@ -208,6 +208,15 @@ class SqliteStore:
             partial(endings.expire, now=now, limit=limit), durable=True, long=True
         )
 
+    async def give_back_time(self, begin: float, end: float) -> int:
+        """See :meth:`EventStore.give_back_time`."""
+        try:
+            return await self._write(
+                partial(endings.give_back_time, begin=begin, end=end), durable=True, long=True
+            )
+        finally:
+            self._nothing_before = 0.0
+
     async def prune(self, before: float, limit: int) -> int:
         """See :meth:`EventStore.prune`."""
         if not await self._read(queries.has_old, before):

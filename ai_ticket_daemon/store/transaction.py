@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.events.outcome import Failed
 from ai_ticket_daemon.store.codec import decode_event, encode
-from ai_ticket_daemon.store.connection import value
+from ai_ticket_daemon.store.connection import row
 
 if TYPE_CHECKING:
     import apsw
@@ -33,8 +34,15 @@ class Transaction:
     seat: Seat
 
     def content(self, seq: int) -> Event:
-        """Return the event as it was submitted."""
-        return decode_event(value(self.connection, "SELECT event FROM content WHERE seq = ?", seq))
+        """Return the event as it was submitted, with the deadline it has now."""
+        found = row(
+            self.connection,
+            "SELECT event, deadline_at FROM event JOIN content USING (seq) WHERE seq = ?",
+            seq,
+        )
+        if found is None:
+            raise StoreUnavailable(f"the content of event {seq} is missing: restore a backup")
+        return decode_event(*found)
 
     def end(
         self,

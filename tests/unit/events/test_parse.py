@@ -45,6 +45,7 @@ def test_what_the_client_does_not_say_has_a_default() -> None:
         stream=False,
         metadata=None,
         trace_context={"traceparent": "t"},
+        timeout_seconds=300.0,
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 from store_support import BROKEN, DONE, Limit, claim, claimed, event, gone, opened, state
 
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
-from ai_ticket_daemon.events.outcome import Attempt
+from ai_ticket_daemon.events.outcome import Attempt, Failed
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.store.memory import MemoryStore
 from ai_ticket_daemon.store.port import KEPT_CHANGES, Change, EventFilter
@@ -251,6 +251,60 @@ async def test_a_failed_event_can_be_put_back_with_all_its_time_and_attempts(
     assert (attempt.error, attempt.counted) == (ErrorCode.API_SERVER_ERROR, False)
     assert await store.complete(lease, EventState.SUCCEEDED, DONE, 1001)
     assert (await store.counts()).difference == 0
+
+
+async def test_an_event_put_back_twice_has_the_time_it_was_given_and_no_more(
+    store: EventStore,
+) -> None:
+    await store.submit([event("a", timeout_seconds=100.0)], home=False)
+    for now in (10.0, 1000.0):
+        lease = await claimed(store, now)
+        await store.complete(lease, EventState.FAILED, BROKEN, now + 1)
+        record = await store.put_back("a", now + 990.0)
+        assert record is not None
+        assert record.event.deadline_at == now + 990.0 + 100.0
+
+
+async def test_time_given_back_moves_deadlines_by_what_each_event_waited_of_it(
+    store: EventStore,
+) -> None:
+    before = event("before", submitted_at=0.0, deadline_at=100.0, timeout_seconds=100.0)
+    during = event("during", submitted_at=60.0, deadline_at=160.0, timeout_seconds=100.0)
+    after = event("after", submitted_at=90.0, deadline_at=190.0, timeout_seconds=100.0)
+    running = event("running", priority=0, submitted_at=0.0, deadline_at=100.0)
+    await store.submit([before, during, after, running], home=False)
+    held = await claimed(store)
+    assert held.event.event_id == "running"
+    assert await store.give_back_time(50.0, 90.0) == 2
+    deadlines = {}
+    for event_id in ("before", "during", "after", "running"):
+        record = await store.get(event_id)
+        assert record is not None
+        deadlines[event_id] = record.event.deadline_at
+    assert deadlines == {"before": 140.0, "during": 190.0, "after": 190.0, "running": 100.0}
+    page = await store.page(EventFilter(event_id="before"), below=None, limit=1)
+    assert page.events[0].deadline_at == 140.0
+    assert await store.expire(139.0, 10) == []
+    assert (await claimed(store, 139.0)).event.deadline_at == 140.0
+
+
+async def test_an_event_that_was_too_late_can_be_claimed_when_it_gets_time_back(
+    store: EventStore,
+) -> None:
+    await store.submit([event("a")], home=False)
+    assert await claim(store, 150.0) is None
+    await store.give_back_time(20.0, 150.0)
+    assert (await claimed(store, 150.0)).event.event_id == "a"
+
+
+async def test_an_expired_event_is_told_the_time_it_was_given_not_that_with_what_was_given_back(
+    store: EventStore,
+) -> None:
+    await store.submit([event("a", timeout_seconds=100.0)], home=False)
+    await store.give_back_time(0.0, 500.0)
+    [expired] = await store.expire(600.0, 1)
+    assert isinstance(expired.outcome, Failed)
+    assert "within the 100 s" in expired.outcome.message
 
 
 async def test_only_failed_events_are_put_back(store: EventStore) -> None:

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import threading
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -286,6 +286,19 @@ class StoreMachine(RuleBasedStateMachine):
         assert {record.event.event_id for record in expired} == late
         for record in expired:
             self.events[record.event.event_id].end(EventState.EXPIRED, record.outcome, self.now)
+
+    @precondition(lambda self: self.stores)
+    @rule(pick=st.integers(0, 1), begin=st.sampled_from([0.5, 4.0, 100.0]))
+    def give_back_time(self, pick: int, begin: float) -> None:
+        begin = self.now - begin
+        moved = 0
+        for known in self.events.values():
+            since = max(begin, known.event.submitted_at)
+            if known.state is EventState.QUEUED and since < self.now:
+                deadline_at = known.event.deadline_at + (self.now - since)
+                known.event = replace(known.event, deadline_at=deadline_at)
+                moved += 1
+        assert self.call(self.seat(pick), "give_back_time", begin, self.now) == moved
 
     @precondition(lambda self: self.stores)
     @rule(pick=st.integers(0, 1), age=st.sampled_from([0.0, 5.0]))
