@@ -51,9 +51,10 @@ class Event:
     """One unit of work: a prompt that wants a completion.
 
     Times are seconds since the Unix epoch; ``deadline_at`` is the moment after which no result is
-    wanted any more, and ``timeout_seconds`` how long the client gave it: the deadline moves when time
-    does not count, and then the two do not agree. ``metadata`` is returned to the client as given. ``trace_context`` holds the
-    W3C headers of the client's trace and the client's span, so that the trace survives the queue.
+    wanted any more, and ``timeout_seconds`` how long the client gave it: the deadline moves when
+    time does not count, and then the two do not agree. ``metadata`` is returned to the client as
+    given. ``trace_context`` holds the W3C headers of the client's trace and the client's span, so
+    that the trace survives the queue.
     ``owner`` names the token that submitted the event ("" without tokens); ``idempotency_key`` is
     the client's own name for it, unique for its owner.
     """

@@ -126,8 +126,8 @@ def expired_in_queue(event: Event, attempts: tuple[Attempt, ...]) -> Failed:
     details = {} if last is None else {"last_error": last.error, "last_message": last.message}
     return Failed(
         ErrorCode.DEADLINE_EXCEEDED,
-        f"No backend was free within the {event.given_seconds:g} s this event had; allow it more time with "
-        "timeout_seconds or add a backend.",
+        f"No backend was free within the {event.given_seconds:g} s this event had; allow it more "
+        "time with timeout_seconds or add a backend.",
         details or None,
         attempts=attempts,
     )
