@@ -90,7 +90,7 @@ def _audit(config: Config) -> int:
 
 def _refuse(error: ConfigError, systemd: Systemd) -> None:
     """Say why there is no start: to whoever sits at the terminal, or in one line of the journal."""
-    systemd.notifier.status(f"the configuration cannot be used: {error}")
+    systemd.notifier.status(f"the configuration cannot be used (exit code {EXIT_CONFIG}): {error}")
     if not journal_reads(os.environ):
         print(f"ai-ticket-daemon: the configuration cannot be used:\n{error}", file=sys.stderr)
         return
@@ -116,11 +116,13 @@ def _run(
             strict_exception_groups=True,
         )
     except Exception as error:  # noqa: BLE001 - the edge of the process: say what ended it
-        return _explain(error, logs)
+        return _explain(error, logs, systemd)
+    systemd.notifier.status("stopped as asked")
     return EXIT_OK
 
 
-def _explain(error: Exception, logs: Logs) -> int:
+def _explain(error: Exception, logs: Logs, systemd: Systemd) -> int:
+    """Say what ended the daemon, in the log and where `systemctl status` shows it."""
     from ai_ticket_daemon.errors import StoreUnavailable  # noqa: PLC0415
     from ai_ticket_daemon.server.sockets import ListenerUnavailable  # noqa: PLC0415
     from ai_ticket_daemon.supervisor import unwrap  # noqa: PLC0415
@@ -129,8 +131,12 @@ def _explain(error: Exception, logs: Logs) -> int:
     error = unwrap(error)
     if isinstance(error, ListenerUnavailable | StoreUnavailable):
         log.error("unavailable", detail=str(error))
+        systemd.notifier.status(f"{error} (exit code {EXIT_UNAVAILABLE})")
         return EXIT_UNAVAILABLE
     log.critical("failed", exc_info=error)
+    # The type alone: what a fault says may hold what a client sent.
+    cause = f"a fault of the daemon, {type(error).__name__}; the journal has the traceback"
+    systemd.notifier.status(f"{cause} (exit code {EXIT_INTERNAL})")
     return EXIT_INTERNAL
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,6 @@ from ai_ticket_daemon.backends.abort import AbortReason
 from ai_ticket_daemon.backends.factory import open_client
 from ai_ticket_daemon.backends.pool import BackendPool
 from ai_ticket_daemon.backends.severance import SeverableClient, Severance
-from ai_ticket_daemon.config.addresses import FdBind
 from ai_ticket_daemon.config.auth import AuthConfig
 from ai_ticket_daemon.config.check import warnings
 from ai_ticket_daemon.config.log import LogLevel
@@ -43,6 +41,7 @@ from ai_ticket_daemon.runtime.async_pipeline import AsyncInferencePipeline
 from ai_ticket_daemon.runtime.task_tree import task_tree
 from ai_ticket_daemon.server import listeners
 from ai_ticket_daemon.server.app import create_app
+from ai_ticket_daemon.server.handed_over import look_at, served
 from ai_ticket_daemon.status import StatusLine
 from ai_ticket_daemon.store.factory import make_store
 from ai_ticket_daemon.supervisor import Supervisor
@@ -62,7 +61,6 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.backends.generation import BackendClient
     from ai_ticket_daemon.config.backends import ServerConfig
-    from ai_ticket_daemon.config.http import HttpConfig
     from ai_ticket_daemon.config.tree import Config
     from ai_ticket_daemon.telemetry.logs import Logs
 
@@ -166,6 +164,7 @@ class Daemon:
             metrics=metrics,
             notifier=systemd.notifier,
             verdict_path=verdict_path(os.environ) if systemd.notifier.address else None,
+            warnings=self._warnings,
         )
         self._addresses: tuple[str, ...] = ()
         self._operations = Operations(
@@ -182,6 +181,7 @@ class Daemon:
                 severance=self._severance,
                 stopping=self._stop.is_set,
                 addresses=lambda: self._addresses,
+                warnings=lambda: self._warnings(live.current),
             )
         )
 
@@ -198,8 +198,7 @@ class Daemon:
         config = self._live.current
         # A series has to be there at 0 for its first increase to be seen.
         supervisor = Supervisor(self._actor_crashed, takes_on=self._metrics.actor_restarts.labels)
-        for sentence in warnings(config):
-            self._log.warning("config_warning", detail=sentence)
+        self._warn(config)
         try:
             with self._root:
                 async with trio.open_nursery() as telemetry:
@@ -317,7 +316,7 @@ class Daemon:
                 "http",
                 listeners.serve,
                 app=self._app,
-                http=self._http(),
+                http=served(self._live.current.http, self._systemd.listen_fds),
                 stop_accepting=stop_accepting,
                 all_in=all_in,
                 logger=self._logs.library_logger("http_server", actor="http"),
@@ -376,6 +375,7 @@ class Daemon:
     def _apply(self, config: Config) -> None:
         self._severance.mend("the configuration was reloaded")
         self._logs.level = config.log.level
+        self._warn(config)
         self._pool.apply(config.backends.servers)
 
     def _show_tasks(self) -> None:
@@ -385,16 +385,13 @@ class Daemon:
                 "task_tree", in_flight=self._pipeline.in_flight, tree="\n" + task_tree(root)
             )
 
-    def _http(self) -> HttpConfig:
-        """Return the ``[http]`` section, with the sockets that systemd handed over if it did.
+    def _warn(self, config: Config) -> None:
+        for sentence in self._warnings(config):
+            self._log.warning("config_warning", detail=sentence)
 
-        They stand for ``http.bind``, unless that names descriptors itself.
-        """
-        http = self._live.current.http
-        handed_over = tuple(FdBind(fd) for fd, _ in self._systemd.listen_fds)
-        if not handed_over or any(isinstance(bind, FdBind) for bind in http.bind):
-            return http
-        return replace(http, bind=handed_over)
+    def _warnings(self, config: Config) -> list[str]:
+        """Return what deserves a word in ``config``, by the sockets that are really open."""
+        return warnings(config, look_at(self._systemd.listen_fds, config.http.bind))
 
     def _status_line(self) -> StatusLine:
         ended = self._metrics.pipeline_events

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ai_ticket_daemon.config.diff import diff
@@ -28,6 +29,21 @@ class LiveConfig:
         self.current = config
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a reload would do.
+
+    Args:
+        changes: what would change.
+        problems: why it would be refused; empty if it would not.
+        warnings: what deserves a word although it is valid.
+    """
+
+    changes: tuple[Change, ...] = ()
+    problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
 class Reloader:
     """Replaces the configuration in force by what the file says now.
 
@@ -39,6 +55,7 @@ class Reloader:
         metrics: told of the outcome.
         notifier: told when a reload begins and ends.
         verdict_path: where the verdict is left for whoever asked for the reload; None: nowhere.
+        warnings: says what deserves a word in a configuration that is valid.
     """
 
     def __init__(
@@ -51,6 +68,7 @@ class Reloader:
         metrics: Metrics,
         notifier: Notifier,
         verdict_path: Path | None,
+        warnings: Callable[[Config], Sequence[str]] = lambda _: (),
     ) -> None:
         self._live = live
         self._load = load
@@ -59,6 +77,7 @@ class Reloader:
         self._metrics = metrics
         self._notifier = notifier
         self._verdict_path = verdict_path
+        self._warnings = warnings
         self._reloads = 0
         self.problems: tuple[str, ...] = ()
         """Why the last reload was refused; empty if it was applied, or there was none."""
@@ -78,12 +97,14 @@ class Reloader:
         self._reloads += 1
         self.leave_verdict()
 
-    def plan(self) -> tuple[Sequence[Change], Sequence[str]]:
-        """Return what a reload would change, or why it would be refused; change nothing."""
+    def plan(self) -> Plan:
+        """Return what a reload would do; change nothing."""
         try:
-            return diff(self._live.current, self._load()), ()
+            new = self._load()
         except ConfigError as error:
-            return (), tuple(str(problem) for problem in error.problems)
+            return Plan(problems=tuple(str(problem) for problem in error.problems))
+        changes = tuple(diff(self._live.current, new))
+        return Plan(changes=changes, warnings=tuple(self._warnings(new)))
 
     def leave_verdict(self) -> None:
         """Write down what became of the last reload; before the first one, that there was none."""

@@ -1,4 +1,4 @@
-"""The line that ``systemctl status`` shows: who serves, what waits, how fast it goes."""
+"""The line that ``systemctl status`` shows: how it does and why, what waits, how fast it goes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ai_ticket_daemon.backends.health import HealthState
+from ai_ticket_daemon.server.ports import HealthStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,12 +66,14 @@ def describe(report: HealthReport, events_per_second: float, refused_reload: str
     """Return the line for these facts."""
     serving = [b.name for b in report.backends if b.active and b.state in _USABLE]
     queued, running = (report.queue.get(state, 0) for state in ("queued", "running"))
-    parts = [
-        "draining" if report.draining else report.status.value,
-        f"served by {', '.join(serving)}" if serving else "no backend is usable",
-        f"{queued} queued, {running} running",
-        f"{events_per_second:.2g} events/s",
-    ]
+    word = "draining" if report.draining else report.status.value
+    parts = [f"{word}: {report.reasons[0]}" if report.reasons else word]
+    if not serving:
+        parts.append("no backend is usable")
+    elif report.status is not HealthStatus.UNHEALTHY:
+        # A usable backend serves nobody while, for example, the store cannot be written.
+        parts.append(f"served by {', '.join(serving)}")
+    parts += [f"{queued} queued, {running} running", f"{events_per_second:.2g} events/s"]
     if refused_reload:
         parts.append(f"LAST RELOAD REFUSED: {refused_reload}")
     return "; ".join(parts)

@@ -16,6 +16,7 @@ _URL_KIND = 'a URL such as "http://127.0.0.1:5001"'
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?\.?")
 _DIGITS = re.compile(r"[0-9]{1,5}")
 _MAX_PORT = 65535
+_WILDCARDS = {"0.0.0.0", "::"}  # noqa: S104 - compared with
 # sun_path holds 108 bytes with its closing NUL.
 _MAX_UNIX_PATH_BYTES = 107
 
@@ -36,6 +37,17 @@ class TcpBind:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+    def overlaps(self, other: TcpBind) -> bool:
+        """Return whether one process cannot listen on both, by what the text of them tells."""
+        if self.port != other.port or self.port == 0:
+            return False
+        hosts = {self.host, other.host}
+        if len(hosts) == 1:
+            return True
+        # Each wildcard is for one family: "[::]" leaves IPv4 to others.
+        are_v6 = {":" in host for host in hosts}
+        return len(are_v6) == 1 and bool(hosts & _WILDCARDS)
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

@@ -30,11 +30,12 @@ class HttpConfig:
     """Where requests come in, and how large and slow they may be."""
 
     bind: tuple[Bind, ...] = field(
-        default=(TcpBind("0.0.0.0", 5000),),  # noqa: S104 - a service: the operator narrows it
+        default=(TcpBind("127.0.0.1", 5000),),
         metadata=setting(
             list_of(bind, minimum_items=1),
             "Addresses to listen on: `HOST:PORT`, `[IPv6]:PORT`, `unix:/path`, or `fd://N` for a "
-            "socket handed over by systemd.",
+            "socket handed over by systemd. As a service, the socket unit decides: "
+            "`systemctl edit ai-ticket.socket`.",
         ),
     )
     max_body_bytes: int = field(

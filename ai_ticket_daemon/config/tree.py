@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ai_ticket_daemon.config.addresses import TcpBind
 from ai_ticket_daemon.config.auth import AuthConfig
 from ai_ticket_daemon.config.backends import BackendsConfig
 from ai_ticket_daemon.config.control import ControlConfig
@@ -73,9 +74,11 @@ class Config:
 
     def conflicts(self) -> Iterator[Mistake]:
         """Yield what does not go together between sections."""
-        if self.metrics.bind.port != 0 and self.metrics.bind in self.http.bind:
+        for bind in self.http.bind:
+            if not isinstance(bind, TcpBind) or not bind.overlaps(self.metrics.bind):
+                continue
             yield Mistake(
                 ("metrics", "bind"),
-                f"{self.metrics.bind} is an address of `http.bind` already; use another port",
+                f"{self.metrics.bind} overlaps {bind} of `http.bind`; use another port",
                 ("http",),
             )

@@ -65,7 +65,7 @@ def audit(session: Session) -> int:
 def check_config(session: Session) -> int:
     """Check the conf file; exit code 1 if it has mistakes."""
     answer = session.client.look("reload-plan")
-    session.say({"valid": answer["valid"], "problems": answer["problems"]})
+    session.say({key: answer[key] for key in ("valid", "problems", "warnings")})
     return EXIT_OK if answer["valid"] else EXIT_REFUSED
 
 

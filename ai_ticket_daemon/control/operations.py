@@ -125,12 +125,13 @@ class Operations:
         }
 
     async def _reload_plan(self, _: Nothing) -> object:
-        changes, problems = self._parts.reloader.plan()
+        plan = self._parts.reloader.plan()
         return {
-            "valid": not problems,
-            "problems": list(problems),
-            "live": [str(change) for change in changes if change.live],
-            "needs_restart": [str(change) for change in changes if not change.live],
+            "valid": not plan.problems,
+            "problems": list(plan.problems),
+            "live": [str(change) for change in plan.changes if change.live],
+            "needs_restart": [str(change) for change in plan.changes if not change.live],
+            "warnings": list(plan.warnings),
         }
 
     async def _audit(self, _: Nothing) -> object:

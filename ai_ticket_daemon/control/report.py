@@ -15,7 +15,7 @@ from ai_ticket_daemon.config.backends import Failback
 from ai_ticket_daemon.status import Rate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from prometheus_client import Counter
 
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 class Parts:
     """The parts of the daemon an operator can look at and act on.
 
-    ``stopping`` tells whether the daemon is on its way out; ``addresses`` where it listens.
+    ``stopping`` tells whether the daemon is on its way out; ``addresses`` where it listens;
+    ``warnings`` what deserves a word in the configuration in force.
     """
 
     pool: BackendPool
@@ -49,6 +50,7 @@ class Parts:
     severance: Severance
     stopping: Callable[[], bool]
     addresses: Callable[[], tuple[str, ...]]
+    warnings: Callable[[], Sequence[str]]
 
 
 class Reporter:
@@ -106,6 +108,7 @@ class Reporter:
             "max_concurrency": config.pipeline.max_concurrency,
             "capacity": parts.pool.capacity,
             "wasted": wasted(parts.metrics),
+            "warnings": list(parts.warnings()),
             "reload": {"refused": list(parts.reloader.problems)},
             "store": {"url": config.store.url, "fault": parts.store.fault},
             "log_level": parts.logs.level.value,

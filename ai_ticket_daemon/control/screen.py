@@ -75,6 +75,8 @@ def status(report: Mapping[str, Any]) -> RenderableType:
     head.add_row("store", f"[red]{escape(fault)}[/]" if fault else escape(report["store"]["url"]))
     refused = report["reload"]["refused"]
     head.add_row("reload", f"[red]refused: {escape(refused[0])}[/]" if refused else "applied")
+    for sentence in report["warnings"]:
+        head.add_row("warning", f"[yellow]{escape(sentence)}[/]")
     if report["log_level"] != "info" or report["capture_payloads"]:
         head.add_row(
             "logging", f"{report['log_level']}, {report['capture_payloads']} payloads captured"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ai_ticket_daemon.config.addresses import FdBind, TcpBind, UnixBind
+from ai_ticket_daemon.server.handed_over import path_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -242,7 +243,9 @@ def _open_fd(bind: FdBind) -> BoundListener:
     if not listens:
         socket.close()
         raise OSError(errno.EINVAL, "it is no listening stream socket")
-    bound = _bound(trio.socket.from_stdlib_socket(socket), str(bind))
+    path = path_of(socket) if socket.family == stdlib_socket.AF_UNIX else None
+    name = f"unix:{path}" if path else str(bind)
+    bound = _bound(trio.socket.from_stdlib_socket(socket), name)
     return replace(bound, shared=socket)
 
 

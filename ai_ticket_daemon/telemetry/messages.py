@@ -46,7 +46,7 @@ MESSAGES: Mapping[str, Message] = MappingProxyType(
             "A fault ended the daemon",
             "A part failed in a way that restarting it did not heal. The lines before this one "
             "and its traceback name the part. The exit code is 70, and systemd starts the "
-            "daemon again, five times within a minute at the most.",
+            "daemon again, thirty times within five minutes at the most.",
             "Look at the lines marked actor_restarted before this one: they share the cause. If "
             "systemd has given up, mend the cause, then `systemctl reset-failed ai-ticket` and "
             "`systemctl start ai-ticket`.",
@@ -55,8 +55,9 @@ MESSAGES: Mapping[str, Message] = MappingProxyType(
             "d2e159f6999842efb5c33903986dc327",
             "An address or a store the daemon needs is not available",
             "@AI_TICKET_DETAIL@",
-            "Free the address (`ss -ltnp` shows who holds it) or choose another one in the conf "
-            "file; then start the daemon again.",
+            "An address: free it (`ss -ltnp` shows who holds it) or choose another one in the conf "
+            "file. The store: see to the disk, the owner and the rights of the file that is named. "
+            "systemd starts the daemon again by itself meanwhile.",
         ),
         "config_refused": Message(
             "15583b91e7e54b9ab873e249eff17a1e",

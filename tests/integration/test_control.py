@@ -40,12 +40,12 @@ FIELDS = {
     "status": (
         "addresses backends capacity capture_payloads draining events_per_second in_flight "
         "log_level max_concurrency metrics oldest_queued_seconds paused pid queue ready "
-        "reasons reload serving status store uptime_seconds version wasted"
+        "reasons reload serving status store uptime_seconds version warnings wasted"
     ),
     "backends": "backends serving",
     "audit": "accepted difference problems pruned states",
-    "check-config": "problems valid",
-    "reload": "applied live needs_restart problems valid",
+    "check-config": "problems valid warnings",
+    "reload": "applied live needs_restart problems valid warnings",
     "pause": "paused",
     "unpause": "paused",
     "auto": "detail pinned reason role",
@@ -245,7 +245,7 @@ async def test_reload_plan_says_what_would_change_and_changes_nothing(capsys: Ca
         applied = await house.json("reload")
         assert house.running.log("reload_applied") != []
     assert before is house.running.daemon
-    assert plan == {"valid": True, "problems": [], "live": [], "needs_restart": []}
+    assert plan == {"valid": True, "problems": [], "live": [], "needs_restart": [], "warnings": []}
     assert applied["applied"] is True
 
 

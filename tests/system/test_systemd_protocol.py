@@ -17,6 +17,7 @@ import httpx
 import pytest
 import trio
 
+from ai_ticket_daemon.control.client import Client
 from ai_ticket_daemon.systemd import FIRST_LISTEN_FD
 from ai_ticket_daemon.verdict import FILE_NAME, reload_and_wait
 
@@ -288,6 +289,36 @@ async def test_a_bad_file_at_the_start_is_told_before_the_exit(tmp_path: Path) -
         )
         assert again.returncode == 78
         assert "log.level" in await s.told("STATUS=the configuration cannot be used")
+
+
+async def test_the_sockets_that_are_really_open_are_judged(tmp_path: Path) -> None:
+    """A conf file that says loopback does not hide what a socket unit holds."""
+    control = tmp_path / "control.sock"
+    settings = f'http.bind = ["127.0.0.1:5000"]\ncontrol.socket = "{control}"\n' + CONF
+    async with service(tmp_path, settings) as s:
+        await s.told("READY=1")
+        client = Client(control, GUARD_SECONDS)
+        status = await trio.to_thread.run_sync(client.look, "status")
+        plan = await trio.to_thread.run_sync(client.look, "reload-plan")
+        told = (
+            f"http.bind is not in force: ai-ticket.socket holds 127.0.0.1:{s.port} "
+            "(systemctl edit ai-ticket.socket)"
+        )
+        assert told in status["warnings"]
+        assert told in plan["warnings"]
+        assert status["addresses"] == [f"127.0.0.1:{s.port}"]
+
+
+async def test_a_start_that_fails_leaves_its_cause_in_the_status(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        settings = CONF.replace("127.0.0.1:0", f"127.0.0.1:{port}")
+        async with service(tmp_path, settings) as s:
+            told = await s.told("STATUS=metrics.bind: cannot listen on")
+            with trio.fail_after(GUARD_SECONDS):
+                assert await s.process.wait() == 69
+    assert f"127.0.0.1:{port}" in told
+    assert told.endswith("(exit code 69)")
 
 
 def run_reload(pid: int, **environ: str) -> subprocess.CompletedProcess[str]:

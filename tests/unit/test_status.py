@@ -37,6 +37,21 @@ def test_it_says_when_nobody_serves() -> None:
     )
 
 
+def test_the_first_reason_stands_in_it_and_nobody_serves_while_the_store_fails() -> None:
+    reasons = ("the store cannot be written: no space left", "backend b is down: gone")
+    report = replace(HEALTHY, status=HealthStatus.UNHEALTHY, ready=False, reasons=reasons)
+
+    assert describe(report, 0, "") == (
+        "unhealthy: the store cannot be written: no space left; 3 queued, 1 running; 0 events/s"
+    )
+
+
+def test_a_reason_does_not_hide_who_serves() -> None:
+    report = replace(HEALTHY, status=HealthStatus.DEGRADED, reasons=("paused by an operator",))
+
+    assert describe(report, 0, "").startswith("degraded: paused by an operator; served by a; ")
+
+
 def test_it_says_that_the_daemon_drains_and_that_a_reload_was_refused() -> None:
     line = describe(replace(HEALTHY, draining=True), 0, "x.conf:3: log.level: must be ...")
 

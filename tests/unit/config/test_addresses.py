@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from ai_ticket_daemon.config.addresses import FdBind, TcpBind, UnixBind, parse_bind, parse_url
+from ai_ticket_daemon.config.addresses import (
+    FdBind,
+    TcpBind,
+    UnixBind,
+    parse_bind,
+    parse_tcp_bind,
+    parse_url,
+)
 from ai_ticket_daemon.config.schema import Invalid
 
 
@@ -98,3 +105,24 @@ def test_a_url_keeps_its_path_prefix_and_loses_its_last_slash(text: str, expecte
 def test_a_wrong_url_is_refused(text: str) -> None:
     with pytest.raises(Invalid):
         parse_url(text)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "overlap"),
+    [
+        ("127.0.0.1:80", "127.0.0.1:80", True),
+        ("0.0.0.0:80", "127.0.0.1:80", True),
+        ("[::]:80", "[::1]:80", True),
+        ("[::]:80", "127.0.0.1:80", False),
+        ("0.0.0.0:80", "127.0.0.1:81", False),
+        ("10.0.0.1:80", "10.0.0.2:80", False),
+        ("0.0.0.0:0", "127.0.0.1:0", False),
+    ],
+)
+def test_addresses_overlap_if_one_process_cannot_listen_on_both(
+    one: str, other: str, overlap: bool
+) -> None:
+    first, second = parse_tcp_bind(one), parse_tcp_bind(other)
+
+    assert first.overlaps(second) is overlap
+    assert second.overlaps(first) is overlap

@@ -41,7 +41,7 @@ def test_each_changed_key_is_told_with_both_values_and_whether_it_is_live() -> N
         log=LogConfig(level=LogLevel.DEBUG),
     )
     assert diff(old, new) == [
-        Change("http.bind", '["0.0.0.0:5000"]', '["[::1]:1", "unix:/run/x"]', live=False),
+        Change("http.bind", '["127.0.0.1:5000"]', '["[::1]:1", "unix:/run/x"]', live=False),
         Change("http.tls_cert", "", '"/c"', live=False),
         Change("pipeline.backoff_seconds", "0.2", "0.5", live=True),
         Change("log.level", '"info"', '"debug"', live=True),

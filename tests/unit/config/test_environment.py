@@ -83,7 +83,7 @@ def test_port_replaces_the_port_of_the_first_tcp_address(tmp_path: Path) -> None
 
 
 def test_port_replaces_the_port_of_the_default_address() -> None:
-    assert load_config(None, PRIMARY | {"PORT": "8080"}).http.bind == (TcpBind("0.0.0.0", 8080),)
+    assert load_config(None, PRIMARY | {"PORT": "8080"}).http.bind == (TcpBind("127.0.0.1", 8080),)
 
 
 def test_metrics_host_and_port_replace_their_part_of_the_address(tmp_path: Path) -> None:

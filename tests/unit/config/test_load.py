@@ -50,7 +50,7 @@ def test_the_smallest_file_gives_the_defaults_and_one_server(tmp_path: Path) -> 
     defaults = Config()
     assert config.http == defaults.http
     assert config.pipeline == PipelineConfig()
-    assert config.http.bind == (TcpBind("0.0.0.0", 5000),)
+    assert config.http.bind == (TcpBind("127.0.0.1", 5000),)
     assert config.metrics.bind == TcpBind("0.0.0.0", 9464)
 
 
@@ -215,8 +215,10 @@ def test_an_empty_string_stands_for_none(tmp_path: Path) -> None:
 def test_an_open_address_and_the_store_in_memory_deserve_a_warning() -> None:
     environ = {"KOBOLDCPP_API_URL": "http://127.0.0.1:5001"}
     memory = {"store.url": "memory:"}
-    reachable, forgetful = warnings(load_config(None, environ, memory))
-    assert reachable.startswith("http.bind: 0.0.0.0:5000 can be reached from other hosts")
+    everywhere: dict[str, object] = {"http.bind": ["0.0.0.0:5000"]}
+    assert warnings(load_config(None, environ)) == []
+    reachable, forgetful = warnings(load_config(None, environ, everywhere | memory))
+    assert reachable.startswith("0.0.0.0:5000 can be reached from other hosts")
     assert forgetful == "store.url: events are kept in memory and are lost at a restart"
     local = ["127.0.0.1:0", "[::1]:0", "localhost:0", "unix:/run/x", "fd://3"]
     assert warnings(load_config(None, environ, {"http.bind": local})) == []

@@ -175,6 +175,7 @@ def test_no_view_of_the_configuration_shows_a_token(tmp_path: Path) -> None:
 def test_a_daemon_open_to_all_is_warned_of_and_one_with_tokens_is_not(tmp_path: Path) -> None:
     assert not any("access token" in line for line in warnings(load(tmp_path, f"bot:{SECRET}")))
     (tmp_path / "ai-ticket.conf").write_text(
+        'http.bind = ["0.0.0.0:5000"]\n'
         '[[backends.server]]\nname = "primary"\nurl = "http://127.0.0.1:5001"\n'
     )
     without = load_config(tmp_path / "ai-ticket.conf", {})

@@ -42,6 +42,7 @@ REPORT: dict[str, Any] = {
     "wasted": [
         {"backend": "a", "cause": "client_left", "seconds": 75.0, "tokens": 40, "unknown": 2}
     ],
+    "warnings": ["http.bind is not in force"],
     "reload": {"refused": ["log.level: [nonsense]"]},
     "store": {"url": "sqlite:////x", "fault": "[Errno 28] No space left"},
     "log_level": "debug",
