@@ -49,7 +49,7 @@ from ai_ticket_daemon.systemd import Systemd
 from ai_ticket_daemon.telemetry import exporter, sampler
 from ai_ticket_daemon.telemetry.capture import Capture
 from ai_ticket_daemon.telemetry.client import InstrumentedClient
-from ai_ticket_daemon.telemetry.http import HttpTelemetry
+from ai_ticket_daemon.telemetry.http import ConnectionTelemetry, HttpTelemetry
 from ai_ticket_daemon.telemetry.lag import LoopLag
 from ai_ticket_daemon.telemetry.metrics import Metrics
 from ai_ticket_daemon.telemetry.observers import PipelineTelemetry, PoolTelemetry, StoreTelemetry
@@ -320,6 +320,7 @@ class Daemon:
                 stop_accepting=stop_accepting,
                 all_in=all_in,
                 logger=self._logs.library_logger("http_server", actor="http"),
+                observer=ConnectionTelemetry(self._metrics),
             )
             self._health.started = True
             self._addresses = addresses

@@ -16,6 +16,7 @@ import trio
 
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused, TicketError
 from ai_ticket_daemon.server.answers import error_object, to_json
+from ai_ticket_daemon.server.exchange import INVITE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -128,6 +129,8 @@ async def _read_arguments(scope: Any, receive: Any, operation: Operation) -> obj
         return dict(parse_qsl(scope["query_string"].decode("utf-8", "replace")))
     body = bytearray()
     with trio.move_on_after(BODY_SECONDS):
+        if (invite := (scope.get("state") or {}).get(INVITE)) is not None:
+            await invite()
         while True:
             message = await receive()
             if message["type"] != "http.request":

@@ -90,7 +90,12 @@ def _decided(attempt: Attempt) -> dict[str, Any]:
 
 
 def error_headers(error: TicketError | Failed, status: int) -> dict[str, str]:
-    """Return the headers that go with an error: when to come back, where that is known or due."""
+    """Return the headers that go with an error.
+
+    When to come back, where that is known or due; and the methods that a route takes.
+    """
+    if error.code is ErrorCode.METHOD_NOT_ALLOWED and error.details:
+        return {"allow": ", ".join(error.details["allowed"])}
     seconds = error.retry_after_seconds
     if seconds is None and status not in _RETRY_STATUSES:
         return {}

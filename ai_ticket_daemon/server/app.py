@@ -1,22 +1,13 @@
-"""The routes of the HTTP surface, as a QuartTrio app."""
+"""The HTTP surface as an ASGI app: what serves each of its routes."""
 
 from __future__ import annotations
 
 import logging
 import time
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import trio
-from quart import Response, request
-from quart_trio import QuartTrio
-from werkzeug.exceptions import (
-    HTTPException,
-    MethodNotAllowed,
-    NotFound,
-)
+from quart import Response
 
-from ai_ticket_daemon.errors import ErrorCode, RequestRefused, TicketError
 from ai_ticket_daemon.server import routes
 from ai_ticket_daemon.server.access import Gate
 from ai_ticket_daemon.server.answers import health_object, retry_after
@@ -30,50 +21,39 @@ from ai_ticket_daemon.server.ports import HealthStatus, NullRequestObserver
 from ai_ticket_daemon.server.surface import Surface
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable, Mapping
+
+    from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 
     from ai_ticket_daemon.config.auth import AuthConfig
     from ai_ticket_daemon.config.events import EventsConfig
     from ai_ticket_daemon.config.http import HttpConfig
     from ai_ticket_daemon.config.rate_limit import RateLimitConfig
+    from ai_ticket_daemon.server.exchange import Handler
     from ai_ticket_daemon.server.ports import HealthView, Pipeline, RequestObserver
 
 HEARTBEAT_SECONDS = 10.0
 WRITE_TIMEOUT_SECONDS = 30.0
 
 
-class TicketApp(QuartTrio):
-    """Quart for its routing; requests and errors go through :class:`Exchange`."""
+class TicketApp:
+    """The HTTP surface as an ASGI app.
 
-    asgi_http_class = Exchange
+    Args:
+        surface: what the handlers stand on.
+        handlers: who serves which operation of :mod:`routes`.
+    """
 
-    def __init__(self, surface: Surface) -> None:
-        super().__init__("ai_ticket_daemon", static_folder=None)
-        self.surface = surface
-        self.url_map.merge_slashes = False
-        self.config.update(
-            BODY_TIMEOUT=None, RESPONSE_TIMEOUT=None, PROVIDE_AUTOMATIC_OPTIONS=False
-        )
+    def __init__(self, surface: Surface, handlers: Mapping[str, Handler]) -> None:
+        self._surface = surface
+        self.handlers = handlers
 
-    async def handle_user_exception(self, error: Exception | BaseExceptionGroup[Any]) -> Response:
-        """Answer every failure of a handler in the one shape."""
-        if isinstance(error, BaseExceptionGroup) and error.subgroup(trio.Cancelled) is not None:
-            raise error
-        exchange = Exchange.of(request)
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
-        match error:
-            case TicketError():
-                return exchange.failed(error)
-            case HTTPException():
-                refusal, status, headers = _explain(error)
-                return exchange.refusal(refusal, status, headers)
-        return exchange.refusal(exchange.crashed(error), 500)
-
-    async def handle_exception(self, error: Exception) -> Response:
-        """Answer a failure of Quart itself."""
-        exchange = Exchange.of(request)
-        return exchange.refusal(exchange.crashed(error), 500)
+    async def __call__(
+        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
+        """Serve one request."""
+        if scope["type"] == "http":
+            await Exchange(self._surface, self.handlers, scope)(receive, send)
 
 
 def create_app(
@@ -105,79 +85,51 @@ def create_app(
         write_timeout_seconds: how long a client may refuse to read before it counts as gone.
         now: seconds since the Unix epoch.
     """
-    app = TicketApp(
-        Surface(
-            pipeline=pipeline,
-            health=health,
-            http=http,
-            events=events,
-            gate=Gate(auth=auth, rate_limit=rate_limit, http=http),
-            observer=observer or NullRequestObserver(),
-            logger=logger or logging.getLogger("ai_ticket_daemon.server"),
-            heartbeat_seconds=heartbeat_seconds,
-            write_timeout_seconds=write_timeout_seconds,
-            now=now,
-        )
+    surface = Surface(
+        pipeline=pipeline,
+        health=health,
+        http=http,
+        events=events,
+        gate=Gate(auth=auth, rate_limit=rate_limit, http=http),
+        observer=observer or NullRequestObserver(),
+        logger=logger or logging.getLogger("ai_ticket_daemon.server"),
+        heartbeat_seconds=heartbeat_seconds,
+        write_timeout_seconds=write_timeout_seconds,
+        now=now,
     )
-    surface, openapi = app.surface, openapi_json()
+    openapi = openapi_json()
 
-    async def get_health() -> Response:
-        report = surface.health.report()
-        well = report.status is not HealthStatus.UNHEALTHY
-        return _report(health_object(report), well=well)
-
-    async def get_live() -> Response:
-        return json_response(200, {"live": True})
-
-    async def get_ready() -> Response:
-        report = surface.health.report()
-        return _report({"ready": report.ready, "reasons": report.reasons}, well=report.ready)
-
-    async def get_openapi() -> Response:
+    async def get_openapi(_surface: Surface, _exchange: Exchange) -> Response:
         return Response(openapi, 200, {"content-type": JSON_TYPE})
 
-    for route, view in (
-        (routes.POST_EVENT, partial(_of_this_request, post_event, surface)),
-        (routes.GET_EVENT, partial(_of_this_request, get_event, surface)),
-        (routes.DELETE_EVENT, partial(_of_this_request, delete_event, surface)),
-        (routes.POST_EVENTS, partial(_of_this_request, post_events, surface)),
-        (routes.GET_HEALTH, get_health),
-        (routes.GET_LIVE, get_live),
-        (routes.GET_READY, get_ready),
-        (routes.GET_OPENAPI, get_openapi),
-    ):
-        rule = route.path.replace("{", "<").replace("}", ">")
-        app.add_url_rule(rule, route.operation, view, methods=[route.method])
-    return app
+    return TicketApp(
+        surface,
+        {
+            routes.POST_EVENT.operation: post_event,
+            routes.GET_EVENT.operation: get_event,
+            routes.DELETE_EVENT.operation: delete_event,
+            routes.POST_EVENTS.operation: post_events,
+            routes.GET_HEALTH.operation: _get_health,
+            routes.GET_LIVE.operation: _get_live,
+            routes.GET_READY.operation: _get_ready,
+            routes.GET_OPENAPI.operation: get_openapi,
+        },
+    )
 
 
-async def _of_this_request(
-    handler: Callable[..., Awaitable[Response]], surface: Surface, **parameters: str
-) -> Response:
-    return await handler(surface, Exchange.of(request), **parameters)
+async def _get_health(surface: Surface, _exchange: Exchange) -> Response:
+    report = surface.health.report()
+    well = report.status is not HealthStatus.UNHEALTHY
+    return _report(health_object(report), well=well)
 
 
-def _explain(error: HTTPException) -> tuple[TicketError, int, dict[str, str]]:
-    """Return what an error of werkzeug is called here, its status, and its headers."""
-    match error:
-        case MethodNotAllowed():
-            allowed = ", ".join(sorted(error.valid_methods or ()))
-            refusal = RequestRefused(
-                ErrorCode.METHOD_NOT_ALLOWED,
-                f"{request.path} does not take {request.method}; use {allowed}.",
-                details={"allowed": sorted(error.valid_methods or ())},
-            )
-            return refusal, refusal.http_status, {"allow": allowed}
-        case NotFound():
-            refusal = RequestRefused(
-                ErrorCode.NOT_FOUND, "There is no such route; /openapi.json lists them all."
-            )
-        case _:
-            refusal = RequestRefused(
-                ErrorCode.INVALID_REQUEST, f"The request cannot be served: {error.name}."
-            )
-            return refusal, error.code or 400, {}
-    return refusal, refusal.http_status, {}
+async def _get_live(_surface: Surface, _exchange: Exchange) -> Response:
+    return json_response(200, {"live": True})
+
+
+async def _get_ready(surface: Surface, _exchange: Exchange) -> Response:
+    report = surface.health.report()
+    return _report({"ready": report.ready, "reasons": report.reasons}, well=report.ready)
 
 
 def _report(value: object, *, well: bool) -> Response:

@@ -10,23 +10,25 @@ from __future__ import annotations
 import math
 import socket as stdlib_socket
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.trio.task_group import TaskGroup
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
+from ai_ticket_daemon.server.ports import ConnectionRefusal
 from ai_ticket_daemon.server.protocols import Protocol
 from ai_ticket_daemon.server.sockets import peer_of
+from ai_ticket_daemon.server.tasks import RequestTasks
 
 if TYPE_CHECKING:
-    import logging
-
     from hypercorn.config import Config
     from hypercorn.trio.worker_context import WorkerContext
     from hypercorn.typing import AppWrapper
+
+    from ai_ticket_daemon.server.edge import Edge
 
 MAX_RECEIVE_BYTES = 65_536
 LINGER_SECONDS = 2.0
@@ -62,7 +64,7 @@ class ConnectionRules:
     context: WorkerContext
     header_timeout_seconds: float
     write_timeout_seconds: float
-    logger: logging.Logger
+    edge: Edge
 
 
 class Connection:
@@ -94,8 +96,8 @@ class Connection:
             await self._serve()
         except OSError:
             pass  # it broke while it was set up; nobody is left to tell
-        except Exception:  # the actor's edge: one connection never harms the others
-            self._rules.logger.exception("connection_crashed")
+        except Exception as error:  # noqa: BLE001 - the edge of an actor: it harms no other
+            self._rules.edge.failed(error)
         finally:
             self.settled.set()
             self.ended.set()
@@ -123,7 +125,7 @@ class Connection:
         client = parse_socket_addr(family, self._socket.getpeername())
         server = parse_socket_addr(family, self._socket.getsockname())
         self._set_idle(idle=True)
-        async with TaskGroup() as task_group:
+        async with RequestTasks(rules.edge.failed) as task_group:
             self._protocol = Protocol(
                 (
                     rules.app,
@@ -138,6 +140,7 @@ class Connection:
                 ),
                 use_h2=use_h2,
                 on_resume=self._on_resume,
+                on_malformed=partial(rules.edge.refused, ConnectionRefusal.MALFORMED),
             )
             try:
                 await self._protocol.initiate()

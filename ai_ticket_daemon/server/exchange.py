@@ -1,4 +1,4 @@
-"""One request from its headers to its last byte, between hypercorn's ASGI and Quart's routing.
+"""One request from its headers to its last byte, between hypercorn's ASGI and the handlers.
 
 Here the client's going away becomes a cancelled handler and an abandoned event, every failure
 becomes the one error shape, and whoever observes requests is told of start and end.
@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import trio
 from quart import Response
 from quart.utils import encode_headers
-from quart_trio.asgi import TrioASGIHTTPConnection
 
 from ai_ticket_daemon.errors import FAULTS_OF_PAYLOADS, ErrorCode, TicketError
 from ai_ticket_daemon.events.outcome import Failed
@@ -24,10 +23,18 @@ from ai_ticket_daemon.server.answers import (
     internal_error,
     to_json,
 )
+from ai_ticket_daemon.server.framing import check_size
 from ai_ticket_daemon.server.headers import JSON_TYPE, value_of
 from ai_ticket_daemon.server.ports import RequestEnded, RequestStarted
 from ai_ticket_daemon.server.request_body import RequestBody
-from ai_ticket_daemon.server.routes import POST_EVENTS, method_label, route_label
+from ai_ticket_daemon.server.routes import (
+    POST_EVENTS,
+    UNMATCHED,
+    find_route,
+    method_label,
+    route_label,
+)
+from ai_ticket_daemon.server.target import check_host, path_of
 from ai_ticket_daemon.server.trace import trace_of
 
 if TYPE_CHECKING:
@@ -39,18 +46,23 @@ if TYPE_CHECKING:
         ASGISendCallable,
         HTTPScope,
     )
-    from quart import Quart
-    from quart.wrappers import Request
 
     from ai_ticket_daemon.config.tokens import Scope
     from ai_ticket_daemon.events.outcome import Outcome
-    from ai_ticket_daemon.server.app import TicketApp
     from ai_ticket_daemon.server.ports import Submission
+    from ai_ticket_daemon.server.surface import Surface
 
     Write = Callable[[bytes], Awaitable[None]]
+    Handler = Callable[..., Awaitable[Response]]
+    Invite = Callable[[], Awaitable[None]]
 
 STATUS_CLIENT_GONE = 499
-_SCOPE_KEY = "ai_ticket_exchange"
+INVITE = "invite"
+"""The key of ASGI's state under which a connection keeps how to ask a client for its body.
+
+A client that sent ``Expect: 100-continue`` waits for that; it is called once a handler wants the
+body, so that nobody is asked for what will be refused.
+"""
 
 
 class Streamed(Response):
@@ -70,18 +82,33 @@ class Streamed(Response):
         self.write_body = write_body
 
 
-class Exchange(TrioASGIHTTPConnection):
-    """One request and its response."""
+class Exchange:
+    """One request and its response.
 
-    def __init__(self, app: Quart, scope: HTTPScope) -> None:
-        super().__init__(app, scope)
-        scope["path"] = _plain_path(scope["path"])
-        cast("dict[str, Any]", scope)[_SCOPE_KEY] = self
-        self._surface = cast("TicketApp", app).surface
+    Args:
+        surface: what the handlers stand on.
+        handlers: who serves which operation; called with the surface, this, and the named parts
+            of the path.
+        scope: the request as ASGI has it.
+    """
+
+    def __init__(self, surface: Surface, handlers: Mapping[str, Handler], scope: HTTPScope) -> None:
+        self._surface = surface
+        self._handlers = handlers
+        self._scope = scope
         self._begun_at = trio.current_time()
-        self._route = route_label(scope["path"])
-        self._method = method_label(scope["method"])
         self.headers = cast("list[tuple[bytes, bytes]]", scope["headers"])
+        self._malformed: TicketError | None = None
+        self._path = ""
+        try:
+            self._path = path_of(scope["raw_path"])
+            check_host(self.headers)
+            if scope["http_version"] == "2":
+                check_size(len(scope["raw_path"]) + len(scope["query_string"]), self.headers)
+        except TicketError as error:
+            self._malformed = error
+        self._route = route_label(self._path) if self._path else UNMATCHED
+        self._method = method_label(scope["method"])
         self._observed = self._surface.observer.started(
             RequestStarted(self._route, self._method, trace_of(self.headers))
         )
@@ -93,11 +120,6 @@ class Exchange(TrioASGIHTTPConnection):
         self._status: int | None = None
         self._error: ErrorCode | None = None
         self._complete = False
-
-    @classmethod
-    def of(cls, request: Request) -> Exchange:
-        """Return the exchange that ``request`` belongs to."""
-        return cast("Exchange", cast("dict[str, Any]", request.scope)[_SCOPE_KEY])
 
     @property
     def trace_context(self) -> Mapping[str, str]:
@@ -114,10 +136,9 @@ class Exchange(TrioASGIHTTPConnection):
         try:
             if not self._take_what_is_here(receive):
                 return
-            request = self._create_request_from_scope(send)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen, nursery, receive)
-                nursery.start_soon(self._respond, nursery, request, send)
+                nursery.start_soon(self._respond, nursery, send)
         finally:
             self._end()
 
@@ -147,11 +168,19 @@ class Exchange(TrioASGIHTTPConnection):
         self._body.add(message["body"], is_last=not message["more_body"])
         return True
 
-    async def _respond(
-        self, nursery: trio.Nursery, request: Request, send: ASGISendCallable
-    ) -> None:
-        """Route the request and send what comes back."""
-        response = cast("Response", await self.app.handle_request(request))
+    async def _handle(self) -> Response:
+        """Return what the handler of this request answers, or why there is no such answer."""
+        if self._malformed is not None:
+            return self._failed(self._malformed)
+        try:
+            route, parts = find_route(self._scope["method"], self._path)
+            return await self._handlers[route.operation](self._surface, self, **parts)
+        except Exception as error:  # noqa: BLE001 - the edge: whatever it is, the client is answered
+            return self._failed(error)
+
+    async def _respond(self, nursery: trio.Nursery, send: ASGISendCallable) -> None:
+        """Have the request handled and send what comes back."""
+        response = await self._handle()
 
         async def send_in_time(message: dict[str, Any], *, shield: bool = False) -> None:
             seconds = self._surface.write_timeout_seconds
@@ -196,7 +225,7 @@ class Exchange(TrioASGIHTTPConnection):
 
     def query(self, name: str) -> list[str]:
         """Return all values of one parameter of the query."""
-        text = self.scope["query_string"].decode("latin-1")
+        text = self._scope["query_string"].decode("latin-1")
         return parse_qs(text, keep_blank_values=True).get(name, [])
 
     def admit(self, scopes: Sequence[Scope]) -> None:
@@ -205,7 +234,7 @@ class Exchange(TrioASGIHTTPConnection):
         Raises:
             RequestRefused: the caller lacks the right to ask, or has asked too often.
         """
-        client = self.scope["client"]
+        client = self._scope["client"]
         verdict = self._surface.gate.judge(
             self.headers, None if client is None else client[0], scopes, trio.current_time()
         )
@@ -215,11 +244,13 @@ class Exchange(TrioASGIHTTPConnection):
         self.caller = verdict.caller
 
     async def read_body(self) -> bytes:
-        """Return the whole body.
+        """Return the whole body; a client that waits for the word to send it is given that now.
 
         Raises:
             RequestRefused: it is longer, or takes longer, than the settings allow.
         """
+        if self._body.is_awaited:
+            await cast("Invite", self._scope["state"].get(INVITE, _nothing))()
         return await self._body.read(self._surface.http().body_timeout_seconds)
 
     def hold(self, submission: Submission) -> None:
@@ -256,8 +287,12 @@ class Exchange(TrioASGIHTTPConnection):
             {**error_headers(error, status), **(headers or {})},
         )
 
-    def failed(self, error: TicketError) -> Response:
+    def _failed(self, error: Exception) -> Response:
         """Return the answer to a request that cannot be served."""
+        while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+            error = error.exceptions[0]
+        if not isinstance(error, TicketError):
+            return self.refusal(self.crashed(error), 500)
         if error.code in FAULTS_OF_PAYLOADS and (payload := self._body.so_far):
             self._observed.refused(error, payload)
         return self.refusal(error, error.http_status)
@@ -289,11 +324,6 @@ class Exchange(TrioASGIHTTPConnection):
         limit_bytes = self._surface.http().max_body_bytes
         return RequestBody(limit_bytes, "http.max_body_bytes", announced_bytes)
 
-    def _failed(self, error: Exception) -> Response:
-        if isinstance(error, TicketError):
-            return self.failed(error)
-        return self.refusal(self.crashed(error), 500)
-
     def _end(self) -> None:
         if self._held is not None:
             self._held.abandon()
@@ -319,11 +349,5 @@ def json_response(status: int, value: object, headers: Mapping[str, str] | None 
     )
 
 
-def _plain_path(path: str) -> str:
-    """Return the path alone, also of an absolute target, of ``*`` and of nothing at all."""
-    if not path.startswith("/"):
-        try:
-            path = urlsplit(path).path
-        except ValueError:
-            path = ""
-    return "/" + path.lstrip("/")  # as werkzeug matches it
+async def _nothing() -> None:
+    """Invite nobody: there is no connection of ours below this request."""

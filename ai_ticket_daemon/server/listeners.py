@@ -21,6 +21,9 @@ from ai_ticket_daemon.server.connection import (
     ConnectionRules,
     Stream,
 )
+from ai_ticket_daemon.server.edge import Edge
+from ai_ticket_daemon.server.framing import MAX_HEADER_BYTES
+from ai_ticket_daemon.server.ports import NullConnectionObserver
 from ai_ticket_daemon.server.sockets import open_listeners, tls_context, watch_peer
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from hypercorn.typing import ASGIFramework
 
     from ai_ticket_daemon.config.http import HttpConfig
+    from ai_ticket_daemon.server.ports import ConnectionObserver
     from ai_ticket_daemon.server.sockets import BoundListener
 
 HAND_IN_SECONDS = 2.0
@@ -38,7 +42,6 @@ HAND_IN_SECONDS = 2.0
 Its headers are there, its body and the store's word for it may not be; refusing it then would be an
 error that a client gets for having come at the wrong moment.
 """
-MAX_HEADER_BYTES = 16_384
 _ACCEPT_RETRY_SECONDS = 0.1
 
 
@@ -49,6 +52,7 @@ async def serve(
     stop_accepting: trio.Event,
     all_in: trio.Event,
     logger: logging.Logger,
+    observer: ConnectionObserver | None = None,
     write_timeout_seconds: float = 30.0,
     task_status: trio.TaskStatus[tuple[str, ...]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -62,7 +66,8 @@ async def serve(
         http: where to listen, how long and how many.
         stop_accepting: set it to stop.
         all_in: set when after that no further request can come in.
-        logger: told of crashes; hypercorn's own messages go there too.
+        logger: told of crashes and refusals; hypercorn's own messages go there too.
+        observer: told of each connection that is refused.
         write_timeout_seconds: how long a client may refuse to read before it counts as gone.
         task_status: started with the addresses listened on, such as ``127.0.0.1:5000``.
 
@@ -72,6 +77,7 @@ async def serve(
     tls = None
     if http.tls_cert is not None and http.tls_key is not None:
         tls = tls_context(http.tls_cert, http.tls_key)
+    edge = Edge(logger, observer or NullConnectionObserver())
     listeners = await open_listeners(http.bind)
     try:
         rules = ConnectionRules(
@@ -80,18 +86,19 @@ async def serve(
             context=WorkerContext(None),
             header_timeout_seconds=http.header_timeout_seconds,
             write_timeout_seconds=write_timeout_seconds,
-            logger=logger,
+            edge=edge,
         )
         # Each listener holds one place while it waits for the next client.
         places = trio.Semaphore(http.max_connections + len(listeners) - 1)
         connections: set[Connection] = set()
         async with trio.open_nursery() as handlers:
             async with trio.open_nursery() as acceptors:
+                acceptors.start_soon(edge.run)
                 for listener in listeners:
                     acceptors.start_soon(
                         partial(
                             _accept, listener, rules, tls, places=places,
-                            connections=connections, handlers=handlers,
+                            connections=connections, handlers=handlers, logger=logger,
                         )
                     )  # fmt: skip
                 task_status.started(tuple(listener.address for listener in listeners))
@@ -122,6 +129,7 @@ async def _accept(
     places: trio.Semaphore,
     connections: set[Connection],
     handlers: trio.Nursery,
+    logger: logging.Logger,
 ) -> None:
     """Accept connections for ever, but no more at a time than there are places.
 
@@ -147,7 +155,7 @@ async def _accept(
             # Out of file descriptors, or a client that left while it waited: neither is a reason
             # to stop, and only the first one needs time to get better.
             places.release()
-            rules.logger.warning("accept_failed", exc_info=error)
+            logger.warning("accept_failed", exc_info=error)
             await trio.sleep(_ACCEPT_RETRY_SECONDS)
             continue
         except BaseException:

@@ -204,6 +204,31 @@ class RequestObserver(Protocol):
         """Take note of a request; called once for each. Must not block or raise."""
 
 
+class ConnectionRefusal(StrEnum):
+    """Why a connection is not served, or no longer."""
+
+    MALFORMED = "malformed"
+    """What came over it is not valid HTTP, or can be read in two ways."""
+    ADDRESS_FULL = "address_full"
+    """Its address has as many connections as one address may have."""
+    FULL = "full"
+    """All connections are taken."""
+
+
+class ConnectionObserver(Protocol):
+    """Told of connections that are refused."""
+
+    def refused(self, why: ConnectionRefusal) -> None:
+        """Take note of a connection that is refused. Must not block or raise."""
+
+
+class NullConnectionObserver:
+    """Nobody looks on."""
+
+    def refused(self, why: ConnectionRefusal) -> None:
+        """Do nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Unobserved:
     trace: TraceContext

@@ -41,6 +41,11 @@ class RequestBody:
             self._changed.set()
 
     @property
+    def is_awaited(self) -> bool:
+        """Whether more has to come before it can be read."""
+        return not (self._is_complete or self._is_too_long)
+
+    @property
     def so_far(self) -> bytes:
         """What has come by now; nothing of a body that is too long."""
         return b"".join(self._pieces)
@@ -52,7 +57,7 @@ class RequestBody:
             RequestRefused: ``payload_too_large``, told as soon as it is known, or
                 ``request_timeout``.
         """
-        if not (self._is_complete or self._is_too_long):
+        if self.is_awaited:
             with trio.move_on_after(timeout_seconds):
                 await self._changed.wait()
         if self._is_too_long:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ai_ticket_daemon.config.tokens import Scope
-from ai_ticket_daemon.errors import ErrorCode
+from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 UNMATCHED = "unmatched"
 """Stands for every path that is no route, so that no label ever holds what a client made up."""
@@ -129,13 +129,45 @@ ROUTES: Sequence[Route] = (
     GET_OPENAPI,
 )
 
-_PATHS = frozenset(route.path for route in ROUTES)
 _ONE_EVENT = "/event/"
+_BY_PATH: Mapping[str, Mapping[str, Route]] = {
+    path: {route.method: route for route in ROUTES if route.path == path}
+    for path in (route.path for route in ROUTES)
+}
+
+
+def find_route(method: str, path: str) -> tuple[Route, Mapping[str, str]]:
+    """Return the route that takes exactly this method and path, and the parts of the path it names.
+
+    ``HEAD`` is taken wherever ``GET`` is.
+
+    Raises:
+        RequestRefused: ``not_found`` or ``method_not_allowed``.
+    """
+    label = route_label(path)
+    by_method = _BY_PATH.get(label)
+    if by_method is None:
+        raise RequestRefused(
+            ErrorCode.NOT_FOUND, "There is no such route; /openapi.json lists them all."
+        )
+    route = by_method.get("GET" if method == "HEAD" else method)
+    if route is None:
+        allowed = sorted({*by_method, *(["HEAD"] if "GET" in by_method else [])})
+        # A method that HTTP does not define is not repeated.
+        named = method if method in _METHODS else "this method"
+        raise RequestRefused(
+            ErrorCode.METHOD_NOT_ALLOWED,
+            f"{label} does not take {named}; use {', '.join(allowed)}.",
+            details={"allowed": allowed},
+        )
+    if label == GET_EVENT.path:
+        return route, {"event_id": path.removeprefix(_ONE_EVENT)}
+    return route, {}
 
 
 def route_label(path: str) -> str:
     """Return the template ``path`` belongs to, fit for a metric's label."""
-    if path in _PATHS and "{" not in path:
+    if path in _BY_PATH and "{" not in path:
         return path
     if path.startswith(_ONE_EVENT) and path.count("/") == 2 and len(path) > len(_ONE_EVENT):
         return GET_EVENT.path

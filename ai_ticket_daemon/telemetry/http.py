@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.trace import SpanKind
 
+from ai_ticket_daemon.server.ports import ConnectionRefusal
 from ai_ticket_daemon.server.trace import TraceContext
 from ai_ticket_daemon.telemetry import exemplars
 from ai_ticket_daemon.telemetry.capture import Refused
@@ -24,6 +25,20 @@ if TYPE_CHECKING:
 _TRACED = frozenset({("POST", "/event"), ("POST", "/events")})
 """Requests that bring events; looking at one is not part of its trace."""
 _SERVER_FAULT = 500
+
+
+class ConnectionTelemetry:
+    """Counts the connections that the HTTP surface refuses."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        # A series has to be there at 0 for its first increase to be seen.
+        self._counters = {
+            why: metrics.server_connections_refused.labels(why.value) for why in ConnectionRefusal
+        }
+
+    def refused(self, why: ConnectionRefusal) -> None:
+        """See :meth:`ConnectionObserver.refused`."""
+        self._counters[why].inc()
 
 
 class HttpTelemetry:

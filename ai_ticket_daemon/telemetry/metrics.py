@@ -44,6 +44,11 @@ class Metrics:
         self.server_requests_in_flight = self._gauge(
             "server_requests_in_flight", "HTTP requests being answered."
         )
+        self.server_connections_refused = self._counter(
+            "server_connections_refused",
+            "Connections not served, or ended for what came over them.",
+            "reason",
+        )
         self.pipeline_events = self._counter("pipeline_events", "Events ended.", "outcome")
         self.pipeline_handler_duration = self._histogram(
             "pipeline_handler_duration_seconds",

@@ -31,7 +31,8 @@ $ curl -s http://127.0.0.1:9464/metrics
 
 The page is served by a thread of its own, so it answers even when the event loop does not. A family
 with labels has no series before something has been counted under them, but for
-`ai_ticket_actor_restarts_total` and `ai_ticket_telemetry_spans_dropped_total`, which start at 0.
+`ai_ticket_actor_restarts_total`, `ai_ticket_server_connections_refused_total` and
+`ai_ticket_telemetry_spans_dropped_total`, which start at 0.
 The gauges of the pipeline are set once a second.
 
 Who asks for OpenMetrics (`Accept: application/openmetrics-text`, as Prometheus does) also gets
@@ -89,6 +90,9 @@ see [which role serves](backend-health.md#which-role-serves) |
 its answer made no sense |
 | `reason` of `kobold_guests_total` | `spill`: the primaries were busy with others; `retry`: the \
 event had failed on the servers that serve |
+| `reason` of `server_connections_refused_total` | `malformed`: what came over it is not valid \
+HTTP, or can be read in two ways; `address_full`: its address has as many as one may have; \
+`full`: all connections are taken |
 | `reason` of `telemetry_spans_dropped_total` | `queue_full`, `export_failed`, `stopped` |
 | `cause` | why it was thrown away: one of [the error codes](http-api.md) of a failed attempt, \
 `client_left`, `cancelled`, `deadline_exceeded`, `daemon_stopped` (the time to drain was over), \

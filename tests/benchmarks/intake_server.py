@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import trio
-from quart import Response, request
 
 from ai_ticket_daemon.app import Daemon
 from ai_ticket_daemon.config.backends import ServerConfig
@@ -19,6 +19,17 @@ from ai_ticket_daemon.config.store import StoreConfig
 from ai_ticket_daemon.server.exchange import Exchange, json_response
 from ai_ticket_daemon.telemetry.logs import Logs
 from ai_ticket_daemon.testing.daemon import config_for
+
+if TYPE_CHECKING:
+    from quart import Response
+
+    from ai_ticket_daemon.server.app import TicketApp
+
+
+class _Noop(Exchange):
+    async def _handle(self) -> Response:
+        await self.read_body()
+        return json_response(202, {"accepted": True})
 
 
 async def main(folder: Path) -> None:
@@ -30,11 +41,15 @@ async def main(folder: Path) -> None:
     logs = Logs(LogLevel.ERROR, LogFormat.JSON, stream=sys.stderr)
     daemon = Daemon(config, load=lambda: config, logs=logs)
 
-    async def noop() -> Response:
-        await Exchange.of(request).read_body()
-        return json_response(202, {"accepted": True})
+    served = daemon._app
 
-    daemon._app.add_url_rule("/noop", "noop", noop, methods=["POST"])
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/noop":
+            await _Noop(served._surface, {}, scope)(receive, send)
+        else:
+            await served(scope, receive, send)
+
+    daemon._app = cast("TicketApp", app)
     async with trio.open_nursery() as nursery:
         addresses = await nursery.start(daemon.run)
         print(f"ready on {addresses[0]}", flush=True)

@@ -103,7 +103,9 @@ async def assert_alive(served: Served) -> None:
         pytest.param(b"GET /./live HTTP/1.1\r\nhost: a\r\n\r\n", 404, "not_found", id="dot"),
         pytest.param(b"GET /%00%ff HTTP/1.1\r\nhost: a\r\n\r\n", 404, "not_found", id="odd path"),
         pytest.param(b"GET ?a=b HTTP/1.1\r\nhost: a\r\n\r\n", 404, "not_found", id="no path"),
-        pytest.param(b"GET http://[ HTTP/1.1\r\nhost: a\r\n\r\n", 404, "not_found", id="bad URL"),
+        pytest.param(
+            b"GET http://[ HTTP/1.1\r\nhost: a\r\n\r\n", 400, "invalid_request", id="bad URL"
+        ),
         pytest.param(b"OPTIONS * HTTP/1.1\r\nhost: a\r\n\r\n", 404, "not_found", id="asterisk"),
         pytest.param(
             b"GET /live HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
@@ -178,11 +180,10 @@ async def test_a_wrong_method_is_told_the_right_ones(method: str, path: str, all
         assert request.start.method in {method, "OTHER"}
 
 
-@pytest.mark.parametrize("target", [b"http://elsewhere/live?a=b", b"//live", b"/%6cive"])
-async def test_other_ways_to_write_a_target_are_understood(target: bytes) -> None:
+async def test_a_target_with_scheme_and_host_is_understood() -> None:
     async with serving(HTTP) as served:
         client = await served.connect()
-        await client.send(b"GET " + target + b" HTTP/1.1\r\nhost: a\r\n\r\n")
+        await client.send(b"GET http://elsewhere/live?a=b" + b" HTTP/1.1\r\nhost: a\r\n\r\n")
         assert (await client.reply()).status == 200
         (request,) = served.observer.requests
         assert request.start.route == "/live"
