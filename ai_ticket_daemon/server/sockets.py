@@ -10,7 +10,7 @@ import stat
 import struct
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 BACKLOG = 1024
 _UNIX_MODE = 0o660
+_SAME_PORT_ATTEMPTS = 10
+_NO_IPV6 = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -171,29 +173,67 @@ async def _open(bind: Bind) -> list[BoundListener]:
 
 
 async def _open_tcp(bind: TcpBind) -> list[BoundListener]:
+    """Listen on all addresses of a name, on one port: also where the kernel chooses it."""
     found = await trio.socket.getaddrinfo(
         bind.host, bind.port, type=stdlib_socket.SOCK_STREAM, flags=stdlib_socket.AI_PASSIVE
     )
-    opened: list[BoundListener] = []
-    try:
-        for family, kind, protocol, _, address in found:
-            socket = trio.socket.socket(family, kind, protocol)
-            try:
-                socket.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_REUSEADDR, 1)
-                if family == stdlib_socket.AF_INET6:
-                    # So that "[::]:5000" and "0.0.0.0:5000" can stand side by side.
-                    socket.setsockopt(stdlib_socket.IPPROTO_IPV6, stdlib_socket.IPV6_V6ONLY, 1)
-                await socket.bind(address)
-                socket.listen(BACKLOG)
-                opened.append(_bound(socket))
-            except BaseException:
-                socket.close()
+    # A hosts file may name an address twice.
+    addresses = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+    for attempts_left in reversed(range(_SAME_PORT_ATTEMPTS)):
+        try:
+            return await _listen_on(addresses)
+        except OSError as error:
+            # The port that the kernel chose at the first address is taken at another one.
+            taken = error.errno == errno.EADDRINUSE and bind.port == 0 and len(addresses) > 1
+            if not taken or not attempts_left:
                 raise
+    raise AssertionError("unreachable")
+
+
+async def _listen_on(
+    addresses: Sequence[tuple[int, tuple[Any, ...]]],
+) -> list[BoundListener]:
+    """Listen on all of ``addresses``, on one port, or on none.
+
+    An IPv6 address that this host does not have is left out if there is another one: many hosts
+    have IPv6 switched off, and a line for it in their hosts file.
+    """
+    opened: list[BoundListener] = []
+    left_out: OSError | None = None
+    port = 0
+    try:
+        for family, (host, asked_port, *rest) in addresses:
+            try:
+                socket = await _listening(family, (host, asked_port or port, *rest))
+            except OSError as error:
+                if family != stdlib_socket.AF_INET6 or error.errno not in _NO_IPV6:
+                    raise
+                left_out = error
+                continue
+            opened.append(_bound(socket))
+            port = port or socket.getsockname()[1]
     except BaseException:
         for listener in opened:
             listener.close()
         raise
+    if left_out is not None and not opened:
+        raise left_out
     return opened
+
+
+async def _listening(family: int, address: tuple[Any, ...]) -> trio.socket.SocketType:
+    socket = trio.socket.socket(family, stdlib_socket.SOCK_STREAM)
+    try:
+        socket.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_REUSEADDR, 1)
+        if family == stdlib_socket.AF_INET6:
+            # So that "[::]:5000" and "0.0.0.0:5000" can stand side by side.
+            socket.setsockopt(stdlib_socket.IPPROTO_IPV6, stdlib_socket.IPV6_V6ONLY, 1)
+        await socket.bind(address)
+        socket.listen(BACKLOG)
+    except BaseException:
+        socket.close()
+        raise
+    return socket
 
 
 def _open_unix(bind: UnixBind) -> BoundListener:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -61,10 +61,77 @@ async def test_all_addresses_are_served_at_once(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-async def test_a_name_is_listened_on_at_all_its_addresses() -> None:
+def name_with(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+    """Have every name mean these addresses."""
+
+    async def found(host: str, port: int, **_: object) -> list[tuple[Any, ...]]:
+        await trio.lowlevel.checkpoint()
+        return [
+            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", (address, port, 0, 0))
+            if ":" in address
+            else (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
+            for address in addresses
+        ]
+
+    monkeypatch.setattr(trio.socket, "getaddrinfo", found)
+
+
+@pytest.mark.parametrize("addresses", [("::1", "127.0.0.1"), ("127.0.0.1", "::1")])
+async def test_a_name_is_listened_on_at_all_its_addresses_on_one_port(
+    monkeypatch: pytest.MonkeyPatch, addresses: tuple[str, str]
+) -> None:
+    with monkeypatch.context() as patch:
+        name_with(patch, *addresses, addresses[0])  # a hosts file may say it twice
+        listeners = await open_listeners([TcpBind("a-name", 0)])
+    ports = {listener.address.rpartition(":")[2] for listener in listeners}
+    assert (len(listeners), len(ports)) == (2, 1)
+    for listener in listeners:
+        listener.close()
     async with serving(HttpConfig(bind=(TcpBind("localhost", 0),))) as served:
-        assert served.addresses
-        assert await is_served(await served.connect())
+        for address in served.addresses:
+            host, _, port = address.rpartition(":")
+            stream = await trio.open_tcp_stream(host.strip("[]"), int(port))
+            assert await is_served(served.client(stream))
+
+
+async def test_a_port_that_is_taken_at_one_address_of_a_name_is_chosen_anew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The kernel chooses by the first address; whether the others have it free is chance."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port, chosen = taken.getsockname()[1], 0
+        with trio.socket.socket() as any_socket:
+            kind = type(any_socket)
+        bind = kind.bind
+
+        async def choose(self: trio.socket.SocketType, address: tuple[Any, ...]) -> None:
+            nonlocal chosen
+            if address[0] == "::1":
+                chosen += 1
+                address = ("::1", port if chosen == 1 else 0, 0, 0)
+            await bind(self, address)
+
+        name_with(monkeypatch, "::1", "127.0.0.1")
+        monkeypatch.setattr(kind, "bind", choose)
+        listeners = await open_listeners([TcpBind("a-name", 0)])
+        ports = {int(listener.address.rpartition(":")[2]) for listener in listeners}
+        for listener in listeners:
+            listener.close()
+    assert len(listeners) == 2
+    assert len(ports) == 1
+    assert port not in ports
+
+
+async def test_a_host_without_ipv6_listens_on_what_a_name_has_besides(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name_with(monkeypatch, "2001:db8::1", "127.0.0.1")
+    (listener,) = await open_listeners([TcpBind("a-name", 0)])
+    assert listener.address.startswith("127.0.0.1:")
+    listener.close()
+    name_with(monkeypatch, "2001:db8::1")
+    with pytest.raises(ListenerUnavailable, match="Cannot assign"):
+        await open_listeners([TcpBind("a-name", 0)])
 
 
 async def test_the_socket_a_killed_daemon_left_behind_is_replaced(tmp_path: Path) -> None:
