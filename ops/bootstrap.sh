@@ -20,8 +20,8 @@ Prepares this checkout; running it again is safe, and quick when nothing has cha
   --skip-health   leave out step 4
   --runtime-only  without the development tools (formatter, linter, test runner)
   --with-model    also a small language model and llama.cpp to serve it (about 130 MB)
-  --with-containers  also Debian's tools for the tests that boot a systemd of their own or build a
-                  Debian package (root only)
+  --with-containers  also what the system tests need of Debian, to boot a systemd of their own and
+                  to build a Debian package above all (root only; ops/lib/debian-packages lists it)
   --with-monitoring  also Debian's Prometheus and Alertmanager, unpacked into .cache/monitoring for
                   the tests, not installed: no service is started, no user made
   --venv DIR      put the virtual environment there
@@ -228,14 +228,15 @@ need_openmp() {
     fail "llama.cpp needs the library libgomp.so.1; install it (Debian: apt-get install libgomp1)"
 }
 
-# need_containers: what tests/system/container.py starts; elsewhere those tests say what is missing.
-need_containers() {
+# need_packages NEED...: install what ops/lib/debian-packages lists for these, as far as that is ours
+# to do; elsewhere the tests that want it say what is missing.
+need_packages() {
+  local need package program
   local -a missing=()
-  command -v systemd-analyze >/dev/null || missing+=(systemd)
-  command -v systemd-nspawn >/dev/null || missing+=(systemd-container)
-  command -v mmdebstrap >/dev/null || missing+=(mmdebstrap)
-  command -v dh >/dev/null || missing+=(debhelper)
-  command -v lintian >/dev/null || missing+=(lintian)
+  while read -r need package program; do
+    [[ " $* " == *" $need "* ]] || continue
+    [[ $program == /* && -e $program ]] || command -v "$program" >/dev/null || missing+=("$package")
+  done < <(grep -v '^#' "$root/ops/lib/debian-packages")
   if ((${#missing[@]})) && root_on_debian; then apt_install "${missing[@]}"; fi
 }
 
@@ -300,7 +301,7 @@ provision() {
     [[ -n $version ]] || make_venv
   fi
   [[ $with_model == no ]] || need_openmp
-  [[ $with_containers == no ]] || need_containers
+  [[ $with_containers == no ]] || need_packages documents manuals systemd containers package
   [[ $with_monitoring == no ]] || need_monitoring
   install_parts "${missing[@]}"
 }

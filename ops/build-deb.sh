@@ -18,7 +18,7 @@ hosts of the same architecture whose Python is the one used here.
                     wheelhouse is built first
   --output DIR      where the package goes (default: .cache/deb)
 
-Needs dpkg-dev and debhelper. PYTHON=/path/to/python chooses the Python.
+Needs build-essential and debhelper. PYTHON=/path/to/python chooses the Python.
 TEXT
 }
 
@@ -36,8 +36,9 @@ while (($#)); do
   shift
 done
 
-for tool in dpkg-buildpackage dh; do
-  command -v "$tool" >/dev/null || fail "$tool is missing (Debian: apt-get install dpkg-dev debhelper)"
+for tool in dpkg-buildpackage dh /usr/share/build-essential/list; do
+  [[ -e $tool ]] || command -v "$tool" >/dev/null ||
+    fail "$tool is missing (Debian: apt-get install build-essential debhelper)"
 done
 
 base_python=${PYTHON:-python3}

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
 import trio
+from endings import how_it_ended
 from monitoring import Server, free_port, until
 from runbook import following
 
@@ -193,10 +194,13 @@ class Stage:
     async def until_logged(self, event: str, count: int = 1) -> dict[str, Any]:
         """Wait for a line, and return it."""
         with trio.move_on_after(WAIT_SECONDS):
-            while len(self.logged(event)) < count:  # noqa: ASYNC110 - a file tells nobody
+            # A file tells nobody that it has grown.
+            while len(self.logged(event)) < count and self.process.poll() is None:  # noqa: ASYNC110
                 await trio.sleep(0.02)
-            return self.logged(event)[count - 1]
-        raise AssertionError(f"no line {event}:\n{self._log.read_text()}")
+            if len(found := self.logged(event)) >= count:
+                return found[count - 1]
+        told = how_it_ended(self.process.returncode, self._log.read_text())
+        raise AssertionError(f"no line {event}: {told}")
 
     # ----------------------------------------------------------------------------- Prometheus
 

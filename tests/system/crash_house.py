@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import trio
+from endings import how_it_ended
 
 from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobold
 
@@ -117,7 +118,8 @@ class House:
         stream, seen = self._process.stderr, b""
         while b'"event":"started"' not in seen.replace(b": ", b":"):
             chunk = await stream.receive_some()
-            assert chunk, f"the daemon ended by itself: {seen.decode()[-2000:]}"
+            if not chunk:
+                raise AssertionError(how_it_ended(await self._process.wait(), seen.decode()))
             seen += chunk
         nursery.start_soon(self._keep_log, stream, seen)
         self._serving.set()
@@ -125,10 +127,14 @@ class House:
     async def first_claim(self) -> None:
         """Wait for the first event to reach a server."""
         began = trio.current_time()
-        with trio.fail_after(FIRST_CLAIM_SECONDS):
+        with trio.move_on_after(FIRST_CLAIM_SECONDS) as patience:
             async with trio.open_nursery() as nursery:
                 for server in self._servers:
                     nursery.start_soon(self._claimed, server, nursery.cancel_scope)
+        self.assert_alive()
+        assert not patience.cancelled_caught, (
+            f"no event reached a server in {FIRST_CLAIM_SECONDS} s"
+        )
         self.first_claims.append(trio.current_time() - began)
 
     async def idle(self) -> None:
@@ -143,17 +149,31 @@ class House:
         raise AssertionError(f"still not done: {queue}")
 
     async def kill(self) -> None:
+        """Kill the daemon, which has to be alive until then."""
         assert self._process is not None
+        self.assert_alive()
         if self._serving.is_set():
             self._serving = trio.Event()
-        self._process.kill()
-        await self._process.wait()
+        await self.end()
+
+    async def end(self) -> None:
+        """Have no daemon any more, whatever has happened to it."""
+        if self._process is not None:
+            self._process.kill()
+            await self._process.wait()
 
     async def stop(self) -> int:
         assert self._process is not None
+        self.assert_alive()
         self._process.terminate()
         with trio.fail_after(30):
             return await self._process.wait()
+
+    def assert_alive(self) -> None:
+        """Fail, telling how it ended, if the daemon does not run any more."""
+        assert self._process is not None
+        told = self._log.read_text(errors="replace") if self._log.exists() else ""
+        assert self._process.poll() is None, how_it_ended(self._process.returncode, told)
 
     async def _claimed(self, server: SimulatedKobold, scope: trio.CancelScope) -> None:
         await server.wait_for(lambda _: self._generations() > self._began)
@@ -178,7 +198,7 @@ async def crash_house(folder: Path) -> AsyncIterator[House]:
             yield house
         finally:
             with trio.CancelScope(shield=True):
-                await house.kill()
+                await house.end()
 
 
 class Client:

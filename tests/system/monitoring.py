@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import trio
+from debian_packages import cannot_run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
@@ -40,10 +41,7 @@ _SEEING_ITS_TEMPLATES = [
 def need_tools() -> None:
     """Skip the test, telling why, where the programs are missing; in CI that is a failure."""
     if not (TOOLS / "prometheus").exists():
-        reason = "needs Debian's Prometheus: ops/bootstrap.sh --with-monitoring"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        cannot_run("needs Debian's Prometheus: ops/bootstrap.sh --with-monitoring")
 
 
 def tool(name: str, *arguments: str | Path, folder: Path | None = None) -> tuple[int, str]:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import trio
+from endings import how_it_ended
 from monitoring import free_port
 from test_process import COMMAND
 
@@ -87,10 +88,13 @@ class Life:
 
     async def wait_for(self, words: bytes) -> None:
         with trio.move_on_after(20):
-            while words not in self.said:  # noqa: ASYNC110 - a pipe, read by another task
+            # A pipe, read by another task.
+            while words not in self.said and self.process.poll() is None:  # noqa: ASYNC110
                 await trio.sleep(0.02)
-            return
-        pytest.fail(f"{words!r} is not in {bytes(self.said)[-2000:]!r}")
+            if words in self.said:
+                return
+        said = self.said.decode(errors="replace")
+        pytest.fail(f"no {words!r}: {how_it_ended(self.process.returncode, said)}")
 
     @property
     def url(self) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import trio
+from debian_packages import cannot_run
 
 from ai_ticket_daemon.config.backends import ServerConfig
 from ai_ticket_daemon.config.store import StoreConfig
@@ -31,7 +32,7 @@ LATER = {"prefer": "respond-async"}
 def small_disk(folder: Path) -> Iterator[Path]:
     """Mount a disk of 4 MiB."""
     if os.geteuid() != 0:
-        pytest.skip("only root can mount a small disk")
+        cannot_run("only root can mount a small disk")
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "small", str(folder)], check=True)
     try:

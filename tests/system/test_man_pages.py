@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import runpy
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from debian_packages import need_packages
 
 pytestmark = pytest.mark.system
 
@@ -24,8 +24,7 @@ def test_the_pages_are_up_to_date() -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_groff_has_nothing_to_say_against_them(name: str) -> None:
-    if shutil.which("groff") is None:
-        pytest.skip("groff is missing; on Debian: apt-get install groff-base")
+    need_packages("manuals")
     command = ["groff", "-man", "-Tutf8", "-P-cbou", "-ww", str(FOLDER / name)]
     made = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from debian_packages import LIST, packages
 
 pytestmark = pytest.mark.system
 
@@ -236,6 +237,29 @@ def test_a_missing_library_of_the_model_server_is_named(prepared: Path, tools: P
     result = run([*command], prepared, environment(PATH=str(tools)))
     assert_one_sentence(result, "libgomp.so.1", "apt-get install libgomp1")
     assert "language model" not in result.stdout
+
+
+def test_root_on_debian_gets_all_that_the_tests_need_installed(
+    prepared: Path, tools: Path, tmp_path: Path
+) -> None:
+    """A Debian of nothing but its minimum, as far as the script can see."""
+    wanted = {"documents", "manuals", "systemd", "containers", "package"}
+    listed = [package for package in packages() if package.need in wanted]
+    for package in listed:
+        (tools / package.program).unlink(missing_ok=True)
+    script(tools, "id", "echo 0")
+    script(tools, "apt-get", f"echo \"$@\" >>'{tmp_path}/asked'")
+    essential = next(p.program for p in listed if p.name == "build-essential")
+    hidden = f"mount -t tmpfs none {Path(essential).parent} && "
+    command = f"{hidden} exec ops/bootstrap.sh --runtime-only --skip-health --with-containers"
+    (prepared / "ops/lib/debian-packages").write_text(LIST.read_text())
+    result = run(
+        ["unshare", "--map-root-user", "--mount", "sh", "-c", command],
+        prepared, environment(PATH=str(tools)),
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    asked = (tmp_path / "asked").read_text().splitlines()[-1].split()
+    assert {package.name for package in listed} <= set(asked)
 
 
 def test_no_network_is_called_that_and_leaves_the_environment_usable(checkout: Path) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import trio
+from endings import how_it_ended
 
 from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobold
 
@@ -34,6 +35,7 @@ class Process:
     process: trio.Process
     conf: Path
     lines: list[dict[str, Any]] = field(default_factory=list)
+    told: str = ""
     _more: trio.Event = field(default_factory=trio.Event)
 
     async def read(self) -> None:
@@ -41,9 +43,12 @@ class Process:
         rest = b""
         async for chunk in self.process.stderr:
             *lines, rest = (rest + chunk).split(b"\n")
-            self.lines += map(json.loads, lines)
+            self.told += "".join(f"{line.decode(errors='replace')}\n" for line in lines)
+            self.lines += [json.loads(line) for line in lines if line.startswith(b"{")]
             self._more.set()
             self._more = trio.Event()
+        await self.process.wait()
+        self._more.set()
 
     async def logged(self, event: str, count: int = 1) -> dict[str, Any]:
         with trio.fail_after(15):
@@ -51,6 +56,10 @@ class Process:
                 found = [line for line in self.lines if line["event"] == event]
                 if len(found) >= count:
                     return found[count - 1]
+                if self._more.is_set():
+                    raise AssertionError(
+                        f"no line {event}: {how_it_ended(self.process.returncode, self.told)}"
+                    )
                 await self._more.wait()
 
     @property
@@ -314,3 +323,11 @@ async def answers(client: httpx.AsyncClient) -> None:
             await trio.sleep(0.05)
         else:
             return
+
+
+async def test_a_daemon_that_ends_while_a_test_waits_is_told_at_once(tmp_path: Path) -> None:
+    """So that a stray signal is seen as one, in the message of the test it strikes."""
+    async with running(tmp_path) as daemon:
+        daemon.process.send_signal(signal.SIGKILL)
+        with pytest.raises(AssertionError, match=r"(?s)was ended by SIGKILL.*\"started\""):
+            await daemon.logged("never_logged")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import trio
+from endings import how_it_ended
 
 from ai_ticket_daemon.control.client import Client
 from ai_ticket_daemon.systemd import FIRST_LISTEN_FD
@@ -53,12 +54,14 @@ class Service:
 
     async def told(self, start: str) -> str:
         """Wait for the next message that begins so."""
-        with trio.fail_after(GUARD_SECONDS):
+        with trio.move_on_after(GUARD_SECONDS):
             while True:
                 message = (await self.manager.recv(4096)).decode()
                 self.messages.append(message)
                 if message.startswith(start):
                     return message
+        ended = how_it_ended(self.process.poll(), "\n".join(self.messages))
+        raise AssertionError(f"systemd was not told {start}: {ended}")
 
     async def reload(self) -> subprocess.CompletedProcess[bytes]:
         """Do what ``ExecReload=`` does."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import shutil
@@ -10,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from debian_packages import need_packages
 
 from ai_ticket_daemon.__main__ import DEFAULT_CONFIG, EXIT_CONFIG
 from ai_ticket_daemon.watchdog import (
@@ -29,13 +29,10 @@ HIGHEST_EXPOSURE = 10
 
 @pytest.fixture
 def analyze() -> str:
-    """Return the path of systemd-analyze; where CI runs, its absence is a failure."""
+    """Return the path of systemd-analyze."""
+    need_packages("systemd")
     found = shutil.which("systemd-analyze")
-    if found is None:
-        reason = "systemd-analyze is missing; on Debian: apt-get install systemd"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+    assert found is not None
     return found
 
 

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from debian_packages import need_packages
 
 from ai_ticket_daemon.telemetry.messages import MESSAGES, catalog
 
@@ -36,11 +36,9 @@ def test_every_line_with_an_id_is_in_the_documents() -> None:
         assert re.search(row, page, re.MULTILINE), event
 
 
+@pytest.mark.system
 def test_systemd_accepts_the_catalog_and_shows_cause_and_remedy(tmp_path: Path) -> None:
-    if shutil.which("journalctl") is None:
-        if os.environ.get("CI"):
-            pytest.fail("journalctl is not installed")
-        pytest.skip("needs journalctl")
+    need_packages("systemd")
     folder = tmp_path / "usr/lib/systemd/catalog"
     folder.mkdir(parents=True)
     shutil.copy(ROOT / "systemd/ai-ticket.catalog", folder)
