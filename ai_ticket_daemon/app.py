@@ -31,6 +31,7 @@ from ai_ticket_daemon.config.rate_limit import RateLimitConfig
 from ai_ticket_daemon.control import server as control
 from ai_ticket_daemon.control.history import PoolHistory
 from ai_ticket_daemon.control.operations import Operations
+from ai_ticket_daemon.control.orders import StandingOrders, this_process
 from ai_ticket_daemon.control.report import Parts
 from ai_ticket_daemon.control.surface import ControlSurface
 from ai_ticket_daemon.errors import StoreUnavailable
@@ -140,7 +141,19 @@ class Daemon:
                 logs.logger(actor="pipeline"), metrics, self._tracer, self._capture
             ),
         )
-        self._health = DaemonHealth(self._pool, self._pipeline, self._store)
+        socket = control.socket_path(config.control.socket, os.environ)
+        self._orders = StandingOrders(
+            store=self._store,
+            pool=self._pool,
+            pipeline=self._pipeline,
+            history=self._history,
+            me=this_process(None if socket is None else str(socket), __version__),
+            stopping=self._stop.is_set,
+            log=logs.logger(actor="orders"),
+        )
+        self._health = DaemonHealth(
+            self._pool, self._pipeline, self._store, missing=lambda: self._orders.missing
+        )
         make_app = partial(
             create_app,
             pipeline=self._pipeline,
@@ -178,6 +191,7 @@ class Daemon:
                 logs=logs,
                 metrics=metrics,
                 history=self._history,
+                orders=self._orders,
                 severance=self._severance,
                 stopping=self._stop.is_set,
                 addresses=lambda: self._addresses,
@@ -209,7 +223,9 @@ class Daemon:
                         async with trio.open_nursery() as backends:
                             await self._start_backends(partial(_start, supervisor, backends))
                             async with trio.open_nursery() as pipeline:
+                                await self._orders.restore()
                                 await _start(supervisor, pipeline, "pipeline", self._pipeline.run)
+                                await _start(supervisor, pipeline, "orders", self._orders.run)
                                 await self._start_control(partial(_start, supervisor, pipeline))
                                 await self._serve(supervisor, task_status)
                                 pipeline.cancel_scope.cancel()
@@ -223,8 +239,13 @@ class Daemon:
 
     @property
     def pool(self) -> BackendPool:
-        """The backends; what an operator may do with them are its methods."""
+        """The backends."""
         return self._pool
+
+    @property
+    def orders(self) -> StandingOrders:
+        """What an operator ordered."""
+        return self._orders
 
     def stop(self) -> None:
         """Drain and stop; a second call stops now."""

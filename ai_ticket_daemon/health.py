@@ -13,7 +13,7 @@ from ai_ticket_daemon.config.backends import BackendRole
 from ai_ticket_daemon.server.ports import BackendReport, HealthReport, HealthStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from ai_ticket_daemon.backends.pool import BackendPool
     from ai_ticket_daemon.runtime.async_pipeline import AsyncInferencePipeline
@@ -25,12 +25,13 @@ class DaemonHealth:
     """Answers for the whole daemon.
 
     ``started`` is set once everything has; ``queue`` holds the number of events by state, as last
-    counted.
+    counted. ``missing`` tells which server an operator wants all to use that is not known here.
     """
 
     pool: BackendPool
     pipeline: AsyncInferencePipeline
     store: EventStore
+    missing: Callable[[], str | None] = lambda: None
     started: bool = False
     queue: Mapping[str, int] = field(default_factory=dict)
     _since: float = field(default_factory=time.monotonic)
@@ -42,7 +43,7 @@ class DaemonHealth:
         draining = self.pipeline.draining
         if not usable:
             status = HealthStatus.UNHEALTHY
-        elif self.pool.active.role is BackendRole.STANDBY:
+        elif self.pool.active.role is BackendRole.STANDBY or self._ordered():
             status = HealthStatus.DEGRADED
         else:
             status = HealthStatus.HEALTHY
@@ -66,19 +67,28 @@ class DaemonHealth:
             queue=self.queue,
         )
 
+    def _ordered(self) -> bool:
+        """Tell whether an operator keeps the daemon from its usual work, or it stops."""
+        pipeline = self.pipeline
+        return pipeline.paused or pipeline.draining or self.pool.active.pinned is not None
+
     def _reasons(self) -> Iterator[str]:
         if not self.started:
             yield "starting"
-        if self.pipeline.draining:
-            yield "draining: no new events are taken"
-        if self.pipeline.paused:
-            yield "paused by an operator: events are kept, none is started"
         if self.store.fault is not None:
             yield f"the store cannot be written: {self.store.fault}"
+        held = self.pipeline.held
+        if held.draining is not None:
+            yield f"{held.draining}: no new events are taken"
+        if held.paused is not None:
+            yield f"{held.paused}: events are kept, none is started"
         if self.pool.active.pinned is not None:
             yield self.pool.active.detail
         elif self.pool.active.role is BackendRole.STANDBY:
             yield f"on the standby: {self.pool.active.detail}"
+        missing = self.missing()
+        if missing is not None:
+            yield f"an operator pinned {missing} for all daemons of this store: no such server here"
         for backend in self.pool:
             for reason, count in (+backend.guests).items():
                 yield f"backend {backend.name} helps out with {count} events: {_GUESTS[reason]}"

@@ -34,7 +34,7 @@ STAGES = 40
 START_SECONDS = 30
 NOBODY = "127.0.0.1:9"
 """Where no Alertmanager listens."""
-OBJECTIVES = {"vector(120)": "vector(1)", "vector(300)": "vector(1)"}
+OBJECTIVES = {"vector(120)": "vector(1)"}
 """A second for batches and for the oldest event, so that nobody has to wait for minutes."""
 
 

@@ -22,7 +22,13 @@ class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """No arguments."""
 
 
-class ByName(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Scope(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """For whom an order is: for all daemons that share the store, or for this one alone."""
+
+    here: bool = False
+
+
+class ByName(Scope, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A server."""
 
     name: Text

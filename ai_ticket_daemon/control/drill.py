@@ -59,7 +59,10 @@ def failover(session: Session) -> int:
     try:
         report = run_trio(_rehearse, session, standby)
     finally:
-        client.change("mend" if options.unreachable else "auto")
+        if options.unreachable:
+            client.change("mend")
+        else:
+            client.change("auto", here=True)
     output.write_text(json.dumps(report, indent=2) + "\n")
     session.say(report)
     session.tell(f"The report is kept in {output}.")
@@ -179,10 +182,10 @@ async def _send(traffic: Traffic, rate: float) -> None:
 
 async def _ordered(rehearsal: Rehearsal, standby: str) -> None:
     """Move the traffic there and back by order."""
-    there = await rehearsal.change("failover", name=standby)
+    there = await rehearsal.change("failover", name=standby, here=True)
     await rehearsal.answered("to_standby_seconds", there, lambda name: name == standby)
-    back = await rehearsal.change("auto")
-    await rehearsal.change("failback")
+    back = await rehearsal.change("auto", here=True)
+    await rehearsal.change("failback", here=True)
     await rehearsal.answered("back_seconds", back, lambda name: name != standby)
 
 
@@ -205,7 +208,7 @@ async def _unreachable(rehearsal: Rehearsal, limit: float) -> None:
     await rehearsal.until("usable_again_seconds", mended, lambda report: not down(report))
     steady = (await rehearsal.status())["failback_after_seconds"]
     if steady is None or steady > LONGEST_STEADY_SECONDS:
-        await rehearsal.change("failback")
+        await rehearsal.change("failback", here=True)
         rehearsal.back_by = "order"
     await rehearsal.until(
         "failed_back_seconds",

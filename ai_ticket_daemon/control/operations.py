@@ -24,8 +24,10 @@ from ai_ticket_daemon.control.arguments import (
     Level,
     Listing,
     Nothing,
+    Scope,
     Severed,
 )
+from ai_ticket_daemon.control.orders import Name
 from ai_ticket_daemon.control.report import Reporter
 from ai_ticket_daemon.control.surface import Operation
 from ai_ticket_daemon.control.why import explain
@@ -77,14 +79,14 @@ class Operations:
             Operation("cancel", ByEvent, self._cancel, changes=True),
             Operation("bulk", Bulk, self._bulk, changes=True),
             Operation("failover", ByName, self._failover, changes=True),
-            Operation("failback", Nothing, self._failback, changes=True),
-            Operation("auto", Nothing, self._auto, changes=True),
+            Operation("failback", Scope, self._failback, changes=True),
+            Operation("auto", Scope, self._auto, changes=True),
             Operation("sever", Severed, self._sever, changes=True),
             Operation("mend", Nothing, self._mend, changes=True),
-            Operation("pause", Nothing, self._pause, changes=True),
-            Operation("unpause", Nothing, self._unpause, changes=True),
-            Operation("drain", Nothing, self._drain, changes=True),
-            Operation("resume", Nothing, self._resume, changes=True),
+            Operation("pause", Scope, self._pause, changes=True),
+            Operation("unpause", Scope, self._unpause, changes=True),
+            Operation("drain", Scope, self._drain, changes=True),
+            Operation("resume", Scope, self._resume, changes=True),
             Operation("reload", Nothing, self._reload, changes=True),
             Operation("log-level", Level, self._log_level, changes=True),
             Operation("capture", Captures, self._capture, changes=True),
@@ -117,7 +119,7 @@ class Operations:
         meanwhile = await self._parts.history.between(
             record.event.submitted_at, summary.ended_at or now
         )
-        lines = explain(record, summary, meanwhile, now)
+        lines = explain(record, summary, meanwhile, now, self._parts.pipeline.held.why)
         return {
             "event_id": record.event.event_id,
             "state": record.state.value,
@@ -219,10 +221,9 @@ class Operations:
                 ErrorCode.NOT_FOUND,
                 f"There is no server {wanted.name}; there are {', '.join(names)}.",
             )
-        self._parts.pool.pin(wanted.name)
-        return _active(self._parts.pool.active)
+        return await self._order(Name.PINNED, wanted.name, wanted)
 
-    async def _failback(self, _: Nothing) -> object:
+    async def _failback(self, wanted: Scope) -> object:
         pool = self._parts.pool
         if not pool.failback():
             why = (
@@ -231,11 +232,15 @@ class Operations:
                 else "no primary is usable"
             )
             raise RequestRefused(ErrorCode.NO_BACKEND_AVAILABLE, f"There is no way back: {why}.")
-        return _active(pool.active)
+        return await self._order(Name.FAILBACK, "asked", wanted)
 
-    async def _auto(self, _: Nothing) -> object:
-        self._parts.pool.unpin()
-        return _active(self._parts.pool.active)
+    async def _auto(self, wanted: Scope) -> object:
+        return await self._order(Name.PINNED, "", wanted)
+
+    async def _order(self, name: Name, value: str, wanted: Scope) -> dict[str, object]:
+        """Give an order about the servers; return who serves then, and whom it reached."""
+        reached = await self._parts.orders.give(name, value, here=wanted.here)
+        return _active(self._parts.pool.active) | reached
 
     async def _sever(self, wanted: Severed) -> object:
         """Cut the primaries off, for a drill; whoever asks for it does not have to come back."""
@@ -267,23 +272,23 @@ class Operations:
 
     # The daemon.
 
-    async def _pause(self, _: Nothing) -> object:
-        self._parts.pipeline.paused = True
-        return {"paused": True}
+    async def _pause(self, wanted: Scope) -> object:
+        reached = await self._parts.orders.give(Name.PAUSED, "yes", here=wanted.here)
+        return {"paused": True, "in_flight": self._parts.pipeline.in_flight} | reached
 
-    async def _unpause(self, _: Nothing) -> object:
-        self._parts.pipeline.paused = False
-        return {"paused": False}
+    async def _unpause(self, wanted: Scope) -> object:
+        reached = await self._parts.orders.give(Name.PAUSED, "", here=wanted.here)
+        return {"paused": False} | reached
 
-    async def _drain(self, _: Nothing) -> object:
-        self._parts.pipeline.refuse_new()
-        return {"draining": True, "in_flight": self._parts.pipeline.in_flight}
+    async def _drain(self, wanted: Scope) -> object:
+        reached = await self._parts.orders.give(Name.DRAINING, "yes", here=wanted.here)
+        return {"draining": True, "in_flight": self._parts.pipeline.in_flight} | reached
 
-    async def _resume(self, _: Nothing) -> object:
+    async def _resume(self, wanted: Scope) -> object:
         if self._parts.stopping():
             raise RequestRefused(ErrorCode.DRAINING, "The daemon is stopping; start it anew.")
-        self._parts.pipeline.accept_again()
-        return {"draining": False}
+        reached = await self._parts.orders.give(Name.DRAINING, "", here=wanted.here)
+        return {"draining": False} | reached
 
     async def _reload(self, _: Nothing) -> object:
         plan = await self._reload_plan(_)

@@ -12,6 +12,7 @@ import trio
 from ai_ticket_daemon.backends.dispatch import serving
 from ai_ticket_daemon.backends.switch import hold_down_seconds
 from ai_ticket_daemon.config.backends import Failback
+from ai_ticket_daemon.control.orders import Name
 from ai_ticket_daemon.status import Rate
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.backends.pool import BackendPool
     from ai_ticket_daemon.backends.severance import Severance
     from ai_ticket_daemon.control.history import PoolHistory
+    from ai_ticket_daemon.control.orders import StandingOrders
     from ai_ticket_daemon.health import DaemonHealth
     from ai_ticket_daemon.reloader import LiveConfig, Reloader
     from ai_ticket_daemon.runtime.async_pipeline import AsyncInferencePipeline
@@ -47,6 +49,7 @@ class Parts:
     logs: Logs
     metrics: Metrics
     history: PoolHistory
+    orders: StandingOrders
     severance: Severance
     stopping: Callable[[], bool]
     addresses: Callable[[], tuple[str, ...]]
@@ -96,6 +99,7 @@ class Reporter:
                 if config.backends.failback is Failback.AUTO
                 else None
             ),
+            "group": await self._group(),
             "severed": {
                 "servers": sorted(parts.severance.names),
                 "left_seconds": round(parts.severance.left_seconds, 3),
@@ -115,6 +119,18 @@ class Reporter:
             "capture_payloads": config.log.capture_payloads,
             "metrics": str(config.metrics.bind),
         }
+
+    async def _group(self) -> dict[str, Any]:
+        """Return what was ordered for all daemons of the store, and who they are."""
+        orders, members = self._parts.orders, []
+        if self._parts.store.fault is None:
+            members = [member.told for member in await orders.members()]
+        standing = {
+            name: {"value": order.value, "since": order.at}
+            for name, order in orders.given.items()
+            if order.value and name != Name.FAILBACK
+        }
+        return {"orders": standing, "members": members}
 
     def backends(self) -> list[dict[str, Any]]:
         """Return each server, and why it is as it is."""

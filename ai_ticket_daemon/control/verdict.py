@@ -21,7 +21,7 @@ class Slo:
 
     p95_seconds: float = 120.0
     error_share: float = 0.05
-    queue_age_seconds: float = 300.0
+    queue_age_seconds: float = 120.0
     first_text_p95_seconds: float | None = None
 
 

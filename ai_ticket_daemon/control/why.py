@@ -29,7 +29,11 @@ class Line:
 
 
 def explain(
-    record: EventRecord, summary: EventSummary, changes: Iterable[Change], now: float
+    record: EventRecord,
+    summary: EventSummary,
+    changes: Iterable[Change],
+    now: float,
+    held: str | None = None,
 ) -> list[Line]:
     """Return what happened to an event and around it, the oldest first.
 
@@ -38,12 +42,15 @@ def explain(
         summary: its times, and how many were ahead of it.
         changes: what happened to the backends and the daemon meanwhile.
         now: seconds since the Unix epoch.
+        held: what keeps queued events from being started, if anything does.
     """
     around = (Line(change.at, change.text, "server") for change in changes)
-    return sorted([*_life(record, summary, now), *around], key=lambda line: line.at)
+    return sorted([*_life(record, summary, now, held), *around], key=lambda line: line.at)
 
 
-def _life(record: EventRecord, summary: EventSummary, now: float) -> Iterator[Line]:
+def _life(
+    record: EventRecord, summary: EventSummary, now: float, held: str | None
+) -> Iterator[Line]:
     event = record.event
     ahead = _count(summary.ahead, "event") + " ahead" if summary.ahead else "nothing ahead"
     by = f" from {event.owner}" if event.owner else ""
@@ -57,7 +64,7 @@ def _life(record: EventRecord, summary: EventSummary, now: float) -> Iterator[Li
         yield from _beginning(number, attempt, before, Waited(attempt.started_at - since, behind))
         yield from _end_of(number, attempt)
         before = attempt
-    yield from _present(record, summary, now)
+    yield from _present(record, summary, now, held)
     if record.outcome is not None:
         ended_at = summary.ended_at or event.submitted_at
         yield Line(ended_at, _end(record), "ended")
@@ -109,7 +116,9 @@ def _made(attempt: Attempt) -> str:
             return f" and {about}{_count(tokens, 'token')}"
 
 
-def _present(record: EventRecord, summary: EventSummary, now: float) -> Iterator[Line]:
+def _present(
+    record: EventRecord, summary: EventSummary, now: float, held: str | None
+) -> Iterator[Line]:
     if record.state is EventState.RUNNING and summary.claimed_at is not None:
         waited = summary.claimed_at - record.event.submitted_at
         behind = f" behind {summary.ahead}" if summary.ahead and not record.attempts else ""
@@ -121,8 +130,9 @@ def _present(record: EventRecord, summary: EventSummary, now: float) -> Iterator
     if record.state is EventState.QUEUED:
         later = f", not before {seconds(summary.due_at - now)} from now"
         left = record.event.deadline_at - now
+        because = "" if held is None else f", held ({held})"
         told = (
-            f"it waits in place {record.position}{later if summary.due_at > now else ''}; "
+            f"it waits in place {record.position}{later if summary.due_at > now else ''}{because}; "
             f"{seconds(left)} are left before its deadline"
         )
         yield Line(now, told, "queued")

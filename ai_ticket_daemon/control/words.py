@@ -120,6 +120,16 @@ class _Commands:
             name, "commands:change", about, example or name, operation=name, arguments=arguments
         )
 
+    def order(self, name: str, about: str, *arguments: str, example: str = "") -> Any:
+        """Add a command that orders a change for all daemons that share the store."""
+        example = example or name
+        added = self.add(
+            name, "commands:change", f"{about} Holds for all daemons of the store.",
+            example, f"{example} --here", operation=name, arguments=(*arguments, "here"),
+        )  # fmt: skip
+        added.add_argument("--here", action="store_true", help="this daemon alone, until it ends")
+        return added
+
     def group(self, name: str, about: str) -> _Commands:
         """Add a command that has commands of its own."""
         added = self._among.add_parser(name, help=about, description=about)
@@ -178,16 +188,16 @@ def _add_looks(commands: _Commands) -> None:
 
 
 def _add_changes(commands: _Commands) -> None:
-    over = commands.change(
+    over = commands.order(
         "failover", "Pin a server: only it serves.", "name", example="failover standby"
     )
     over.add_argument("name", metavar="SERVER")
-    commands.change("failback", "Let the primaries serve again now.")
-    commands.change("auto", "Unpin: let the rules decide who serves.")
-    commands.change("pause", "Accept and keep events, but start none.")
-    commands.change("unpause", "Start events again.")
-    commands.change("drain", "Refuse new events; finish what clients wait for.")
-    commands.change("resume", "Take new events again.")
+    commands.order("failback", "Let the primaries serve again now.")
+    commands.order("auto", "Unpin: let the rules decide who serves.")
+    commands.order("pause", "Accept and keep events, but start none.")
+    commands.order("unpause", "Start events again.")
+    commands.order("drain", "Refuse new events; finish what clients wait for.")
+    commands.order("resume", "Take new events again.")
     reload = commands.add(
         "reload", "commands:reload", "Put the changed conf file in force.",
         "reload --plan", "reload",

@@ -17,7 +17,8 @@ class EventStatus:
 
     ``position`` counts from 1 and is None unless the event is queued. ``estimated_start_at`` is
     seconds since the Unix epoch; None unless it is queued, and as long as nothing was measured or
-    no backend is usable. ``backend`` is None unless the event is running.
+    no backend is usable, and while events are held. ``backend`` is None unless the event is
+    running. ``held`` says what keeps it from being started, if an operator does.
     """
 
     event: Event
@@ -27,3 +28,4 @@ class EventStatus:
     position: int | None = None
     estimated_start_at: float | None = None
     backend: str | None = None
+    held: str | None = None

@@ -23,6 +23,7 @@ from ai_ticket_daemon.runtime.board import Board, Watch
 from ai_ticket_daemon.runtime.caretaker import Caretaker
 from ai_ticket_daemon.runtime.dispatcher import Dispatcher
 from ai_ticket_daemon.runtime.estimate import Throughput
+from ai_ticket_daemon.runtime.hold import PAUSED, STOPPING, Hold
 from ai_ticket_daemon.runtime.observer import PipelineObserver
 from ai_ticket_daemon.runtime.reception import Reception, forgotten, sent_away
 from ai_ticket_daemon.runtime.signal import Signal
@@ -69,6 +70,7 @@ class AsyncInferencePipeline:
         self._observer = observer or PipelineObserver()
         self._now = now
         self._board = Board()
+        self._hold = hold = Hold()
         throughput = Throughput()
         requeued = Signal()
         pulse = (liveness or Liveness()).pulse("pipeline")
@@ -94,6 +96,7 @@ class AsyncInferencePipeline:
             settings=keeping,
             requeued=requeued,
             pulse=pulse,
+            hold=hold,
             now=now,
         )
         self._reception = Reception(
@@ -104,9 +107,9 @@ class AsyncInferencePipeline:
             board=self._board,
             throughput=throughput,
             observer=self._observer,
+            hold=hold,
             now=now,
         )
-        self._paused = False
 
     @property
     def in_flight(self) -> int:
@@ -115,17 +118,27 @@ class AsyncInferencePipeline:
 
     @property
     def draining(self) -> bool:
-        """Whether new events are refused because the daemon stops."""
-        return self._reception.draining
+        """Whether new events are refused: an operator asked for it, or the daemon stops."""
+        return self._hold.draining is not None
 
     @property
     def paused(self) -> bool:
-        """Whether events are accepted and kept, but none is started; set by an operator."""
-        return self._paused
+        """Whether events are accepted and kept, but none is started: an operator asked for it."""
+        return self._hold.paused is not None
 
-    @paused.setter
-    def paused(self, paused: bool) -> None:
-        self._paused = paused
+    @property
+    def held(self) -> Hold:
+        """Why, in words."""
+        return self._hold
+
+    def pause(self, because: str = PAUSED) -> None:
+        """Accept and keep events, and start none, until :meth:`unpause`."""
+        self._hold.paused = because
+        self._pool.changed.notify()
+
+    def unpause(self) -> None:
+        """Start events again."""
+        self._hold.paused = None
         self._pool.changed.notify()
 
     async def submit(self, event: Event, *, fail_fast: bool = True) -> Submission:
@@ -270,13 +283,13 @@ class AsyncInferencePipeline:
             await nursery.start(self._dispatcher.run)
             task_status.started()
 
-    def refuse_new(self) -> None:
+    def refuse_new(self, because: str = STOPPING) -> None:
         """Answer new events ``draining``; what clients wait for is still run."""
-        self._reception.draining = True
+        self._hold.draining = because
 
     def accept_again(self) -> None:
         """Take new events again, after :meth:`refuse_new`."""
-        self._reception.draining = False
+        self._hold.draining = None
         self._pool.changed.notify()
 
     async def drain(self) -> None:
@@ -301,4 +314,4 @@ class AsyncInferencePipeline:
         return self._caretaker.is_unwanted(event_id)
 
     def _may_start(self) -> bool:
-        return not self._paused and (not self._reception.draining or self._board.holds_up)
+        return not self.paused and (not self.draining or self._board.holds_up)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.liveness import Pulse
     from ai_ticket_daemon.runtime.board import Board
     from ai_ticket_daemon.runtime.dispatcher import Dispatcher
+    from ai_ticket_daemon.runtime.hold import Hold
     from ai_ticket_daemon.runtime.observer import PipelineObserver
     from ai_ticket_daemon.runtime.signal import Signal
     from ai_ticket_daemon.store.port import EventStore
@@ -59,6 +60,7 @@ class Caretaker:
         settings: the ``[store]`` section in force now.
         requeued: changes when an event went back to the queue.
         pulse: is promised the next round.
+        hold: what keeps events from being started.
         now: seconds since the Unix epoch.
     """
 
@@ -73,6 +75,7 @@ class Caretaker:
         settings: Callable[[], StoreConfig],
         requeued: Signal,
         pulse: Pulse,
+        hold: Hold,
         now: Callable[[], float],
     ) -> None:
         self._store = store
@@ -86,6 +89,7 @@ class Caretaker:
         self._orphans: Mapping[str, int] = {}
         self._requeued = requeued
         self._pulse = pulse
+        self._hold = hold
 
     def unwanted(self, event_id: str) -> None:
         """Nobody wants the event any more: end it, unless a worker does."""
@@ -150,7 +154,7 @@ class Caretaker:
 
     async def _expire(self) -> None:
         while True:
-            expired = await self._store.expire(self._now(), EXPIRE_BATCH)
+            expired = await self._store.expire(self._now(), EXPIRE_BATCH, held=self._hold.why)
             for record in expired:
                 if record.outcome is not None:
                     self._observer.ended(record.event, record.state, record.outcome)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.runtime.caretaker import Caretaker
     from ai_ticket_daemon.runtime.dispatcher import Dispatcher
     from ai_ticket_daemon.runtime.estimate import Throughput
+    from ai_ticket_daemon.runtime.hold import Hold
     from ai_ticket_daemon.runtime.observer import PipelineObserver
     from ai_ticket_daemon.store.port import EventRecord, EventStore, Receipt
 
@@ -30,8 +31,6 @@ DRAIN_RETRY_SECONDS = 5.0
 class Reception:
     """Takes events in.
 
-    ``draining`` is set to refuse new ones.
-
     Args:
         store: where events live.
         pool: is woken for new ones.
@@ -40,6 +39,7 @@ class Reception:
         board: where whoever waits meets the outcome.
         throughput: how long events take.
         observer: is told of events that find no place.
+        hold: what keeps events from being taken, or started.
         now: seconds since the Unix epoch.
     """
 
@@ -53,6 +53,7 @@ class Reception:
         board: Board,
         throughput: Throughput,
         observer: PipelineObserver,
+        hold: Hold,
         now: Callable[[], float],
     ) -> None:
         self._store = store
@@ -61,9 +62,9 @@ class Reception:
         self._caretaker = caretaker
         self._throughput = throughput
         self._observer = observer
+        self._hold = hold
         self._now = now
         self.board = board
-        self.draining = False
 
     async def accept(self, events: Sequence[Event], *, home: bool) -> list[Receipt]:
         """Put ``events`` in the queue, all or none.
@@ -72,10 +73,10 @@ class Reception:
             RequestRefused: ``draining``, or ``queue_full`` with the time the backends need.
             StoreUnavailable: they could not be written.
         """
-        if self.draining:
+        if self._hold.draining is not None:
             raise RequestRefused(
                 ErrorCode.DRAINING,
-                "The daemon is stopping and takes no new work; send the event again.",
+                f"No new work is taken: {self._hold.draining}; send the event again.",
                 retry_after_seconds=DRAIN_RETRY_SECONDS,
             )
         try:
@@ -146,6 +147,7 @@ class Reception:
             EventState.QUEUED,
             position=receipt.position,
             estimated_start_at=self._start_at(receipt.position),
+            held=self._hold.why,
         )
 
     def status_of(self, record: EventRecord) -> EventStatus:
@@ -158,10 +160,11 @@ class Reception:
             record.position,
             self._start_at(record.position),
             record.backend,
+            self._hold.why if record.state is EventState.QUEUED else None,
         )
 
     def _start_at(self, position: int | None) -> float | None:
-        if position is None:
+        if position is None or self._hold.why is not None:
             return None
         return self._throughput.start_at(
             position, slots=self._dispatcher.slots, free=self._dispatcher.free, now=self._now()

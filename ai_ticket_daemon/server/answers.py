@@ -126,6 +126,7 @@ def accepted_object(status: EventStatus) -> dict[str, Any]:
         "state": status.state,
         "position": status.position,
         "estimated_start": to_time(status.estimated_start_at),
+        **({} if status.held is None else {"held": status.held}),
     }
 
 

@@ -136,10 +136,11 @@ def schemas() -> _Json:
             stream={"type": "boolean", "default": False},
         ),
         "Completion": _object(["completion", *result], completion=text, **result),
-        "Accepted": _object([*accepted], **accepted),
+        "Accepted": _object([*accepted], **accepted, held=text),
         "EventStatus": _object(
             [*accepted, "submitted_at", "deadline_at", "attempts", "outcome"],
             **accepted,
+            held=text,
             submitted_at=time,
             deadline_at=time,
             attempts={"type": "array", "items": attempt},

@@ -12,7 +12,7 @@ from ai_ticket_daemon.store.codec import decode_attempts, encode
 from ai_ticket_daemon.store.connection import row, rows, value
 from ai_ticket_daemon.store.leases import fresh
 from ai_ticket_daemon.store.port import EventRecord
-from ai_ticket_daemon.store.queries import get
+from ai_ticket_daemon.store.queries import are_held, get
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,19 +42,25 @@ def cancel(
     return record.state, EventRecord(record.event, after, ended.attempts, ended)
 
 
-def expire(transaction: Transaction, *, now: float, limit: int) -> list[EventRecord]:
+def expire(
+    transaction: Transaction, *, now: float, limit: int, held: str | None
+) -> list[EventRecord]:
     """See :meth:`EventStore.expire`."""
+    # What a client waits for is few; what it does not wait for may be the whole queue.
+    index, waited_for = "event_deadline", ""
+    if are_held(transaction.connection):
+        index, waited_for = "event_home", "AND home IS NOT NULL"
     late = rows(
         transaction.connection,
-        "SELECT seq, priority, attempts FROM event INDEXED BY event_deadline "
-        "WHERE state = 'queued' AND deadline_at <= ? ORDER BY deadline_at LIMIT ?",
+        f"SELECT seq, priority, attempts FROM event INDEXED BY {index} "  # noqa: S608
+        f"WHERE state = 'queued' {waited_for} AND deadline_at <= ? ORDER BY deadline_at LIMIT ?",
         now,
         limit,
     )
     expired = []
     for seq, priority, attempts in late:
         event = transaction.content(seq)
-        outcome = expired_in_queue(event, decode_attempts(attempts))
+        outcome = expired_in_queue(event, decode_attempts(attempts), held)
         transaction.end(seq, priority, EventState.QUEUED, EventState.EXPIRED, outcome, now)
         expired.append(EventRecord(event, EventState.EXPIRED, outcome.attempts, outcome))
     return expired
@@ -120,17 +126,25 @@ def _forget(transaction: Transaction, ended: Sequence[tuple[int, str]]) -> int:
     return len(ended)
 
 
-def expired_in_queue(event: Event, attempts: tuple[Attempt, ...]) -> Failed:
-    """Return the outcome of an event whose deadline passed while it waited."""
+def expired_in_queue(
+    event: Event, attempts: tuple[Attempt, ...], held: str | None = None
+) -> Failed:
+    """Return the outcome of an event whose deadline passed while it waited.
+
+    ``held`` says what kept events from being started, if anything did.
+    """
+    given = event.given_seconds
     last = next((a for a in reversed(attempts) if a.error is not None), None)
     details = {} if last is None else {"last_error": last.error, "last_message": last.message}
-    return Failed(
-        ErrorCode.DEADLINE_EXCEEDED,
-        f"No backend was free within the {event.given_seconds:g} s this event had; allow it more "
-        "time with timeout_seconds or add a backend.",
-        details or None,
-        attempts=attempts,
-    )
+    if held is None:
+        message = (
+            f"No backend was free within the {given:g} s this event had; allow it more time with "
+            "timeout_seconds or add a backend."
+        )
+    else:
+        message = f"The {given:g} s this event had are over and nothing is started: {held}."
+        details["held"] = held
+    return Failed(ErrorCode.DEADLINE_EXCEEDED, message, details or None, attempts=attempts)
 
 
 def put_back_event(event: Event, now: float) -> Event:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Attempt, Outcome
-    from ai_ticket_daemon.store.port import EventFilter
+    from ai_ticket_daemon.store.port import EventFilter, Order
 
 
 _SLACK = 1024
@@ -55,6 +55,7 @@ class _Row:
     ahead: int = 0
     backend: str | None = None
     claimed_at: float | None = None
+    home: bool = False
 
 
 class MemoryStore:
@@ -86,6 +87,9 @@ class MemoryStore:
         self._sequence = count()
         self._tokens = count(1)
         self._notes: dict[str, str] = {}
+        self._orders: dict[str, Order] = {}
+        self._held_since = 0.0
+        self._about = ""
         self._changes: deque[Change] = deque(maxlen=KEPT_CHANGES)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -94,8 +98,7 @@ class MemoryStore:
         await trio.sleep_forever()
 
     async def submit(self, events: Sequence[Event], *, home: bool = False) -> list[Receipt]:
-        """See :meth:`EventStore.submit`; every event is at home here."""
-        del home
+        """See :meth:`EventStore.submit`; ``home`` says only that a client waits."""
         new = {
             event.event_id
             if event.idempotency_key is None
@@ -105,7 +108,8 @@ class MemoryStore:
         }
         check_room(self._counts[EventState.QUEUED], len(new), self._max_queued())
         return [
-            self._known(event) or Receipt(event.event_id, self._accept(event)) for event in events
+            self._known(event) or Receipt(event.event_id, self._accept(event, home=home))
+            for event in events
         ]
 
     async def claim(self, now: float, *, backend: str = "", until: float = 0.0) -> Lease | None:
@@ -141,7 +145,9 @@ class MemoryStore:
         return []
 
     async def let_go(self) -> None:
-        """See :meth:`EventStore.let_go`; there is no other daemon."""
+        """See :meth:`EventStore.let_go`."""
+        for row in self._rows.values():
+            row.home = False
 
     async def next_due(self) -> float | None:
         """See :meth:`EventStore.next_due`."""
@@ -206,16 +212,24 @@ class MemoryStore:
             heapq.heappush(self._deadlines, (row.event.deadline_at, event_id))
         return self._record(row)
 
-    async def expire(self, now: float, limit: int = 1000) -> list[EventRecord]:
+    async def expire(
+        self, now: float, limit: int = 1000, *, held: str | None = None
+    ) -> list[EventRecord]:
         """See :meth:`EventStore.expire`."""
         expired: list[EventRecord] = []
+        kept: list[tuple[float, str]] = []
         while self._deadlines and self._deadlines[0][0] <= now and len(expired) < limit:
             _, event_id = heapq.heappop(self._deadlines)
             row = self._rows.get(event_id)
             if row is not None and row.state is EventState.QUEUED and row.event.deadline_at <= now:
-                outcome = expired_in_queue(row.event, row.attempts)
+                if self._are_held() and not row.home:
+                    kept.append((row.event.deadline_at, event_id))
+                    continue
+                outcome = expired_in_queue(row.event, row.attempts, held)
                 self._end(row, EventState.EXPIRED, outcome, now)
                 expired.append(self._record(row))
+        for deadline in kept:
+            heapq.heappush(self._deadlines, deadline)
         return expired
 
     async def give_back_time(self, begin: float, end: float) -> int:
@@ -307,6 +321,30 @@ class MemoryStore:
         """See :meth:`EventStore.recall`."""
         return self._notes.get(key)
 
+    async def order(self, name: str, order: Order) -> None:
+        """See :meth:`EventStore.order`; kept as long as the process."""
+        held_before = self._are_held()
+        self._orders[name] = order
+        if not held_before and self._are_held():
+            self._held_since = order.at
+        if held_before and not self._are_held():
+            await self.give_back_time(self._held_since, order.at)
+
+    async def orders(self) -> Mapping[str, Order]:
+        """See :meth:`EventStore.orders`."""
+        return dict(self._orders)
+
+    async def sit(self, about: str) -> None:
+        """See :meth:`EventStore.sit`."""
+        self._about = about
+
+    async def members(self) -> Mapping[int, str]:
+        """See :meth:`EventStore.members`; there is no other daemon."""
+        return {0: self._about}
+
+    def _are_held(self) -> bool:
+        return any(order.holds for order in self._orders.values())
+
     def _known(self, event: Event) -> Receipt | None:
         """Return the receipt for an event whose idempotency key was used before."""
         if event.idempotency_key is None:
@@ -316,8 +354,8 @@ class MemoryStore:
             return None
         return replay(event, payload_digest(event), known, self._rows[known].digest)
 
-    def _accept(self, event: Event) -> int:
-        row = _Row(event, (event.priority, next(self._sequence)))
+    def _accept(self, event: Event, *, home: bool) -> int:
+        row = _Row(event, (event.priority, next(self._sequence)), home=home)
         if event.idempotency_key is not None:
             row.digest = payload_digest(event)
             self._keys[event.owner, event.idempotency_key] = event.event_id

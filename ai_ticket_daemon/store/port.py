@@ -146,6 +146,19 @@ class Change:
     text: str
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What an operator ordered ``at`` a time for all daemons that share a store.
+
+    ``value`` "" takes it back. ``holds``: while it stands, nothing is started that nobody waits
+    for.
+    """
+
+    value: str
+    at: float
+    holds: bool = False
+
+
 KEPT_CHANGES = 1000
 """How many changes are kept, the last ones."""
 
@@ -266,8 +279,12 @@ class EventStore(Protocol):
         if it was not failed; None if unknown.
         """
 
-    async def expire(self, now: float, limit: int) -> list[EventRecord]:
-        """End up to ``limit`` queued events whose deadline is before ``now``; durable."""
+    async def expire(self, now: float, limit: int, *, held: str | None = None) -> list[EventRecord]:
+        """End up to ``limit`` queued events whose deadline is before ``now``; durable.
+
+        ``held`` says, in words, what keeps events from being started; while an order of the store
+        does (see :meth:`order`), only those end that a client waits for.
+        """
 
     async def give_back_time(self, begin: float, end: float) -> int:
         """Let the time from ``begin`` to ``end`` not count against what is queued; durable.
@@ -321,3 +338,19 @@ class EventStore(Protocol):
 
     async def recall(self, key: str) -> str | None:
         """Return the note kept under ``key``; None if there is none."""
+
+    async def order(self, name: str, order: Order) -> None:
+        """Keep a standing order, in place of the last one of this name; durable.
+
+        When the last order that holds events is taken back, the deadlines of the queued events
+        that no client waits for move by the time they were held.
+        """
+
+    async def orders(self) -> Mapping[str, Order]:
+        """Return the standing orders by name, those taken back among them."""
+
+    async def sit(self, about: str) -> None:
+        """Say something of this daemon, for :meth:`members` of every daemon."""
+
+    async def members(self) -> Mapping[int, str]:
+        """Return what each living daemon that shares the store said of itself, by its seat."""

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from ai_ticket_daemon.events.event import PRIORITY_LAST
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.store.codec import decode_attempts, decode_event, decode_outcome
 from ai_ticket_daemon.store.connection import row, rows, value
-from ai_ticket_daemon.store.port import PAGE_LOOKS, Change, EventPage, EventRecord, EventSummary
+from ai_ticket_daemon.store.port import (
+    PAGE_LOOKS,
+    Change,
+    EventPage,
+    EventRecord,
+    EventSummary,
+    Order,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -17,6 +26,11 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.events.outcome import Outcome
     from ai_ticket_daemon.store.port import EventFilter
+
+ORDER_NOTE, MEMBER_NOTE = "order:", "member:"
+"""How the keys of notes begin that hold an order, or what the daemon in a seat says of itself."""
+
+_decode_order = msgspec.json.Decoder(Order).decode
 
 NO_PLACE = 2**62
 """Comes after every place an event can have."""
@@ -170,8 +184,9 @@ def has_others(connection: apsw.Connection, seat: int) -> bool:
 
 
 def has_late(connection: apsw.Connection, now: float) -> bool:
-    """Tell whether the deadline of a queued event has passed."""
-    query = "SELECT 1 FROM event WHERE state = 'queued' AND deadline_at <= ? LIMIT 1"
+    """Tell whether the deadline of a queued event has passed that may expire now."""
+    waited_for = "AND home IS NOT NULL" if are_held(connection) else ""
+    query = f"SELECT 1 FROM event WHERE state = 'queued' {waited_for} AND deadline_at <= ? LIMIT 1"  # noqa: S608
     return value(connection, query, now) is not None
 
 
@@ -179,6 +194,33 @@ def has_old(connection: apsw.Connection, before: float) -> bool:
     """Tell whether an event ended before that moment."""
     query = "SELECT 1 FROM event WHERE ended_at IS NOT NULL AND ended_at < ? LIMIT 1"
     return value(connection, query, before) is not None
+
+
+def orders(connection: apsw.Connection) -> Mapping[str, Order]:
+    """See :meth:`EventStore.orders`."""
+    return {name: _decode_order(text) for name, text in _notes(connection, ORDER_NOTE)}
+
+
+def are_held(connection: apsw.Connection) -> bool:
+    """Tell whether an order keeps events from being started."""
+    return any(order.holds for order in orders(connection).values())
+
+
+def members(connection: apsw.Connection) -> Mapping[int, str]:
+    """Return what the last daemon in each seat said of itself, whether it lives or not."""
+    return {int(seat): about for seat, about in _notes(connection, MEMBER_NOTE)}
+
+
+def _notes(connection: apsw.Connection, prefix: str) -> list[tuple[str, str]]:
+    """Return the notes whose keys begin with ``prefix``, by the rest of their keys."""
+    found = rows(
+        connection,
+        "SELECT substr(key, ?), value FROM note WHERE key >= ? AND key < ?",
+        len(prefix) + 1,
+        prefix,
+        prefix + "\x7f",
+    )
+    return [(name, text) for name, text in found]
 
 
 _FIRST_LATER = "SELECT min({}) FROM event WHERE state = 'queued' AND due_at > 0"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 import trio
 
 from ai_ticket_daemon.errors import StoreUnavailable
-from ai_ticket_daemon.store import backup, endings, intake, leases, queries
+from ai_ticket_daemon.store import backup, endings, intake, leases, orders, queries
 from ai_ticket_daemon.store.faults import explain
 from ai_ticket_daemon.store.port import KEPT_CHANGES
 from ai_ticket_daemon.store.reader import Reader
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         EventPage,
         EventRecord,
         Lease,
+        Order,
         Receipt,
         StoreObserver,
     )
@@ -200,12 +201,12 @@ class SqliteStore:
         finally:
             self._nothing_before = 0.0
 
-    async def expire(self, now: float, limit: int) -> list[EventRecord]:
+    async def expire(self, now: float, limit: int, *, held: str | None = None) -> list[EventRecord]:
         """See :meth:`EventStore.expire`."""
         if not await self._read(queries.has_late, now):
             return []
         return await self._write(
-            partial(endings.expire, now=now, limit=limit), durable=True, long=True
+            partial(endings.expire, now=now, limit=limit, held=held), durable=True, long=True
         )
 
     async def give_back_time(self, begin: float, end: float) -> int:
@@ -306,6 +307,30 @@ class SqliteStore:
             return found
 
         return await self._read(note)
+
+    async def order(self, name: str, order: Order) -> None:
+        """See :meth:`EventStore.order`."""
+        try:
+            await self._write(
+                partial(orders.order, name=name, order=order), durable=True, long=True
+            )
+        finally:  # Deadlines may have moved.
+            self._nothing_before = 0.0
+
+    async def orders(self) -> Mapping[str, Order]:
+        """See :meth:`EventStore.orders`."""
+        return await self._read(queries.orders)
+
+    async def sit(self, about: str) -> None:
+        """See :meth:`EventStore.sit`."""
+        await self._write(partial(orders.sit, about=about), durable=False)
+
+    async def members(self) -> Mapping[int, str]:
+        """See :meth:`EventStore.members`."""
+        found, seat = await self._read(queries.members), self._seat
+        if seat is None:
+            raise StoreUnavailable("the store is closed")
+        return {n: about for n, about in found.items() if n == seat.number or not seat.is_free(n)}
 
     async def _write(
         self, operation: Callable[[Transaction], T], *, durable: bool, long: bool = False

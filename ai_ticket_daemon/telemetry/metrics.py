@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ai_ticket_daemon import __version__
+from ai_ticket_daemon.events.state import FINAL_STATES
 from ai_ticket_daemon.telemetry.span_sender import DropReason
 
 if TYPE_CHECKING:
@@ -50,6 +51,11 @@ class Metrics:
             "reason",
         )
         self.pipeline_events = self._counter("pipeline_events", "Events ended.", "outcome")
+        for state in FINAL_STATES:  # there at 0, so that the first increase is seen
+            self.pipeline_events.labels(state.value)
+        self.order_in_force = self._gauge(
+            "order_in_force", "1 while an operator's order stands in this daemon.", "order"
+        )
         self.pipeline_handler_duration = self._histogram(
             "pipeline_handler_duration_seconds",
             "From the submission of an event to its outcome.",

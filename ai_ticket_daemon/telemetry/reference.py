@@ -30,9 +30,10 @@ $ curl -s http://127.0.0.1:9464/metrics
 ```
 
 The page is served by a thread of its own, so it answers even when the event loop does not. A family
-with labels has no series before something has been counted under them, but for
-`ai_ticket_actor_restarts_total`, `ai_ticket_server_connections_refused_total` and
-`ai_ticket_telemetry_spans_dropped_total`, which start at 0.
+with labels has no series before something has been counted under them, but for these, which start
+at 0: `ai_ticket_actor_restarts_total`, `ai_ticket_pipeline_events_total`,
+`ai_ticket_server_connections_refused_total` and `ai_ticket_telemetry_spans_dropped_total`. One
+without labels starts at 0, too.
 The gauges of the pipeline are set once a second.
 
 Who asks for OpenMetrics (`Accept: application/openmetrics-text`, as Prometheus does) also gets
@@ -78,6 +79,7 @@ No label ever holds an event id, a prompt, an address of a client, or a path tha
 `expired` |
 | `outcome` of `kobold_*` | how the attempt ended: `succeeded`, `failed`, `cancelled` |
 | `state` | `queued`, `running` |
+| `order` | `paused`, `draining` (also while the daemon stops), `pinned` |
 | `backend`, `from_backend`, `to_backend` | `name` of a `[[backends.server]]` |
 | `role` | `primary`, `standby` |
 | `dialect` | `dialect` of the server |

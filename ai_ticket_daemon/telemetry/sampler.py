@@ -58,6 +58,9 @@ async def _look(
     metrics.telemetry_log_lines_dropped.inc(logs.take_losses())
     metrics.pipeline_in_flight.set(pipeline.in_flight)
     metrics.pipeline_max_concurrency.set(settings().max_concurrency)
+    metrics.order_in_force.labels("paused").set(pipeline.paused)
+    metrics.order_in_force.labels("draining").set(pipeline.draining)
+    metrics.order_in_force.labels("pinned").set(pool.active.pinned is not None)
     active = serving(pool, pool.active)
     for backend in pool:
         role, slots = backend.config.role.value, backend.config.max_in_flight

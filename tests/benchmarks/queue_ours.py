@@ -39,7 +39,7 @@ async def main(folder: str, jobs: int, clients: int, batch: int) -> None:
     pool = BackendPool(lambda: rules, open_client=lambda _: client, observer=SilentPoolObserver())
     settings = PipelineConfig(max_concurrency=clients)
     pipeline = AsyncInferencePipeline(store=store, pool=pool, settings=lambda: settings)
-    pipeline.paused = True
+    pipeline.pause()
     async with trio.open_nursery() as nursery:
         await nursery.start(store.run)
         await nursery.start(pipeline.run)
@@ -58,7 +58,7 @@ async def main(folder: str, jobs: int, clients: int, batch: int) -> None:
         counts = await store.counts()
         assert counts.accepted == jobs
         began = time.perf_counter()
-        pipeline.paused = False
+        pipeline.unpause()
         while (await store.counts()).ended < jobs:  # noqa: ASYNC110 - as the others are asked
             await trio.sleep(0.01)
         print(json.dumps({"submit": submitted, "drain": time.perf_counter() - began}))

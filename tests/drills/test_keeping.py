@@ -103,3 +103,45 @@ async def test_an_old_queue_is_let_go_and_what_nobody_wants_is_cancelled(
         assert "0 queued; 0 running" in await stage.run("ai-ticketctl status")
         await stage.alert_ends("AiTicketQueueOld")
         assert (await stage.ask("events", "show", running))["state"] == "succeeded"
+
+
+async def test_what_an_operator_forgot_to_take_back_is_noticed(rehearse: Rehearse) -> None:
+    async with rehearse("AiTicketHeld") as stage:
+        await stage.shell("ai-ticketctl pause")
+        (held,) = await stage.leave(1, timeout_seconds=1)
+        await stage.shell("ai-ticketctl drain")
+        await stage.alert_begins("AiTicketHeld")
+
+        status = await stage.run("ai-ticketctl status")
+        assert "paused by an operator since" in status
+        assert "draining by an operator since" in status
+        await stage.run("ai-ticketctl unpause")
+        await stage.run("ai-ticketctl resume")
+        await stage.succeeded(1)
+
+        assert "healthy" in await stage.run("ai-ticketctl status")
+        assert (await stage.ask("events", "show", held))["state"] == "succeeded"
+        await stage.alert_ends("AiTicketHeld")
+
+
+async def test_events_that_expire_are_noticed_and_what_held_them_up_is_found(
+    rehearse: Rehearse,
+) -> None:
+    async with rehearse("AiTicketEventsExpire") as stage:
+        await stage.shell("ai-ticketctl pause")
+        answers = [(await stage.post(timeout_seconds=1)).json() for _ in range(3)]
+        assert {answer["error"] for answer in answers} == {"deadline_exceeded"}
+        await stage.alert_begins("AiTicketEventsExpire")
+
+        listed = await stage.run("ai-ticketctl events list --state expired --newer-than 15m")
+        expired = answers[0]["event_id"]
+        assert expired in listed
+        assert "paused by an operator" in await stage.run("ai-ticketctl why EVENT", EVENT=expired)
+        assert "paused" in await stage.run("ai-ticketctl status")
+        await stage.run("ai-ticketctl unpause")
+        await stage.run("ai-ticketctl failover standby")
+
+        await stage.run('ai-ticketctl submit "Hello" --max-tokens 4')
+        await stage.run("ai-ticketctl events list --state expired --newer-than 1m")
+        await stage.run("ai-ticketctl auto")
+        await stage.succeeded(1)

@@ -130,9 +130,9 @@ def bootstrapped_host(fresh_host: ServiceHost) -> ServiceHost:
         assert "succeeded" in run("ai-ticketctl events list --limit 1")
 
         run(
-            "cp ops/prometheus/prometheus.yml ops/prometheus/recording.rules.yml"
-            " ops/prometheus/alerts.rules.yml /etc/prometheus/"
+            "cp ops/prometheus/recording.rules.yml ops/prometheus/alerts.rules.yml /etc/prometheus/"
         )
+        run("cp --backup=numbered ops/prometheus/prometheus.yml /etc/prometheus/")
         assert "SUCCESS" in run("promtool check config /etc/prometheus/prometheus.yml")
         run("systemctl reload prometheus")
     shipped = (OPS / "prometheus/prometheus.yml").read_text()

@@ -12,6 +12,7 @@ import trio
 
 from ai_ticket_daemon.config.backends import BackendRole, ServerConfig
 from ai_ticket_daemon.config.store import StoreConfig
+from ai_ticket_daemon.control.orders import Name
 from ai_ticket_daemon.testing.daemon import RunningDaemon, config_for, open_daemon
 from ai_ticket_daemon.testing.kobold import KoboldSettings, SimulatedKobold, open_simulated_kobold
 
@@ -93,10 +94,9 @@ async def test_a_pin_outlives_the_process(
 ) -> None:
     store = tmp_path / "events.db"
     async with daemon_on(store, *servers) as (daemon, client):
-        daemon.daemon.pool.pin("standby")
+        await daemon.daemon.orders.give(Name.PINNED, "standby", here=False)
         assert (await ask(client))["backend"] == "standby"
-        await trio.sleep(1)
     async with daemon_on(store, *servers) as (daemon, client):
         assert (await ask(client))["backend"] == "standby"
         assert "the operator pinned standby" in (await primary_of(client))[1]
-        daemon.daemon.pool.unpin()
+        await daemon.daemon.orders.give(Name.PINNED, "", here=False)

@@ -46,19 +46,19 @@ FIELDS = {
     "audit": "accepted difference problems pruned states",
     "check-config": "problems valid warnings",
     "reload": "applied live needs_restart problems valid warnings",
-    "pause": "paused",
-    "unpause": "paused",
-    "auto": "detail pinned reason role",
-    "failback": "detail pinned reason role",
-    "drain": "draining in_flight",
-    "resume": "draining",
+    "pause": "in_flight not_reached paused reached scope",
+    "unpause": "not_reached paused reached scope",
+    "auto": "detail not_reached pinned reached reason role scope",
+    "failback": "detail not_reached pinned reached reason role scope",
+    "drain": "draining in_flight not_reached reached scope",
+    "resume": "draining not_reached reached scope",
     "events show": (
         "ahead attempts backend claimed_at deadline_at due_at ended_at error event_id failure "
         "idempotency_key max_tokens owner place position priority state stream submitted_at "
         "trace_context usage"
     ),
     "why": "event_id lines state",
-    "failover SERVER": "detail pinned reason role",
+    "failover SERVER": "detail not_reached pinned reached reason role scope",
     "log-level debug": "log_level until",
     "capture 1": "capture_payloads directory until",
     "reload --plan": "live needs_restart problems valid",

@@ -544,13 +544,13 @@ async def test_an_event_under_which_the_daemon_died_too_often_is_set_aside(
     autojump_clock: MockClock,
 ) -> None:
     async with running(PipelineConfig(max_attempts=2)) as house:
-        house.pipeline.paused = True
+        house.pipeline.pause()
         await house.pipeline.enqueue([event("poison")])
         lost = Attempt("primary", 0, 1, ErrorCode.INTERNAL_ERROR, "the daemon ended")
         lease = await house.store.claim(trio.current_time(), backend="primary", until=100)
         assert lease is not None
         await house.store.release(lease, due_at=0, attempts=[lost, lost])
-        house.pipeline.paused = False
+        house.pipeline.unpause()
         await trio.sleep(5)
         status = await house.pipeline.status("id-poison")
     assert house.primary.prompts == []
@@ -590,10 +590,10 @@ async def test_a_lease_that_somebody_else_took_aborts_the_generation(
 
 async def test_an_event_whose_worker_crashed_is_run_again(autojump_clock: MockClock) -> None:
     async with running() as house:
-        house.pipeline.paused = True
+        house.pipeline.pause()
         await house.pipeline.enqueue([event("orphan")])
         assert await house.store.claim(trio.current_time()) is not None
-        house.pipeline.paused = False
+        house.pipeline.unpause()
         await trio.sleep(StoreConfig().lease_seconds)
         status = await house.pipeline.status("id-orphan")
     assert status is not None
