@@ -124,7 +124,9 @@ class Daemon:
             on_end=lambda reason: self._log.warning("severance_ended", reason=reason),
         )
         self._pool_telemetry = PoolTelemetry(logs.logger(actor="pool"), metrics)
-        self._history = PoolHistory(self._pool_telemetry, self._store)
+        self._history = PoolHistory(
+            self._pool_telemetry, self._store, log=logs.logger(actor="history")
+        )
         self._pool = BackendPool(
             lambda: live.current.backends,
             open_client=self._open_client,
@@ -301,7 +303,13 @@ class Daemon:
             rise=self._live.current.backends.rise,
             log=self._logs.logger(actor="keeper"),
         )
-        await start("keeper", keeper.run, pool=self._pool, store=self._store)
+        await start(
+            "keeper",
+            keeper.run,
+            pool=self._pool,
+            store=self._store,
+            log=self._logs.logger(actor="keeper"),
+        )
         self._history.note(f"the daemon was started: version {__version__}, process {os.getpid()}")
         await start("history", self._history.run)
         await start(

@@ -11,14 +11,18 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from ai_ticket_daemon.backends.observation import Aftermath, Observation, Seen
+from ai_ticket_daemon.backends.finish import FILTERED
+from ai_ticket_daemon.backends.observation import BUSY_STATUSES, Aftermath, Observation, Seen
 from ai_ticket_daemon.errors import BackendError, Disposition, ErrorCode, Symptom
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _OVERFLOW_TYPES = frozenset({"exceed_context_size_error", "context_length_exceeded"})
-_BUSY_STATUSES = frozenset({429, 503})
+_UNPAID_TYPES = frozenset(
+    {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"}
+)
+_FILTER_TYPES = FILTERED | {"content_policy_violation", "ResponsibleAIPolicyViolation"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,65 @@ REDIRECTED = Verdict(
     _FAILED,
     "redirects elsewhere, which is never followed; the operator has to correct `url`",
 )
+UNPAID = Verdict(
+    _CLIENT,
+    Disposition.OVER,
+    _FAILED,
+    "wants to be paid: the account of the configured credential has no credit left",
+)
+CONFLICT = Verdict(
+    _CLIENT, Disposition.OVER, _FAILED, "is in a state that this request conflicts with (409)"
+)
+TAKEN_AWAY = Verdict(
+    _CLIENT,
+    Disposition.OVER,
+    _FAILED,
+    "no longer has this path or model (410); the operator has to check `url` and `model`",
+)
+MISDIRECTED = Verdict(
+    _CLIENT,
+    Disposition.OVER,
+    _FAILED,
+    "does not answer for the address it was asked at (421); the operator has to check `url`",
+)
+NOT_SENT_IN_TIME = Verdict(
+    ErrorCode.API_TIMEOUT,
+    Disposition.OVER,
+    _FAILED,
+    "did not get the whole request in time (408): the way to it is slow, or it is overloaded",
+)
+TOO_BIG = Verdict(
+    _CLIENT, Disposition.FINAL, None, "takes no request of this size (413); shorten the prompt"
+)
+TROUBLE = Verdict(
+    _SERVER, Disposition.OVER, _FAILED, "cannot serve this request now, by no fault of the request"
+)
+NO_ANSWER = Verdict(
+    _SERVER, Disposition.OVER, _FAILED, "answered with a status that no completion comes with"
+)
 SERVER_FAILED = Verdict(_SERVER, Disposition.OVER, _FAILED, "failed by itself")
+WITHHELD = Verdict(
+    _CLIENT,
+    Disposition.FINAL,
+    None,
+    "withheld the completion: its content filter objects to the prompt or to the text",
+)
+
+BY_STATUS: Mapping[int, Verdict] = MappingProxyType(
+    dict.fromkeys(BUSY_STATUSES, BUSY)
+    | dict.fromkeys((401, 403), CREDENTIAL)
+    | dict.fromkeys((404, 405, 501), NOT_THERE)
+    | dict.fromkeys((407, 423, 424, 425, 499), TROUBLE)
+    | {
+        402: UNPAID,
+        408: NOT_SENT_IN_TIME,
+        409: CONFLICT,
+        410: TAKEN_AWAY,
+        413: TOO_BIG,
+        421: MISDIRECTED,
+    }
+)
+"""The statuses that mean more than their first digit."""
 
 BY_SEEN: Mapping[Seen, Verdict] = MappingProxyType(
     {
@@ -123,7 +185,7 @@ BY_SEEN: Mapping[Seen, Verdict] = MappingProxyType(
             ErrorCode.API_RESPONSE_FORMAT_ERROR,
             Disposition.OVER,
             _FAILED,
-            "answered more than any completion can hold",
+            "answered more than a completion of this `max_tokens` can hold",
         ),
         Seen.NULL_BODY: Verdict(
             _CLIENT,
@@ -142,6 +204,32 @@ BY_SEEN: Mapping[Seen, Verdict] = MappingProxyType(
             Disposition.OVER,
             _FAILED,
             "answered JSON without a completion in it; check `kind` and `dialect`",
+        ),
+        Seen.NOT_UTF8: Verdict(
+            ErrorCode.API_RESPONSE_FORMAT_ERROR,
+            Disposition.OVER,
+            _FAILED,
+            "answered text with a byte in it that is not UTF-8",
+        ),
+        Seen.ENCODED: Verdict(
+            ErrorCode.API_RESPONSE_FORMAT_ERROR,
+            Disposition.OVER,
+            _FAILED,
+            "compressed its answer although it was asked not to; "
+            "the operator has to turn that off there, or in the proxy before it",
+        ),
+        Seen.HALF_ANSWER: Verdict(
+            _SERVER,
+            Disposition.OVER,
+            _FAILED,
+            "gave up in the midst of its completion, as it says itself",
+        ),
+        Seen.FILTERED: WITHHELD,
+        Seen.TOOL_CALL: Verdict(
+            ErrorCode.API_RESPONSE_STRUCTURE_ERROR,
+            Disposition.OVER,
+            _FAILED,
+            "calls a tool that nobody offered; the operator has to turn its tools off",
         ),
         Seen.NO_MODEL: Verdict(_SERVER, Disposition.OVER, Symptom.NO_MODEL, "has no model loaded"),
         Seen.OVERFLOW: OVERFLOW,
@@ -197,6 +285,8 @@ def classify(backend: str, observation: Observation) -> BackendError:
     if observation.passed_on and disposition is not Disposition.FINAL:
         disposition = Disposition.FINAL
         sentence += "; a part of the text was already delivered"
+    if observation.words:
+        sentence += f'; it says: "{observation.words}"'
     return BackendError(
         verdict.code,
         f"backend {backend} {sentence}",
@@ -234,20 +324,23 @@ def _broken_off(observation: Observation) -> Verdict:
 
 
 def _refused(observation: Observation) -> Verdict:
-    status = observation.status or 0
-    if status in _BUSY_STATUSES:
-        return BUSY
-    if status in (401, 403):
-        return CREDENTIAL
-    if status in (404, 405, 501):
-        return NOT_THERE
-    if observation.error_type in _OVERFLOW_TYPES:
+    status, word = observation.status or 0, observation.error_type
+    if word in _UNPAID_TYPES:
+        return UNPAID
+    if word in _FILTER_TYPES:
+        return WITHHELD
+    verdict = BY_STATUS.get(status)
+    if verdict is not None and verdict is not TOO_BIG:
+        return verdict
+    if word in _OVERFLOW_TYPES:
         return OVERFLOW
-    if observation.error_type == "bad_input" or 400 <= status < 500:
+    if verdict is not None:
+        return verdict
+    if word == "bad_input" or 400 <= status < 500:
         return BAD_INPUT
     if 300 <= status < 400:
         return REDIRECTED
-    return SERVER_FAILED
+    return SERVER_FAILED if status >= 500 else NO_ANSWER
 
 
 def _details(backend: str, observation: Observation) -> dict[str, str | int]:

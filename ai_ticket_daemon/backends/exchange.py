@@ -12,23 +12,31 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from ai_ticket_daemon.backends.bounds import answer_bounds
+from ai_ticket_daemon.backends.cleaning import CharacterJoiner, without_halves
+from ai_ticket_daemon.backends.finish import STOP, settle_reason
 from ai_ticket_daemon.backends.observation import AttemptFailed, Observation, Seen
-from ai_ticket_daemon.backends.replies import parse_json, refuse_error_status
-from ai_ticket_daemon.backends.sse import EventStream, LineTooLong
+from ai_ticket_daemon.backends.replies import (
+    parse_json,
+    refuse_encoded,
+    refuse_error,
+    refuse_error_status,
+)
+from ai_ticket_daemon.backends.sse import Event, EventStream, EventTooLong
 from ai_ticket_daemon.backends.stops import StopCutter
 from ai_ticket_daemon.backends.tokens import estimate_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ai_ticket_daemon.backends.dialects import WireDialect
+    from ai_ticket_daemon.backends.dialects import Piece, WireDialect
     from ai_ticket_daemon.backends.generation import GenerationRequest
     from ai_ticket_daemon.backends.wire import Answer, Wire
     from ai_ticket_daemon.config.backends import ServerConfig
     from ai_ticket_daemon.events.outcome import Usage
 
 
-_REFUSED = frozenset({*range(400, 500), 503})
+_REFUSED = frozenset({*range(400, 500), 503, 529})
 """What a server answers that has not begun to generate."""
 
 
@@ -73,7 +81,7 @@ class Exchange:
         wire: leads to the server.
         dialect: how the answer is to be read.
         request: what is to be made.
-        content: the JSON body that says so in the dialect.
+        content: the JSON body that says so in the dialect; it bounds the answer, too.
         on_delta: is given the text as it comes.
     """
 
@@ -92,6 +100,8 @@ class Exchange:
         self._content = content
         self._on_delta = on_delta
         self._discarding = False
+        self.bounds = answer_bounds(request.sampling.max_tokens, len(content))
+        self._joiner = CharacterJoiner()
         self._cutter = StopCutter(dialect.stops(request))
         self._scope = trio.CancelScope(shield=True)
         self.stream = request.stream
@@ -157,8 +167,11 @@ class Exchange:
             if answer.status in _REFUSED:
                 self.received.note(0)
             await refuse_error_status(answer)
+            refuse_encoded(answer)
             self.answering = True
-            return await (self._read_stream(answer) if self.stream else self._read_plain(answer))
+            if self.stream and not _is_json(answer):
+                return await self._read_stream(answer)
+            return await self._read_plain(answer)
         finally:
             await answer.aclose()
 
@@ -167,43 +180,60 @@ class Exchange:
         self.received.note(0 if self.stream else None)
 
     async def _read_plain(self, answer: Answer) -> Completion:
-        piece = self._dialect.read_answer(parse_json(await answer.read_all()))
-        self.received.note(estimate_tokens(piece.text), estimated=bool(piece.text))
-        text = self._cutter.feed(piece.text) + self._cutter.finish()
-        return Completion(
-            text, piece.finish_reason or "stop", piece.usage, self._cutter.hit, not piece.text
-        )
+        piece = self._dialect.read_answer(parse_json(await answer.read_all(self.bounds.text)))
+        whole = without_halves(piece.text)
+        self.received.note(estimate_tokens(whole), estimated=bool(whole))
+        reason = settle_reason(piece.finish_reason or STOP, has_text=bool(whole))
+        text = self._cutter.feed(whole) + self._cutter.finish()
+        if self.stream and text and not self._discarding:
+            self._pass_on(text, [])
+        return Completion(text, reason, piece.usage, self._cutter.hit, not whole)
 
     async def _read_stream(self, answer: Answer) -> Completion:
-        events = EventStream()
+        events = EventStream(self.bounds.text)
         texts: list[str] = []
         finish_reason: str | None = None
         usage: Usage | None = None
-        was_empty = True
+        characters = 0
         while not events.done:
-            chunk = await answer.read_some()
+            chunk = await answer.read_some(self.bounds.stream)
             try:
-                data = events.feed(chunk) if chunk else events.close()
-            except LineTooLong:
+                found = events.feed(chunk) if chunk else events.close()
+            except EventTooLong:
                 raise AttemptFailed.seen(Seen.TOO_LARGE) from None
-            for event in data:
-                piece = self._dialect.read_event(parse_json(event))
+            for event in found:
+                piece = self._read_event(event)
                 finish_reason = piece.finish_reason or finish_reason
                 usage = piece.usage or usage
                 if piece.text:
-                    was_empty = False
+                    characters += len(piece.text)
+                    if characters > self.bounds.text:
+                        raise AttemptFailed.seen(Seen.TOO_LARGE)
                     self._take(piece.text, texts)
         if finish_reason is None:
             raise AttemptFailed.seen(Seen.CUT)
-        if held := self._cutter.finish():
+        reason = settle_reason(finish_reason, has_text=characters > 0)
+        held = self._cutter.feed(self._joiner.finish()) + self._cutter.finish()
+        if held:
             self._pass_on(held, texts)
-        return Completion("".join(texts), finish_reason, usage, self._cutter.hit, was_empty)
+        return Completion("".join(texts), reason, usage, self._cutter.hit, characters == 0)
+
+    def _read_event(self, event: Event) -> Piece:
+        try:
+            value = parse_json(event.data)
+        except AttemptFailed as failure:
+            if event.is_error and failure.observation.seen is Seen.NOT_JSON:
+                refuse_error(event.data.decode(errors="replace"), called_error=True)
+            raise
+        if event.is_error:
+            refuse_error(value, called_error=True)
+        return self._dialect.read_event(value)
 
     def _take(self, text: str, texts: list[str]) -> None:
         self.progress_at = trio.current_time()
         if not self._discarding:
             self.received.note((self.received.tokens or 0) + 1)
-        if text := self._cutter.feed(text):
+        if text := self._cutter.feed(self._joiner.feed(text)):
             self._pass_on(text, texts)
 
     def _pass_on(self, text: str, texts: list[str]) -> None:
@@ -211,6 +241,12 @@ class Exchange:
         if self._on_delta is not None:
             self.passed_on = True
             self._on_delta(text)
+
+
+def _is_json(answer: Answer) -> bool:
+    """Whether a server that was asked for a stream answers plainly, such as with an error."""
+    kind: str = answer.headers.get("content-type", "")
+    return kind.partition(";")[0].strip().casefold() == "application/json"
 
 
 class Guard(Protocol):

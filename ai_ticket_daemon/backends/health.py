@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from ai_ticket_daemon.backends.expect import NOTHING_KNOWN, Identity, problem_of
+from ai_ticket_daemon.backends.generation import ProbeResult
 from ai_ticket_daemon.backends.signs import (
     ConnectionLost,
     CredentialRefused,
@@ -16,11 +17,13 @@ from ai_ticket_daemon.backends.signs import (
     ModelMissing,
     ProbeAnswered,
     ProbeFailed,
+    ProbeNotYet,
+    ProbePutOff,
     ProbeSilent,
 )
 
 if TYPE_CHECKING:
-    from ai_ticket_daemon.backends.generation import ProbeResult
+    from ai_ticket_daemon.backends.expect import Expected
     from ai_ticket_daemon.backends.signs import Sign
     from ai_ticket_daemon.config.backends import BackendsConfig
 
@@ -36,6 +39,8 @@ class HealthState(StrEnum):
     """Answers, and generates; busy is not down."""
     STUCK = "stuck"
     """Answers, but a generation there makes no progress."""
+    LOADING = "loading"
+    """Answers that it cannot serve yet: it loads its model, or is overloaded."""
     WRONG_MODEL = "wrong_model"
     """Answers, but without a model, or with another one than it should have."""
     DOWN = "down"
@@ -96,6 +101,10 @@ def after(health: Health, sign: Sign, *, rules: BackendsConfig, now: float) -> H
             if health.state is not HealthState.UNKNOWN and missed.failures < rules.fall:
                 return missed
             return _enter(missed, HealthState.DOWN, reason, now)
+        case ProbeNotYet(reason):
+            return _after_not_yet(health, reason, rules, now)
+        case ProbePutOff(reason, expected):
+            return _after_put_off(health, reason, expected, rules, now)
         case ProbeSilent(reason) | ConnectionLost(reason):
             lost = replace(health, failures=health.failures + 1, successes=0)
             return _enter(lost, HealthState.DOWN, reason, now)
@@ -158,7 +167,7 @@ def _after_answer(
     if problem is not None:
         return _enter(health, HealthState.WRONG_MODEL, problem, now)
     health = replace(health, identity=_identity(health, result))
-    held = health.held_until is not None and now < health.held_until
+    held = _held(health, now)
     if health.state is HealthState.STUCK and not restarted and (held or not worked):
         return health
     if health.state is HealthState.DOWN:
@@ -170,6 +179,36 @@ def _after_answer(
     if result.busy:
         return _enter(health, HealthState.BUSY, "a generation runs", now)
     return _enter(health, HealthState.READY, "answers", now)
+
+
+def _after_not_yet(health: Health, reason: str, rules: BackendsConfig, now: float) -> Health:
+    """It is not down; but one that served is believed only when it goes on saying so."""
+    missed = replace(health, failures=health.failures + 1, successes=0)
+    if _held(health, now) or (health.usable and missed.failures < rules.fall):
+        return missed
+    return _enter(missed, HealthState.LOADING, reason, now)
+
+
+def _after_put_off(
+    health: Health, reason: str, expected: Expected, rules: BackendsConfig, now: float
+) -> Health:
+    """It answers and tells nothing of itself: what was known of it still is."""
+    alive = replace(health, successes=health.successes + 1, failures=0)
+    if health.state in (HealthState.STUCK, HealthState.WRONG_MODEL) or _held(health, now):
+        return alive
+    known = health.identity
+    problem = problem_of(ProbeResult(known.model, known.context_tokens), expected)
+    if known.model is None and expected.model is not None:
+        problem = "has too many requests to say which model it serves"
+    if problem is not None:
+        return _enter(alive, HealthState.WRONG_MODEL, problem, now)
+    if health.state is HealthState.DOWN and alive.successes < rules.rise:
+        return alive
+    return _enter(alive, HealthState.BUSY, reason, now)
+
+
+def _held(health: Health, now: float) -> bool:
+    return health.held_until is not None and now < health.held_until
 
 
 def _restarted(health: Health, result: ProbeResult) -> bool:

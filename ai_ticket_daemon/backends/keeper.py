@@ -65,27 +65,36 @@ async def run(
     *,
     pool: BackendPool,
     store: EventStore,
+    log: FilteringBoundLogger,
     now: Callable[[], float] = time.time,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Write a note whenever what is worth keeping has changed; runs until cancelled.
 
-    A store that cannot be written is tried again with the next gap.
+    A store that cannot be written is tried again with the next gap; a note that no store would take
+    is given up, and said once.
     """
     task_status.started()
     offset = now() - trio.current_time()
     written: str | None = None
+    refused: str | None = None
     while True:
         seen = pool.memory_changed.version
-        text = encode(pool.active, pool, offset=offset)
         failed = False
-        if text != written:
-            try:
+        try:
+            text = encode(pool.active, pool, offset=offset)
+            if text != written:
                 with trio.fail_after(WRITE_SECONDS):
                     await store.remember(NOTE, text)
-                written = text
-            except (StoreUnavailable, trio.TooSlowError):
-                failed = True
-            await trio.sleep(LEAST_GAP_SECONDS)
+                written, refused = text, None
+        except (StoreUnavailable, trio.TooSlowError):
+            failed = True
+        # A note is a convenience: whatever is wrong with it, the next one may be well.
+        except Exception as error:  # noqa: BLE001
+            reason = f"{type(error).__name__}: {error}"
+            if reason != refused:
+                log.warning("backends_not_kept", reason=reason)
+                refused = reason
+        await trio.sleep(LEAST_GAP_SECONDS)
         if not failed:
             await pool.memory_changed.wait(seen)

@@ -17,6 +17,7 @@ from ai_ticket_daemon.backends.kobold_probe import KoboldProbe
 from ai_ticket_daemon.backends.kobold_usage import settle
 from ai_ticket_daemon.backends.observation import AttemptFailed, Observation, Seen
 from ai_ticket_daemon.backends.perf import find_aftermath
+from ai_ticket_daemon.backends.quoting import quotable
 from ai_ticket_daemon.backends.tokens import TokenCounter, most_prompt_tokens
 from ai_ticket_daemon.backends.validate import validate
 from ai_ticket_daemon.backends.wire import Wire
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 
 _BROKEN_OFF = frozenset({Seen.NO_BYTE, Seen.BROKEN, Seen.CUT})
 # A stream was given up, and the generation behind it may still run.
-_GIVEN_UP = frozenset({Seen.NOT_JSON, Seen.WRONG_SHAPE, Seen.TOO_LARGE})
+_GIVEN_UP = frozenset(
+    {Seen.NOT_JSON, Seen.NOT_UTF8, Seen.ENCODED, Seen.WRONG_SHAPE, Seen.TOO_LARGE, Seen.FILTERED}
+)
 
 
 class KoboldClient:
@@ -71,14 +74,17 @@ class KoboldClient:
         try:
             return await self._generate(request, on_delta)
         except AttemptFailed as failure:
-            raise classify(self.name, failure.observation) from failure
+            texts = (message.content for message in request.messages)
+            observation = quotable(failure.observation, self._config.password, texts)
+            raise classify(self.name, observation) from failure
 
     async def probe(self, *, identify: bool = False) -> ProbeResult:
         """Look at the server's health; see :meth:`BackendClient.probe`."""
         try:
             return await self._probe.probe(identify=identify)
         except AttemptFailed as failure:
-            raise classify(self.name, failure.observation) from failure
+            observation = quotable(failure.observation, self._config.password)
+            raise classify(self.name, observation) from failure
 
     def doubt(self) -> None:
         """Look at what runs there; see :meth:`BackendClient.doubt`."""
@@ -171,4 +177,13 @@ class KoboldClient:
             self._on_abort(AbortReason.UNREADABLE, True)
         if observation.status in (401, 403):
             self._probe.forget()
+        # A later KoboldCPP says so where an earlier one answers with an empty text.
+        if observation.seen is Seen.HALF_ANSWER and not await self._has_model():
+            return replace(observation, seen=Seen.NO_MODEL)
         return observation
+
+    async def _has_model(self) -> bool:
+        try:
+            return await self._probe.has_model()
+        except AttemptFailed:
+            return True  # The failure itself says more than a server that does not tell.

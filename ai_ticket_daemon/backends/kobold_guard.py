@@ -138,6 +138,7 @@ class KoboldGuard:
             CHECK_PATH,
             {"genkey": self._genkey},
             timeout_seconds=self._timeout_seconds,
+            max_bytes=exchange.bounds.text,
         )
         match answer:
             case {"results": [{"text": str(text)}, *_]}:

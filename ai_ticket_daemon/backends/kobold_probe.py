@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ai_ticket_daemon.backends.cleaning import clean_name, whole_number
 from ai_ticket_daemon.backends.generation import ProbeResult
 from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
 from ai_ticket_daemon.backends.perf import Perf, read_perf
@@ -103,10 +104,10 @@ class KoboldProbe:
         name = (await self._wire.call("GET", MODEL_PATH)).get("result")
         if not isinstance(name, str):
             raise AttemptFailed.seen(Seen.WRONG_SHAPE)
-        return name
+        return clean_name(name)
 
     async def _read_context(self) -> int | None:
-        value = (await self._wire.call("GET", CONTEXT_PATH)).get("value")
-        if not isinstance(value, int) or isinstance(value, bool):
+        value = whole_number((await self._wire.call("GET", CONTEXT_PATH)).get("value"))
+        if value is None:
             raise AttemptFailed.seen(Seen.WRONG_SHAPE)
-        return value if value > 0 else None
+        return value or None

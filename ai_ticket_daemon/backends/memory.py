@@ -48,8 +48,7 @@ def encode(active: ActiveRole, backends: Iterable[Backend], *, offset: float) ->
     servers = {
         backend.name: _Server(
             backend.config.url,
-            # That it generates at the moment is nothing to keep.
-            HealthState.READY if backend.health.usable else backend.health.state,
+            _kept_state(backend.health),
             "" if backend.health.usable else backend.health.reason,
             backend.health.setbacks,
             _shifted(backend.health.held_until, offset),
@@ -58,6 +57,16 @@ def encode(active: ActiveRole, backends: Iterable[Backend], *, offset: float) ->
         for backend in backends
     }
     return msgspec.json.encode(_Memory(_at(active, offset), servers)).decode()
+
+
+def _kept_state(health: Health) -> HealthState:
+    """Return what is worth keeping: not that it generates at the moment, or loads.
+
+    An earlier version, too, has to know the state.
+    """
+    if health.usable:
+        return HealthState.READY
+    return HealthState.DOWN if health.state is HealthState.LOADING else health.state
 
 
 def decode(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -26,8 +26,17 @@ class Seen(StrEnum):
     NULL_BODY = "null_body"
     """200 with the JSON value null: KoboldCPP's word for a parameter of the wrong type."""
     NOT_JSON = "not_json"
+    NOT_UTF8 = "not_utf8"
+    ENCODED = "encoded"
+    """Compressed, which was not asked for."""
     WRONG_SHAPE = "wrong_shape"
     """JSON, but not what this dialect answers."""
+    HALF_ANSWER = "half_answer"
+    """A completion that the server itself says is not whole."""
+    FILTERED = "filtered"
+    """A completion that the server's content filter withheld, wholly or in part."""
+    TOOL_CALL = "tool_call"
+    """A call of a tool in place of a text; no tool was offered."""
     NO_MODEL = "no_model"
     """200 with empty text from a server that has no model loaded."""
     OVERFLOW = "overflow"
@@ -41,6 +50,10 @@ class Seen(StrEnum):
     FIRST_TOKEN_TIMEOUT = "first_token_timeout"  # noqa: S105
     IDLE_TIMEOUT = "idle_timeout"
     TOTAL_TIMEOUT = "total_timeout"
+
+
+BUSY_STATUSES = frozenset({429, 503, 529})
+"""HTTP statuses that say no more than: later."""
 
 
 class Aftermath(StrEnum):
@@ -64,13 +77,15 @@ class Observation:
     """All that is known of a failed attempt.
 
     ``passed_on``: the caller was already given a part of the text. ``error_type``: the server's
-    own short word for the error, never its message, which may repeat the prompt. ``slot_freed``
-    False: the server was told to stop generating and did not within reasonable time.
+    own short word for the error; ``words`` is what it says of it, cleaned, and None where that
+    repeats the prompt or the credential. ``slot_freed`` False: the server was told to stop
+    generating and did not within reasonable time.
     """
 
     seen: Seen
     status: int | None = None
     error_type: str | None = None
+    words: str | None = field(default=None, repr=False)
     retry_after_seconds: float | None = None
     prompt_tokens: int | None = None
     context_tokens: int | None = None

@@ -12,10 +12,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ai_ticket_daemon.backends.classify import classify
+from ai_ticket_daemon.backends.cleaning import clean_name, whole_number
 from ai_ticket_daemon.backends.dialects import wire_dialect
 from ai_ticket_daemon.backends.exchange import Exchange, Limits, carry_out
 from ai_ticket_daemon.backends.generation import GenerationResult, ProbeResult
 from ai_ticket_daemon.backends.observation import Aftermath, AttemptFailed, Seen
+from ai_ticket_daemon.backends.quoting import quotable
 from ai_ticket_daemon.backends.tokens import estimate_tokens
 from ai_ticket_daemon.backends.validate import validate
 from ai_ticket_daemon.backends.wire import Wire
@@ -102,7 +104,11 @@ class OpenAIClient:
         try:
             completion = await carry_out(exchange, limits, SocketGuard(self._wire))
         except AttemptFailed as failure:
-            observation = replace(failure.observation, passed_on=exchange.passed_on)
+            observation = quotable(
+                replace(failure.observation, passed_on=exchange.passed_on),
+                self._config.password,
+                (message.content for message in request.messages),
+            )
             if observation.seen in _BROKEN_OFF:
                 observation = replace(observation, aftermath=await self._find_aftermath())
             raise classify(self.name, observation) from failure
@@ -126,8 +132,9 @@ class OpenAIClient:
         except AttemptFailed as failure:
             if failure.observation.status in (401, 403):
                 return ProbeResult(model=None, credential_accepted=False)
-            raise classify(self.name, failure.observation) from failure
-        self._model = result.model
+            observation = quotable(failure.observation, self._config.password)
+            raise classify(self.name, observation) from failure
+        self._model = self._config.model or name_to_send(models)
         return result
 
     def doubt(self) -> None:
@@ -167,15 +174,29 @@ def read_models(value: dict[str, Any], wanted: str | None) -> ProbeResult:
     Raises:
         AttemptFailed: it is no such list, or empty.
     """
+    models = _models(value)
+    model = next((m for m in models if m["id"] == wanted), models[0])
+    meta = model.get("meta")
+    places = [*([meta] if isinstance(meta, dict) else []), model]
+    sizes = (whole_number(place.get(key)) for place in places for key in _CONTEXT_KEYS)
+    return ProbeResult(
+        model=clean_name(model["id"]), context_tokens=next((size for size in sizes if size), None)
+    )
+
+
+def name_to_send(value: dict[str, Any]) -> str | None:
+    """Return the name that a request may call the first model by; None if it had to be cleaned."""
+    name: str = _models(value)[0]["id"]
+    return name if clean_name(name) == name else None
+
+
+def _models(value: dict[str, Any]) -> list[dict[str, Any]]:
     models = value.get("data")
+    if models is None and value.get("object") == "list":
+        models = []
     if not isinstance(models, list):
         raise AttemptFailed.seen(Seen.WRONG_SHAPE)
     models = [m for m in models if isinstance(m, dict) and isinstance(m.get("id"), str)]
     if not models:
         raise AttemptFailed.seen(Seen.NO_MODEL)
-    model = next((m for m in models if m["id"] == wanted), models[0])
-    meta = model.get("meta")
-    places = [*([meta] if isinstance(meta, dict) else []), model]
-    sizes = [place.get(key) for place in places for key in _CONTEXT_KEYS]
-    context = next((s for s in sizes if isinstance(s, int) and s > 0), None)
-    return ProbeResult(model=model["id"], context_tokens=context)
+    return models

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from ai_ticket_daemon.backends.observation import Aftermath, AttemptFailed, Seen
+from ai_ticket_daemon.backends.cleaning import LARGEST_NUMBER, whole_number
+from ai_ticket_daemon.backends.observation import BUSY_STATUSES, Aftermath, AttemptFailed, Seen
 from ai_ticket_daemon.backends.wire import CALL_TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
@@ -51,17 +52,29 @@ def parse_perf(value: dict[str, Any]) -> Perf:
     Raises:
         AttemptFailed: it is of another shape.
     """
-    try:
-        return Perf(
-            idle=int(value["idle"]) != 0,
-            queue=int(value["queue"]),
-            uptime_seconds=float(value["uptime"]),
-            total_gens=int(value["total_gens"]),
-            last_stop_reason=int(value["stop_reason"]),
-            last_token_count=int(value["last_token_count"]),
-        )
-    except (KeyError, TypeError, ValueError, OverflowError):
-        raise AttemptFailed.seen(Seen.WRONG_SHAPE) from None
+    uptime = value.get("uptime")
+    idle, queue, total_gens, token_count = (
+        whole_number(value.get(key)) for key in ("idle", "queue", "total_gens", "last_token_count")
+    )
+    if (
+        idle is None
+        or queue is None
+        or total_gens is None
+        or token_count is None
+        or isinstance(uptime, bool)
+        or not isinstance(uptime, int | float)
+        or not abs(uptime) <= LARGEST_NUMBER
+    ):
+        raise AttemptFailed.seen(Seen.WRONG_SHAPE)
+    return Perf(
+        idle=idle != 0,
+        queue=queue,
+        # The server takes it from a clock that can be set.
+        uptime_seconds=max(0.0, float(uptime)),
+        total_gens=total_gens,
+        last_stop_reason=whole_number(value.get("stop_reason")) or 0,
+        last_token_count=token_count,
+    )
 
 
 async def find_aftermath(wire: Wire, *, sent_at: float) -> Aftermath:
@@ -79,6 +92,8 @@ async def find_aftermath(wire: Wire, *, sent_at: float) -> Aftermath:
         match failure.observation.seen:
             case Seen.NO_REPLY | Seen.CONNECT_TIMEOUT:
                 return Aftermath.SILENT
+            case Seen.STATUS if failure.observation.status in BUSY_STATUSES:
+                return Aftermath.ANSWERS  # Whoever answers is only too busy for this.
             case Seen.STATUS | Seen.NOT_JSON | Seen.WRONG_SHAPE | Seen.TOO_LARGE:
                 return Aftermath.RESTARTED  # Something else answers there now.
             case _:

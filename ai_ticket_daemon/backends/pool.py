@@ -21,6 +21,7 @@ from ai_ticket_daemon.backends.signs import (
     GenerationSucceeded,
     ProbeAnswered,
     ProbeSilent,
+    probe_sign_of,
     sign_of,
 )
 from ai_ticket_daemon.backends.switch import ActiveRole, Roles, choose_role, fail_back, pin, unpin
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from ai_ticket_daemon.backends.dispatch import Choice
+    from ai_ticket_daemon.backends.expect import Expected
     from ai_ticket_daemon.backends.generation import BackendClient, ProbeResult
     from ai_ticket_daemon.backends.signs import Sign
     from ai_ticket_daemon.config.backends import BackendsConfig, ServerConfig
@@ -179,12 +181,18 @@ class BackendPool:
 
     def probed(self, backend: Backend, result: ProbeResult) -> None:
         """Take in what a probe found."""
+        self.saw(backend, ProbeAnswered(result, self._expected(backend)))
+
+    def probe_failed(self, backend: Backend, error: BackendError) -> None:
+        """Take in that a probe was refused, or not answered sensibly."""
+        self.saw(backend, probe_sign_of(error, self._expected(backend)))
+
+    def _expected(self, backend: Backend) -> Expected:
         primaries = [
             (b.name, b.health.identity) for b in self if b.config.role is BackendRole.PRIMARY
         ]
         match_primary = self._settings().match_primary
-        expected = expected_of(backend.config, primaries, match_primary=match_primary)
-        self.saw(backend, ProbeAnswered(result, expected))
+        return expected_of(backend.config, primaries, match_primary=match_primary)
 
     def saw(self, backend: Backend, sign: Sign) -> None:
         """Take in a sign of a server's health."""

@@ -13,7 +13,7 @@ import trio
 
 from ai_ticket_daemon.backends.health import HealthState
 from ai_ticket_daemon.backends.signs import ProbeFailed, ProbeSilent
-from ai_ticket_daemon.errors import BackendError, ErrorCode
+from ai_ticket_daemon.errors import BackendError
 from ai_ticket_daemon.liveness import Liveness
 
 if TYPE_CHECKING:
@@ -118,8 +118,7 @@ async def _probe(pool: BackendPool, backend: Backend, rules: BackendsConfig) -> 
         stood_still = trio.current_time() - began > 1.5 * timeout
         pool.saw(backend, ProbeFailed(silence) if stood_still else ProbeSilent(silence))
     except BackendError as error:
-        silent = error.code is ErrorCode.API_TIMEOUT
-        pool.saw(backend, (ProbeSilent if silent else ProbeFailed)(error.message))
+        pool.probe_failed(backend, error)
     else:
         pool.probed(backend, result)
 

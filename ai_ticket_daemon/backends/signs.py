@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ai_ticket_daemon.errors import Symptom
+from ai_ticket_daemon.errors import Disposition, ErrorCode, Symptom
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.backends.expect import Expected
     from ai_ticket_daemon.backends.generation import ProbeResult
     from ai_ticket_daemon.errors import BackendError
+
+_NOT_YET = 503
+"""The HTTP status of a server that loads its model, or of a proxy that has no server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,24 @@ class ProbeAnswered:
 @dataclass(frozen=True, slots=True)
 class ProbeFailed:
     """A probe was refused, or not answered sensibly."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProbePutOff:
+    """A probe was answered "later": the server has too many requests to say more (429).
+
+    ``expected`` is what the server should be.
+    """
+
+    reason: str
+    expected: Expected
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeNotYet:
+    """A probe was answered that the server cannot serve yet (503): it loads, or is overloaded."""
 
     reason: str
 
@@ -79,6 +100,8 @@ class GenerationSucceeded:
 Sign = (
     ProbeAnswered
     | ProbeFailed
+    | ProbePutOff
+    | ProbeNotYet
     | ProbeSilent
     | ConnectionLost
     | CredentialRefused
@@ -104,3 +127,15 @@ def sign_of(event_id: str, error: BackendError) -> Sign | None:
             return ModelMissing(error.message)
         case Symptom.FAILED:
             return GenerationFailed(event_id, error.message)
+
+
+def probe_sign_of(error: BackendError, expected: Expected) -> Sign:
+    """Return what a probe that was refused, or not answered sensibly, says of its server."""
+    status = (error.details or {}).get("status")
+    if error.code is ErrorCode.API_TIMEOUT and status is None:
+        return ProbeSilent(error.message)
+    if error.disposition is not Disposition.BUSY:
+        return ProbeFailed(error.message)
+    if status == _NOT_YET:
+        return ProbeNotYet(error.message)
+    return ProbePutOff(error.message, expected)

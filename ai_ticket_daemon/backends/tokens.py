@@ -6,8 +6,11 @@ import hashlib
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 
+from ai_ticket_daemon.backends.bounds import MOST_BYTES, SHORT_ANSWER_BYTES
+from ai_ticket_daemon.backends.cleaning import whole_number
 from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
 
 if TYPE_CHECKING:
@@ -22,6 +25,15 @@ _MARGIN_PER_MESSAGE = 32
 _MARGIN = 16
 _CHARACTERS_PER_TOKEN = 4
 _REMEMBERED = 64
+_TOKEN_ID_BYTES = 12
+"""Of the number of one token and of its text, where the server returns both."""
+
+
+class _Count(msgspec.Struct):
+    value: int | float
+
+
+_decode_count = msgspec.json.Decoder(_Count).decode
 
 
 def most_prompt_tokens(messages: Sequence[Message], size_bytes: int) -> int:
@@ -52,15 +64,19 @@ class TokenCounter:
         Raises:
             AttemptFailed: the server gave no sensible answer.
         """
-        key = hashlib.blake2b(text.encode(), digest_size=16, person=b"%d" % begin).digest()
+        encoded = text.encode()
+        key = hashlib.blake2b(encoded, digest_size=16, person=b"%d" % begin).digest()
         async with self._turn:
             if key in self._known:
                 self._known.move_to_end(key)
                 return self._known[key]
             payload = {"prompt": text, "special": begin}
-            value = (await self._wire.call("POST", TOKENCOUNT_PATH, payload)).get("value")
-            if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-                raise AttemptFailed.seen(Seen.WRONG_SHAPE)
+            # Beside the number stand the tokens themselves, which are not worth reading.
+            max_bytes = SHORT_ANSWER_BYTES + _TOKEN_ID_BYTES * len(encoded)
+            answer = await self._wire.fetch(
+                "POST", TOKENCOUNT_PATH, payload, max_bytes=min(MOST_BYTES, max_bytes)
+            )
+            value = _read_count(answer)
             self._known[key] = value
             if len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
@@ -69,3 +85,13 @@ class TokenCounter:
     def forget(self) -> None:
         """Forget all counts: the server may have another model now."""
         self._known.clear()
+
+
+def _read_count(answer: bytes) -> int:
+    try:
+        value = whole_number(_decode_count(answer).value)
+    except (msgspec.MsgspecError, RecursionError):
+        value = None
+    if value is None:
+        raise AttemptFailed.seen(Seen.WRONG_SHAPE)
+    return value

@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import json
 import ssl
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import trio
 
+from ai_ticket_daemon.backends.bounds import SHORT_ANSWER_BYTES
 from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
-from ai_ticket_daemon.backends.replies import parse_json, refuse_error_status
+from ai_ticket_daemon.backends.replies import (
+    parse_json,
+    refuse_encoded,
+    refuse_error,
+    refuse_error_status,
+)
 from ai_ticket_daemon.backends.translate import FOREIGN, translate
 
 if TYPE_CHECKING:
@@ -23,12 +30,14 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.config.secret import Secret
 
-MAX_ANSWER_BYTES = 16 * 1024 * 1024
 CALL_TIMEOUT_SECONDS = 5.0
 """Longest time for a short call, one that needs no generation slot."""
 # llama.cpp closes an idle connection after 5 s; a request sent just then would be lost.
 _KEEPALIVE_SECONDS = 3.0
 _KEPT_CONNECTIONS = 16
+# What h11 knows of the connection behind a stream of httpx; neither httpx nor httpcore tells.
+_http_state = attrgetter("_httpcore_stream._stream._connection._h11_state")
+_LONGEST_TURN_SECONDS = 0.01
 
 
 class _Body(httpx.AsyncByteStream):
@@ -64,13 +73,19 @@ class Answer:
         self._chunks = aiter(stream)
         self._ended = False
         self._bytes = 0
+        self._yielded_at = trio.current_time()
 
-    async def read_some(self, max_bytes: int = MAX_ANSWER_BYTES) -> bytes:
+    async def read_some(self, max_bytes: int) -> bytes:
         """Return the next piece of the body; empty at its end.
 
         Raises:
             AttemptFailed: the connection broke, or the body exceeds ``max_bytes`` altogether.
         """
+        # What lies there already is given without waiting: a server that sends it in crumbs must
+        # not hold up everybody else.
+        if trio.current_time() - self._yielded_at > _LONGEST_TURN_SECONDS:
+            await trio.lowlevel.checkpoint()
+            self._yielded_at = trio.current_time()
         try:
             chunk = await anext(self._chunks, b"")
         except FOREIGN as error:
@@ -83,17 +98,18 @@ class Answer:
             raise AttemptFailed.seen(Seen.TOO_LARGE)
         return chunk
 
-    async def read_all(self, max_bytes: int = MAX_ANSWER_BYTES) -> bytes:
-        """Return the whole body."""
-        chunks = []
+    async def read_all(self, max_bytes: int) -> bytes:
+        """Return the whole body; raises as :meth:`read_some` does."""
+        body = bytearray()
         while chunk := await self.read_some(max_bytes):
-            chunks.append(chunk)
-        return b"".join(chunks)
+            body += chunk
+        return bytes(body)
 
     async def aclose(self) -> None:
         """Give the connection back or close it."""
         # Also after the last byte: only this takes the connection out of httpcore's pool.
         with trio.CancelScope(shield=True):
+            _give_up_if_more_came(self._stream)
             await self._stream.aclose()
             if self._ended:
                 return
@@ -103,6 +119,18 @@ class Answer:
                     pass
             except FOREIGN:
                 self._ended = True
+
+
+def _give_up_if_more_came(stream: httpx.AsyncByteStream) -> None:
+    """Have the connection closed if bytes lie behind the end of the answer.
+
+    Nobody asked for them, and httpcore would read them as the answer to the next request: one
+    ticket would be given the text of another.
+    """
+    connection = _http_state(stream)
+    behind, _ = connection.trailing_data
+    if behind:
+        connection.send_failed()
 
 
 class Wire:
@@ -200,23 +228,46 @@ class Wire:
         payload: dict[str, Any] | None = None,
         *,
         timeout_seconds: float = CALL_TIMEOUT_SECONDS,
+        max_bytes: int = SHORT_ANSWER_BYTES,
     ) -> dict[str, Any]:
         """Make a short call, one that needs no generation slot, and return its JSON object.
 
         Raises:
-            AttemptFailed: no answer in time, not 200, or not a JSON object.
+            AttemptFailed: no answer in time, not 200, too long, or not a JSON object.
+        """
+        value = parse_json(
+            await self.fetch(
+                method, path, payload, timeout_seconds=timeout_seconds, max_bytes=max_bytes
+            )
+        )
+        if not isinstance(value, dict):
+            raise AttemptFailed.seen(Seen.WRONG_SHAPE)
+        refuse_error(value)
+        return value
+
+    async def fetch(
+        self,
+        method: str,
+        path: str,
+        payload: dict[str, Any] | None = None,
+        *,
+        timeout_seconds: float = CALL_TIMEOUT_SECONDS,
+        max_bytes: int = SHORT_ANSWER_BYTES,
+    ) -> bytes:
+        """Make a short call and return the body of its answer.
+
+        Raises:
+            AttemptFailed: no answer in time, not 200, or too long.
         """
         content = None if payload is None else json.dumps(payload).encode()
         with trio.move_on_after(timeout_seconds):
             answer = await self.send(method, path, content)
             try:
                 await refuse_error_status(answer)
-                value = parse_json(await answer.read_all())
+                refuse_encoded(answer)
+                return await answer.read_all(max_bytes)
             finally:
                 await answer.aclose()
-            if not isinstance(value, dict):
-                raise AttemptFailed.seen(Seen.WRONG_SHAPE)
-            return value
         raise AttemptFailed.seen(Seen.NO_REPLY)
 
     async def aclose(self) -> None:

@@ -8,16 +8,17 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from ai_ticket_daemon.config.addresses import url
-from ai_ticket_daemon.config.rules import choice, integer, optional, readable_file, seconds, text
+from ai_ticket_daemon.config.rules import choice, integer, optional, seconds, text
 from ai_ticket_daemon.config.schema import Mistake, Rule, not_a, setting, wrong
-from ai_ticket_daemon.config.secret import Secret
+from ai_ticket_daemon.config.secret_file import secret_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from ai_ticket_daemon.config.secret import Secret
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _NAME_KIND = "a string of 1 to 63 letters, digits, - _ or ., the first a letter or digit"
-_MAX_PASSWORD_BYTES = 4096
 
 
 class BackendRole(StrEnum):
@@ -53,28 +54,7 @@ def _read_name(value: object) -> str:
     return value
 
 
-def _read_password(value: object) -> Secret:
-    path = readable_file.read(value)
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_PASSWORD_BYTES + 1)
-    except OSError as error:
-        raise wrong(f"the file cannot be read: {error.strerror}") from error
-    # No `from error` below: the cause of a decoding error holds the bytes of the password.
-    try:
-        password = content.decode("ascii").removesuffix("\n").removesuffix("\r")
-    except UnicodeDecodeError:
-        password = ""
-    if len(content) > _MAX_PASSWORD_BYTES or not password or not password.isprintable():
-        raise wrong(
-            "the file must hold the password and nothing else: one line of printable ASCII, "
-            f"at most {_MAX_PASSWORD_BYTES} bytes"
-        )
-    return Secret(password)
-
-
 _name = Rule(_NAME_KIND, _read_name)
-_password = Rule("the absolute path of a readable file that holds one line", _read_password)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +106,9 @@ class ServerConfig:
     password: Secret | None = field(
         default=None,
         metadata=setting(
-            optional(_password),
-            "File that holds the server's password or API key; read at start and reload.",
+            optional(secret_file),
+            "File that holds the server's password or API key; blanks around it do not count. "
+            "Read at start and reload.",
             live=True,
             key="password_file",
         ),

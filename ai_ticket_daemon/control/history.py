@@ -21,6 +21,8 @@ from ai_ticket_daemon.store.port import KEPT_CHANGES, Change
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from structlog.typing import FilteringBoundLogger
+
     from ai_ticket_daemon.backends.backend import Backend, GuestReason, PoolObserver
     from ai_ticket_daemon.backends.health import Health
     from ai_ticket_daemon.backends.switch import ActiveRole
@@ -41,14 +43,21 @@ class PoolHistory:
     Args:
         observer: is told everything.
         store: keeps the changes.
+        log: is told of changes that no store would take.
         now: seconds since the Unix epoch.
     """
 
     def __init__(
-        self, observer: PoolObserver, store: EventStore, now: Callable[[], float] = time.time
+        self,
+        observer: PoolObserver,
+        store: EventStore,
+        *,
+        log: FilteringBoundLogger,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._observer = observer
         self._store = store
+        self._log = log
         self._now = now
         # While the store takes nothing, as much waits as it would keep.
         self._unwritten: deque[Change] = deque(maxlen=KEPT_CHANGES)
@@ -115,9 +124,16 @@ class PoolHistory:
         if not self._unwritten:
             return
         batch = tuple(self._unwritten)
-        with suppress(StoreUnavailable):  # said once by the store itself
+        try:
             await self._store.note_changes(batch)
-            # What was noted meanwhile stands behind these, or has pushed the first of them out.
-            written = set(batch)
-            while self._unwritten and self._unwritten[0] in written:
-                self._unwritten.popleft()
+        except StoreUnavailable:
+            return  # said once by the store itself
+        # What is wrong with them will be tomorrow, too: they are given up.
+        except Exception as error:  # noqa: BLE001
+            self._log.warning(
+                "history_not_kept", changes=len(batch), reason=f"{type(error).__name__}: {error}"
+            )
+        # What was noted meanwhile stands behind these, or has pushed the first of them out.
+        done = set(batch)
+        while self._unwritten and self._unwritten[0] in done:
+            self._unwritten.popleft()

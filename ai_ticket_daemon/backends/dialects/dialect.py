@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ai_ticket_daemon.backends.cleaning import whole_number
+from ai_ticket_daemon.backends.finish import read_reason
 from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
-from ai_ticket_daemon.backends.replies import error_observation
+from ai_ticket_daemon.backends.replies import refuse_error
 from ai_ticket_daemon.events.outcome import Usage
 
 if TYPE_CHECKING:
@@ -14,15 +16,13 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.backends.generation import GenerationRequest
 
-# Status of an error that a server reports inside a stream without saying which.
-_UNSPECIFIED_ERROR = 500
-
 
 @dataclass(frozen=True, slots=True)
 class Piece:
     """A part of a completion, or all of it, as the server gave it.
 
-    ``finish_reason`` is None while more follows. ``usage`` is what the server says, true or not.
+    ``text`` may begin or end with half a character. ``finish_reason`` is None while more follows
+    (see ``finish.py``). ``usage`` is what the server says, true or not.
     """
 
     text: str = field(repr=False)
@@ -70,68 +70,98 @@ def reject_null_and_error(value: object) -> None:
     """Raise what an answer says that is no completion but has status 200.
 
     Raises:
-        AttemptFailed: it is null, or an error object.
+        AttemptFailed: it is null, or an error in any form.
     """
     if value is None:
         raise AttemptFailed.seen(Seen.NULL_BODY)
-    if isinstance(value, dict) and isinstance(error := value.get("error"), dict):
-        code = error.get("code")
-        status = code if isinstance(code, int) and 400 <= code < 600 else _UNSPECIFIED_ERROR
-        raise AttemptFailed(error_observation(status, value))
+    refuse_error(value)
 
 
-def openai_piece(value: Any, text_of: Callable[[Any], object]) -> Piece:
-    """Return what an OpenAI answer or event says.
+def openai_piece(value: Any, text_of: Callable[[dict[str, Any]], object]) -> Piece:
+    """Return what an OpenAI answer says.
 
     Args:
         value: the JSON value.
         text_of: gives the text of its first choice; None counts as empty.
 
     Raises:
-        AttemptFailed: it is not of that shape.
+        AttemptFailed: it is an error, or not of that shape.
     """
     reject_null_and_error(value)
-    try:
-        choices = value["choices"]
-        usage = _usage(value.get("usage"))
-        if isinstance(choices, list) and not choices and usage is not None:
-            return Piece("", None, usage)
-        choice = choices[0]
-        return make_piece(text_of(choice), choice.get("finish_reason"), usage)
-    except (TypeError, KeyError, IndexError, AttributeError):
-        raise AttemptFailed.seen(Seen.WRONG_SHAPE) from None
+    choice = _first_choice(value)
+    if choice is None:
+        raise AttemptFailed.seen(Seen.WRONG_SHAPE)
+    return _choice_piece(value, choice, text_of)
 
 
-def make_piece(text: object, finish_reason: object, usage: Usage | None = None) -> Piece:
-    """Check the parts of a piece and normalise them.
+def openai_event(value: Any, text_of: Callable[[dict[str, Any]], object]) -> Piece:
+    """Return what an event of an OpenAI stream says; arguments as for :func:`openai_piece`.
 
-    KoboldCPP writes the word "null" where others write null. Reasons other than ``stop`` and
-    ``length``, such as a filter, end the text as a stop does.
+    Events without a choice say nothing of the text: some carry the usage, some a filter's verdict
+    on the prompt, some nothing at all.
 
     Raises:
-        AttemptFailed: they are not of the right type.
+        AttemptFailed: it is an error, or no event of a stream.
+    """
+    refuse_error(value)
+    if value is None:
+        return Piece("")
+    choice = _first_choice(value)
+    if choice is None:
+        return Piece("", None, _usage(value.get("usage")))
+    return _choice_piece(value, choice, text_of)
+
+
+def joined_text(content: object) -> object:
+    """Return the text of a content that comes in parts; any other content as it is."""
+    if not isinstance(content, list):
+        return content
+    texts = [part.get("text") for part in content if isinstance(part, dict)]
+    return "".join(text for text in texts if isinstance(text, str))
+
+
+def make_piece(text: object, finish_reason: str | None, usage: Usage | None = None) -> Piece:
+    """Return a piece with this text; None counts as empty.
+
+    Raises:
+        AttemptFailed: it is no text.
     """
     if text is None:
         text = ""
-    if not isinstance(text, str) or not isinstance(finish_reason, str | None):
+    if not isinstance(text, str):
         raise AttemptFailed.seen(Seen.WRONG_SHAPE)
-    if finish_reason in (None, "null", ""):
-        return Piece(without_surrogates(text), None, usage)
-    reason = "length" if finish_reason == "length" else "stop"
-    return Piece(without_surrogates(text), reason, usage)
+    return Piece(text, finish_reason, usage)
 
 
-def without_surrogates(text: str) -> str:
-    """Replace halves of characters, which JSON can say and UTF-8 cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text
+def _first_choice(value: Any) -> dict[str, Any] | None:
+    """Return the first choice; None where there is none.
+
+    Raises:
+        AttemptFailed: what stands there is none.
+    """
+    if not isinstance(value, dict):
+        raise AttemptFailed.seen(Seen.WRONG_SHAPE)
+    choices = value.get("choices")
+    if choices is None or choices == []:
+        return None
+    if not isinstance(choices, list) or not isinstance(choices[0], dict):
+        raise AttemptFailed.seen(Seen.WRONG_SHAPE)
+    return choices[0]
+
+
+def _choice_piece(
+    value: dict[str, Any], choice: dict[str, Any], text_of: Callable[[dict[str, Any]], object]
+) -> Piece:
+    # First, since an answer that is not whole may lack its text.
+    reason = read_reason(choice.get("finish_reason"))
+    return make_piece(text_of(choice), reason, _usage(value.get("usage")))
 
 
 def _usage(value: object) -> Usage | None:
-    match value:
-        case {"prompt_tokens": int(prompt), "completion_tokens": int(completion)}:
-            return Usage(max(0, prompt), max(0, completion))
-    return None
+    """Return what the server counts; None unless it counts both in numbers that make sense."""
+    if not isinstance(value, dict):
+        return None
+    prompt, completion = (
+        whole_number(value.get(key)) for key in ("prompt_tokens", "completion_tokens")
+    )
+    return None if prompt is None or completion is None else Usage(prompt, completion)

@@ -12,7 +12,9 @@ from ai_ticket_daemon.backends.dialects.dialect import (
     sampling_fields,
 )
 from ai_ticket_daemon.backends.dialects.openai_completions import prompt, stops
+from ai_ticket_daemon.backends.finish import read_reason
 from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
+from ai_ticket_daemon.backends.replies import refuse_error
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.backends.generation import GenerationRequest
@@ -46,18 +48,21 @@ def read_answer(value: Any) -> Piece:
     reject_null_and_error(value)
     try:
         result = value["results"][0]
-        return make_piece(result["text"], result.get("finish_reason"))
+        reason = read_reason(result.get("finish_reason"))
+        return make_piece(result["text"], reason)
     except (TypeError, KeyError, IndexError, AttributeError):
         raise AttemptFailed.seen(Seen.WRONG_SHAPE) from None
 
 
 def read_event(value: Any) -> Piece:
     """Return the piece of text in an event of a stream."""
-    reject_null_and_error(value)
-    try:
-        return make_piece(value["token"], value.get("finish_reason"))
-    except (TypeError, KeyError, AttributeError):
-        raise AttemptFailed.seen(Seen.WRONG_SHAPE) from None
+    refuse_error(value)
+    if value is None:
+        return Piece("")
+    if not isinstance(value, dict):
+        raise AttemptFailed.seen(Seen.WRONG_SHAPE)
+    reason = read_reason(value.get("finish_reason"))
+    return make_piece(value.get("token"), reason)
 
 
 DIALECT = WireDialect(

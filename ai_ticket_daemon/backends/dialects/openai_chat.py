@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 from ai_ticket_daemon.backends.dialects.dialect import (
     Piece,
     WireDialect,
+    joined_text,
+    openai_event,
     openai_fields,
     openai_piece,
 )
+from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
 from ai_ticket_daemon.backends.prompts import with_markers
 
 if TYPE_CHECKING:
@@ -26,12 +29,29 @@ def body(request: GenerationRequest) -> dict[str, Any]:
 
 def read_answer(value: Any) -> Piece:
     """Return the completion in an answer."""
-    return openai_piece(value, lambda choice: choice["message"]["content"])
+    return openai_piece(value, lambda choice: _text_in(choice, "message"))
 
 
 def read_event(value: Any) -> Piece:
     """Return the piece of text in an event of a stream."""
-    return openai_piece(value, lambda choice: choice.get("delta", {}).get("content"))
+    return openai_event(value, lambda choice: _text_in(choice, "delta"))
+
+
+def _text_in(choice: dict[str, Any], place: str) -> object:
+    """Return the text in a message or in a part of one.
+
+    One without content is empty, and one in which the model refuses says so in the content's place.
+
+    Raises:
+        AttemptFailed: there is something else than a message.
+    """
+    message = choice.get(place)
+    if message is None and place == "delta":
+        return None
+    if not isinstance(message, dict):
+        raise AttemptFailed.seen(Seen.WRONG_SHAPE)
+    content = joined_text(message.get("content"))
+    return message.get("refusal") if content is None or content == "" else content
 
 
 DIALECT = WireDialect(

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 from ai_ticket_daemon.backends.dialects.dialect import (
     Piece,
     WireDialect,
+    openai_event,
     openai_fields,
     openai_piece,
 )
+from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
 from ai_ticket_daemon.backends.prompts import MARKERS, flatten, is_raw
 
 if TYPE_CHECKING:
@@ -35,9 +37,20 @@ def body(request: GenerationRequest) -> dict[str, Any]:
     return {"prompt": prompt(request), **openai_fields(request, stops(request))}
 
 
-def read_piece(value: Any) -> Piece:
-    """Return the text in an answer or in an event of a stream, which look alike."""
-    return openai_piece(value, lambda choice: choice["text"])
+def read_answer(value: Any) -> Piece:
+    """Return the completion in an answer."""
+    return openai_piece(value, _text)
+
+
+def read_event(value: Any) -> Piece:
+    """Return the piece of text in an event of a stream."""
+    return openai_event(value, lambda choice: choice.get("text"))
+
+
+def _text(choice: dict[str, Any]) -> object:
+    if "text" not in choice:
+        raise AttemptFailed.seen(Seen.WRONG_SHAPE)
+    return choice["text"]
 
 
 DIALECT = WireDialect(
@@ -46,6 +59,6 @@ DIALECT = WireDialect(
     body=body,
     prompt=prompt,
     stops=stops,
-    read_answer=read_piece,
-    read_event=read_piece,
+    read_answer=read_answer,
+    read_event=read_event,
 )

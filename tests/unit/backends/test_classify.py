@@ -59,6 +59,37 @@ ROWS = [
     ("not known", Observation(Seen.STATUS, status=501), E.API_CLIENT_ERROR, D.OVER, True),
     ("bad body", Observation(Seen.STATUS, status=400), E.API_CLIENT_ERROR, D.FINAL, False),
     ("stalled", Observation(Seen.IDLE_TIMEOUT), E.API_STALLED, D.OVER, True),
+    ("unpaid", Observation(Seen.STATUS, status=402), E.API_CLIENT_ERROR, D.OVER, True),
+    ("too slow", Observation(Seen.STATUS, status=408), E.API_TIMEOUT, D.OVER, True),
+    ("conflict", Observation(Seen.STATUS, status=409), E.API_CLIENT_ERROR, D.OVER, True),
+    ("taken away", Observation(Seen.STATUS, status=410), E.API_CLIENT_ERROR, D.OVER, True),
+    ("too big", Observation(Seen.STATUS, status=413), E.API_CLIENT_ERROR, D.FINAL, False),
+    ("misdirected", Observation(Seen.STATUS, status=421), E.API_CLIENT_ERROR, D.OVER, True),
+    ("locked", Observation(Seen.STATUS, status=423), E.API_SERVER_ERROR, D.OVER, True),
+    ("depends", Observation(Seen.STATUS, status=424), E.API_SERVER_ERROR, D.OVER, True),
+    ("too early", Observation(Seen.STATUS, status=425), E.API_SERVER_ERROR, D.OVER, True),
+    ("left", Observation(Seen.STATUS, status=499), E.API_SERVER_ERROR, D.OVER, True),
+    ("overloaded", Observation(Seen.STATUS, status=529), E.API_RATE_LIMITED, D.BUSY, False),
+    ("no content", Observation(Seen.STATUS, status=204), E.API_SERVER_ERROR, D.OVER, True),
+    (
+        "no credit",
+        Observation(Seen.STATUS, status=429, error_type="insufficient_quota"),
+        E.API_CLIENT_ERROR,
+        D.OVER,
+        True,
+    ),
+    (
+        "prompt filtered",
+        Observation(Seen.STATUS, status=400, error_type="content_filter"),
+        E.API_CLIENT_ERROR,
+        D.FINAL,
+        False,
+    ),
+    ("filtered", Observation(Seen.FILTERED), E.API_CLIENT_ERROR, D.FINAL, False),
+    ("half an answer", Observation(Seen.HALF_ANSWER), E.API_SERVER_ERROR, D.OVER, True),
+    ("tool", Observation(Seen.TOOL_CALL), E.API_RESPONSE_STRUCTURE_ERROR, D.OVER, True),
+    ("gzip", Observation(Seen.ENCODED), E.API_RESPONSE_FORMAT_ERROR, D.OVER, True),
+    ("bad byte", Observation(Seen.NOT_UTF8), E.API_RESPONSE_FORMAT_ERROR, D.OVER, True),
     ("garbage", Observation(Seen.NOT_JSON), E.API_RESPONSE_FORMAT_ERROR, D.OVER, True),
     ("wrong shape", Observation(Seen.WRONG_SHAPE), E.API_RESPONSE_STRUCTURE_ERROR, D.OVER, True),
 ]
@@ -78,3 +109,8 @@ def test_what_was_seen_decides_what_is_done(
 
 def test_everything_that_can_be_seen_has_a_verdict() -> None:
     assert set(Seen) - set(BY_SEEN) == {Seen.NO_BYTE, Seen.BROKEN, Seen.CUT, Seen.STATUS}
+
+
+def test_what_the_server_says_stands_behind_what_it_means() -> None:
+    error = classify("p", Observation(Seen.STATUS, status=500, words="CUDA out of memory"))
+    assert error.message == 'backend p failed by itself; it says: "CUDA out of memory"'

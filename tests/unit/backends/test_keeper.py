@@ -73,7 +73,7 @@ class Process:
             log = structlog.get_logger()
             await keeper.restore(pool=self.pool, store=self.store, rise=2, log=log, now=now)
         self.warnings += lines
-        nursery.start_soon(lambda: keeper.run(pool=self.pool, store=self.store, now=now))
+        nursery.start_soon(lambda: keeper.run(pool=self.pool, store=self.store, log=log, now=now))
 
     def well(self, *names: str) -> None:
         for name in names:

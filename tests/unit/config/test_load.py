@@ -177,6 +177,16 @@ def test_a_password_file_holds_one_line_of_printable_ascii(tmp_path: Path, conte
     assert problem.message.startswith("the file must hold the password and nothing else")
 
 
+@pytest.mark.parametrize("around", [" ", "\t", "\r\n", "\n\n", " \t\r\n"])
+def test_blanks_and_line_ends_around_a_password_are_no_part_of_it(
+    tmp_path: Path, around: str
+) -> None:
+    password = tmp_path / "password"
+    password.write_text(f"{around}correct horse{around}", newline="")
+    path = write(tmp_path, f'{SERVER}password_file = "{password}"\n')
+    assert load_config(path, {}).backends.servers[0].password == Secret("correct horse")
+
+
 def test_without_a_file_the_missing_server_is_told() -> None:
     with pytest.raises(ConfigError, match=r"^configuration: backends\.server: no server is"):
         load_config(None, {})

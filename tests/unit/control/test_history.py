@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import structlog
 import trio
 
 from ai_ticket_daemon.control.history import PoolHistory
@@ -41,7 +42,9 @@ class BrittleStore(MemoryStore):
 
 @asynccontextmanager
 async def running(store: MemoryStore) -> AsyncIterator[PoolHistory]:
-    history = PoolHistory(SilentPoolObserver(), store, now=trio.current_time)
+    history = PoolHistory(
+        SilentPoolObserver(), store, log=structlog.get_logger(), now=trio.current_time
+    )
     async with trio.open_nursery() as nursery:
         await nursery.start(lambda task_status: history.run(task_status=task_status))
         yield history

@@ -1,0 +1,131 @@
+"""A server that answers with exactly the bytes it is told to, and then does as it is told."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+MOST_BYTES = 64 * 1024 * 1024
+"""What an endless answer sends at the most, if nobody stops it."""
+
+
+class Then(Enum):
+    """What follows the bytes."""
+
+    CLOSE = "close"
+    HALF_CLOSE = "half close"
+    RESET = "reset"
+    HANG = "hang"
+
+
+@dataclass(frozen=True)
+class Odd:
+    """An answer in bytes.
+
+    Args:
+        raw: the bytes, status line and all.
+        then: what follows.
+        endless: sent again and again until the client leaves.
+        crumbs: send the bytes one by one, as fast as the client takes them.
+        early: answer before the request was read.
+    """
+
+    raw: bytes = b""
+    then: Then = Then.CLOSE
+    endless: bytes = b""
+    crumbs: bool = False
+    early: bool = False
+
+
+@dataclass
+class HostileServer:
+    """The server; ``odd`` says what it answers at which path, ``seen`` what it was asked."""
+
+    port: int
+    odd: dict[str, Odd]
+    seen: list[bytes] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+@asynccontextmanager
+async def open_hostile_server(odd: Mapping[str, Odd]) -> AsyncIterator[HostileServer]:
+    """Serve on a port of loopback while the block runs."""
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    server = HostileServer(listeners[0].socket.getsockname()[1], dict(odd))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(trio.serve_listeners, partial(_serve, server), listeners))
+        yield server
+        nursery.cancel_scope.cancel()
+
+
+async def _serve(server: HostileServer, stream: trio.SocketStream) -> None:
+    try:
+        async with stream:
+            while await _answer(server, stream):
+                pass
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        return  # The client had enough.
+
+
+async def _answer(server: HostileServer, stream: trio.SocketStream) -> bool:
+    """Answer one request; return whether the connection stays open for another."""
+    head = await _read_head(stream)
+    if head is None:
+        return False
+    path = head.split(b" ", 2)[1].decode()
+    odd = server.odd.get(path) or server.odd.get("*") or Odd(b"HTTP/1.1 404 Not Found\r\n\r\n")
+    if not odd.early:
+        await _read_body(stream, head)
+    server.seen.append(head)
+    if odd.crumbs:
+        for byte in odd.raw:
+            await stream.send_all(bytes([byte]))
+    else:
+        await stream.send_all(odd.raw)
+    if odd.endless:
+        for _ in range(MOST_BYTES // len(odd.endless)):
+            await stream.send_all(odd.endless)
+    match odd.then:
+        case Then.HANG:
+            return True  # For the next request, if there is one.
+        case Then.RESET:
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        case Then.HALF_CLOSE:
+            await stream.send_eof()
+            while await stream.receive_some(65_536):
+                pass
+    return False
+
+
+async def _read_head(stream: trio.SocketStream) -> bytes | None:
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        byte = await stream.receive_some(1)
+        if not byte:
+            return None
+        head += byte
+    return head
+
+
+async def _read_body(stream: trio.SocketStream, head: bytes) -> None:
+    left = 0
+    for line in head.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            left = int(value)
+    while left:
+        left -= len(await stream.receive_some(left))
