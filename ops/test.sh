@@ -20,6 +20,7 @@ What else is given goes to pytest, such as tests/unit or -k failover.
 TEXT
 }
 
+processes=4 # many tests wait most of the time
 tests="not benchmark" parts=(--with-model --with-containers --with-monitoring)
 arguments=()
 for argument in "$@"; do
@@ -50,7 +51,8 @@ check formatter ruff format --check --diff .
 check linter ruff check .
 check types mypy
 check shell shellcheck --external-sources ops/*.sh ops/lib/*.sh .ci/run
-check tests pytest -m "$tests" "${arguments[@]}"
+check tests pytest -m "$tests" --numprocesses "$processes" --dist loadgroup --no-loadscope-reorder \
+  --durations 20 "${arguments[@]}"
 
 printf '\n'
 printf '%s\n' "${summary[@]}"

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from urllib.error import URLError
 
 import pytest
-from container import BUILD_SECONDS, CACHE, ROOT, container, need_container
-from monitoring import change, free_port, need_tools, prometheus_command
+from container import BUILD_SECONDS, CACHE, ROOT, alone, container, need_container
+from monitoring import change, need_tools, prometheus_command
+from ports import free_port
 from service_host import (
     CHECKOUT,
     SETTINGS,
@@ -34,6 +35,8 @@ STAGES = 40
 START_SECONDS = 30
 NOBODY = "127.0.0.1:9"
 """Where no Alertmanager listens."""
+SHARED = ("watch", "installed_host", "fresh_host", "package", "prepared")
+"""Fixtures that are made once and cost seconds; the first of them names the group of a test."""
 OBJECTIVES = {"vector(120)": "vector(1)"}
 """A second for batches and for the oldest event, so that nobody has to wait for minutes."""
 
@@ -46,20 +49,48 @@ def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+# ------------------------------------------------------------------------------- side by side
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order tests for processes side by side: what waits long first, what shares a host together.
+
+    A process works on one group at a time (``--dist loadgroup``). The tests of a file are a group;
+    so are all tests that share a costly fixture, which is made once for them.
+    """
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    items.sort(key=_rank)
+
+
+def _group(item: pytest.Item) -> str:
+    shared = [name for name in SHARED if name in getattr(item, "fixturenames", ())]
+    return shared[0] if shared else item.nodeid.partition("::")[0]
+
+
+def _rank(item: pytest.Item) -> int:
+    if any(name in getattr(item, "fixturenames", ()) for name in SHARED):
+        return 0
+    return 1 if item.get_closest_marker("system") else 2
+
+
 # -------------------------------------------------------------------------------------- a host
 
 
 @pytest.fixture(scope="session")
-def wheelhouse() -> Path:
-    """The wheelhouse that ops/install.sh builds, and the next version beside this one."""
+def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the wheelhouse that ops/install.sh builds; tests may add to it."""
     need_container()
-    folder = CACHE / "wheelhouse"
-    command: list[str | Path] = [ROOT / "ops" / "install.sh", "--build-wheelhouse", folder]
-    built = subprocess.run(
-        command, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
-    )
-    assert built.returncode == 0, built.stdout + built.stderr
-    return folder
+    built, copy = CACHE / "wheelhouse", tmp_path_factory.mktemp("wheels") / "wheelhouse"
+    command: list[str | Path] = [ROOT / "ops" / "install.sh", "--build-wheelhouse", built]
+    with alone("wheelhouse"):
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        shutil.copytree(built, copy)
+    return copy
 
 
 @pytest.fixture(scope="session")

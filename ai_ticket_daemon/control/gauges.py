@@ -85,7 +85,8 @@ class Gauges:
     def take(self, look: Look) -> None:
         """Take in one look."""
         self._count += 1
-        self._use += look.in_flight / look.slots if look.slots else 0.0
+        # What still runs on a server that serves no more takes no slot of those that serve.
+        self._use += min(look.in_flight / look.slots, 1.0) if look.slots else 0.0
         self._first = self._first or look
         self._last = look
         self._longest = max(self._longest, look.queued)

@@ -21,7 +21,7 @@ import httpx
 import trio
 from attack_watch import Limits, Meter, watching
 from endings import how_it_ended
-from monitoring import free_port
+from ports import free_port
 
 from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobold
 

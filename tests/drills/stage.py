@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import httpx
 import trio
 from endings import how_it_ended
-from monitoring import Server, free_port, until
+from monitoring import Server, until
+from ports import free_port
 from runbook import following
 
 from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobold
@@ -297,8 +298,8 @@ async def open_stage(
             )
             stack.push_async_callback(stage.prometheus.aclose)
             stage.configure(*settings)
-            await stage.start()
             stack.push_async_callback(_end, stage)
+            await stage.start()
             await stage.until(lambda s: all(backend["usable"] for backend in s["backends"]))
             await stage.sees("up{{{instance}}} == 1")
             await stage.sees("absent(ALERTS{{{instance}}})")
@@ -308,10 +309,11 @@ async def open_stage(
 
 
 async def _end(stage: Stage) -> None:
-    if stage.process.returncode is None:
-        stage.process.kill()
+    process: trio.Process | None = getattr(stage, "process", None)
+    if process is not None and process.returncode is None:
+        process.kill()
         with trio.CancelScope(shield=True):
-            await stage.process.wait()
+            await process.wait()
 
 
 class Rehearse(Protocol):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+UNKNOWN_ID = "01a2208c-7c50-754a-a38a-51a2fca0acee"
 
 
 def held() -> ScriptedPipeline:
@@ -349,10 +350,10 @@ async def test_a_query_that_means_nothing_is_ignored() -> None:
 @pytest.mark.parametrize(
     "event_id",
     [
-        new_event_id(),
-        new_event_id().upper(),
-        "{" + new_event_id() + "}",
-        new_event_id().replace("-", ""),
+        UNKNOWN_ID,
+        UNKNOWN_ID.upper(),
+        "{" + UNKNOWN_ID + "}",
+        UNKNOWN_ID.replace("-", ""),
         "nonsense",
         "a" * 3000,
         "%00",

@@ -7,6 +7,7 @@ behind.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
@@ -150,25 +151,39 @@ def need_container() -> None:
 def base_system() -> Path:
     """Return the directory of the base system; made now, if it has not been."""
     base = CACHE / f"{SUITE}-{PACKAGES.replace(',', '-')}"
-    if not base.exists():
-        draft = CACHE / f"draft-{os.getpid()}"
-        shutil.rmtree(draft, ignore_errors=True)
-        CACHE.mkdir(parents=True, exist_ok=True)
-        made = subprocess.run(
+    with alone("base"):
+        if not base.exists():
+            _build_base(base)
+    return base
+
+
+def _build_base(base: Path) -> None:
+    draft = CACHE / f"draft-{os.getpid()}"
+    shutil.rmtree(draft, ignore_errors=True)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    made = subprocess.run(
             ["mmdebstrap", "--mode=root", "--variant=minbase", f"--include={PACKAGES}",
              SUITE, str(draft)],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=BUILD_SECONDS,
             check=False,
         )  # fmt: skip
-        assert made.returncode == 0, made.stderr
-        # Without it each boot would count as the first one.
-        subprocess.run(["systemd-machine-id-setup", f"--root={draft}"], check=True)
-        (draft / "etc" / "hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
-        init = draft / "sbin" / "container-init"
-        init.write_text(INIT)
-        init.chmod(0o755)
-        draft.rename(base)
-    return base
+    assert made.returncode == 0, made.stderr
+    # Without it each boot would count as the first one.
+    subprocess.run(["systemd-machine-id-setup", f"--root={draft}"], check=True)
+    (draft / "etc" / "hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
+    init = draft / "sbin" / "container-init"
+    init.write_text(INIT)
+    init.chmod(0o755)
+    draft.rename(base)
+
+
+@contextmanager
+def alone(name: str) -> Iterator[None]:
+    """Keep other test processes from building the same thing for the length of a block."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import httpx
 import pytest
 import trio
 from debian_packages import cannot_run
+from ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
@@ -56,11 +56,6 @@ def tool(name: str, *arguments: str | Path, folder: Path | None = None) -> tuple
         cwd=folder,
     )
     return result.returncode, result.stdout
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 class Server:

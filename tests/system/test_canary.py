@@ -20,7 +20,7 @@ import httpx
 import pytest
 import trio
 from endings import how_it_ended
-from monitoring import free_port
+from ports import free_port
 from test_process import COMMAND
 
 from ai_ticket_daemon.config.load import load_config

@@ -10,7 +10,6 @@ import ast
 import os
 import re
 import shutil
-import socket
 import sys
 import tempfile
 import tomllib
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 import trio
+from ports import free_ports
 
 from ai_ticket_daemon.config.load import load_config
 from ai_ticket_daemon.telemetry.reference import families, reference
@@ -429,12 +429,3 @@ def program(name: str) -> str:
     found = shutil.which(name, path=environment()["PATH"])
     assert found is not None, f"{name} is not installed; run ops/bootstrap.sh"
     return found
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on now; held together, so that they differ."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports

@@ -11,7 +11,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from container import CACHE, ROOT
+from container import ROOT
 from service_host import (
     CHECKOUT,
     CONF,
@@ -41,11 +41,12 @@ LATER = 5004
 @pytest.fixture(scope="module")
 def broken(installed_host: ServiceHost, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The checkout of a version that does not start, on the host."""
-    checkout: Path = tmp_path_factory.mktemp("broken") / "checkout"
+    folder: Path = tmp_path_factory.mktemp("broken")
+    checkout = folder / "checkout"
     copy_checkout(checkout, version="0.1.2", broken=True)
-    build_wheel(checkout, CACHE / "wheelhouse")
+    build_wheel(checkout, folder)
     root = installed_host.box.root
-    for wheel in (CACHE / "wheelhouse").glob("ai_ticket_daemon-0.1.2-*"):
+    for wheel in folder.glob("ai_ticket_daemon-0.1.2-*"):
         shutil.move(wheel, root / WHEELHOUSE.lstrip("/"))
     shutil.move(checkout, root / BROKEN.lstrip("/"))
     return BROKEN
