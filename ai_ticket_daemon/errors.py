@@ -31,6 +31,7 @@ class ErrorCode(StrEnum):
     INVALID_PARAMETER = "invalid_parameter"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     PAYLOAD_TOO_LARGE = "payload_too_large"
+    BATCH_TOO_LARGE = "batch_too_large"
     REQUEST_TIMEOUT = "request_timeout"
     UNAUTHORISED = "unauthorised"
     FORBIDDEN = "forbidden"
@@ -40,6 +41,7 @@ class ErrorCode(StrEnum):
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
     RATE_LIMITED = "rate_limited"
     QUEUE_FULL = "queue_full"
+    MEMORY_EXHAUSTED = "memory_exhausted"
     DRAINING = "draining"
     STORE_UNAVAILABLE = "store_unavailable"
     NO_BACKEND_AVAILABLE = "no_backend_available"
@@ -67,6 +69,7 @@ HTTP_STATUS: Mapping[ErrorCode, int] = MappingProxyType(
         ErrorCode.INVALID_PARAMETER: 422,
         ErrorCode.UNSUPPORTED_MEDIA_TYPE: 415,
         ErrorCode.PAYLOAD_TOO_LARGE: 413,
+        ErrorCode.BATCH_TOO_LARGE: 413,
         ErrorCode.REQUEST_TIMEOUT: 408,
         ErrorCode.UNAUTHORISED: 401,
         ErrorCode.FORBIDDEN: 403,
@@ -76,6 +79,7 @@ HTTP_STATUS: Mapping[ErrorCode, int] = MappingProxyType(
         ErrorCode.IDEMPOTENCY_CONFLICT: 409,
         ErrorCode.RATE_LIMITED: 429,
         ErrorCode.QUEUE_FULL: 503,
+        ErrorCode.MEMORY_EXHAUSTED: 503,
         ErrorCode.DRAINING: 503,
         ErrorCode.STORE_UNAVAILABLE: 503,
         ErrorCode.NO_BACKEND_AVAILABLE: 503,

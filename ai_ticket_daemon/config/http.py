@@ -46,6 +46,15 @@ class HttpConfig:
             live=True,
         ),
     )
+    max_memory_bytes: int = field(
+        default=128 * _MIB,
+        metadata=setting(
+            integer(_MIB, 1024 * 1024 * _MIB, "bytes"),
+            "Most memory that the bodies of all requests may take together until their events are "
+            "accepted; what comes beyond that is answered `503 memory_exhausted`.",
+            live=True,
+        ),
+    )
     header_timeout_seconds: float = field(
         default=10.0,
         metadata=setting(

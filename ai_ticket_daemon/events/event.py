@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping  # noqa: TC003 - msgspec reads the annotations at run time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -78,6 +78,14 @@ class Event:
         if self.timeout_seconds is None:
             return self.deadline_at - self.submitted_at
         return self.timeout_seconds
+
+
+def without_text(event: Event) -> Event:
+    """Return what is left of ``event`` for whoever waits for its end: all but what is to be done.
+
+    Thousands may wait for days, each for an event of a megabyte.
+    """
+    return replace(event, messages=(), sampling=Sampling())
 
 
 def payload_digest(event: Event) -> bytes:

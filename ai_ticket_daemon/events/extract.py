@@ -2,7 +2,7 @@
 
 Four shapes are taken: a plain string; a string that holds JSON of one of the next two; an object
 with ``messages`` or ``prompt``; a list of the former three, joined in their order into one
-conversation.
+conversation. A string whose JSON is of another shape, such as what a chat's webhook sends, is text.
 """
 
 from __future__ import annotations
@@ -12,10 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 from ai_ticket_daemon.events.event import Message, Role
+from ai_ticket_daemon.events.json_bounds import (
+    MAX_JSON_VALUES,
+    Excess,
+    Excessive,
+    values_at_most,
+    values_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_HARDLY_ANY = 8
+"""A string of so few values may be decoded, however many of them there are."""
 _ROLES = {role.value: role for role in Role}
 _SHAPES = 'a string, an object with "messages" or "prompt", or a list of those'
 
@@ -35,7 +44,7 @@ def extract_messages(
             ``prompt_extraction_failed`` if there is nothing in it to prompt with,
             ``payload_too_large`` if it is longer than ``max_bytes``.
     """
-    messages = tuple(_from_any(content, field))
+    messages = tuple(_from_any(content, field, _Allowance()))
     total_bytes = sum(_text_bytes(message.content, field) for message in messages)
     if total_bytes > max_bytes:
         raise RequestRefused(
@@ -49,36 +58,73 @@ def extract_messages(
     return messages
 
 
-def _from_any(value: object, field: str) -> Iterator[Message]:
+class _Allowance:
+    """How many more values the strings of one event may hold as JSON."""
+
+    def __init__(self) -> None:
+        self._left = MAX_JSON_VALUES
+
+    def admits(self, text: str, field: str) -> bool:
+        """Tell whether ``text`` may be decoded; False if it is too much for JSON, and so a text.
+
+        Raises:
+            RequestRefused: ``payload_too_large``: each of them may, but all together may not.
+        """
+        data = text.encode("utf-8", "surrogatepass")
+        if values_at_most(data) <= _HARDLY_ANY:
+            return True
+        try:
+            self._left -= values_of(data, max_values=self._left)
+        except Excessive as error:
+            if error.excess is Excess.DEPTH or self._left == MAX_JSON_VALUES:
+                self._left -= min(self._left, MAX_JSON_VALUES // 2)
+                return False
+            raise RequestRefused(
+                ErrorCode.PAYLOAD_TOO_LARGE,
+                f'The strings of "{field}" hold more than {MAX_JSON_VALUES} JSON values; '
+                "send fewer of them.",
+                details={"field": field, "max_values": MAX_JSON_VALUES},
+            ) from error
+        return True
+
+
+def _from_any(value: object, field: str, allowance: _Allowance) -> Iterator[Message]:
     if isinstance(value, list):
         if not value:
             raise _nothing(field, f'"{field}" is an empty list; send at least one item.')
         for index, item in enumerate(value):
             if isinstance(item, list):
                 raise _malformed(f"{field}[{index}]", item, "a string or an object")
-            yield from _from_any(item, f"{field}[{index}]")
+            yield from _from_any(item, f"{field}[{index}]", allowance)
     elif isinstance(value, str):
-        decoded = _decoded(value)
-        if decoded is None:
+        inner = _from_json(value, field, allowance)
+        if inner is None:
             yield Message(Role.USER, value)
         else:
-            yield from _from_any(decoded, field)
+            yield from inner
     elif isinstance(value, dict):
         yield from _from_object(value, field)
     else:
         raise _malformed(field, value, _SHAPES)
 
 
-def _decoded(text: str) -> object:
-    """Return the object or list that ``text`` holds as JSON; None if it is to be taken as text."""
+def _from_json(text: str, field: str, allowance: _Allowance) -> list[Message] | None:
+    """Return the messages that ``text`` holds as JSON; None if it is to be taken as text."""
     if text.lstrip()[:1] not in ("{", "["):
+        return None
+    if not allowance.admits(text, field):
         return None
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
         return None
     items = value if isinstance(value, list) else [value]
-    return value if items and all(map(_is_prompt_object, items)) else None
+    if not (items and all(map(_is_prompt_object, items))):
+        return None
+    try:
+        return list(_from_any(value, field, allowance))
+    except RequestRefused:  # it only looked like a prompt
+        return None
 
 
 def _is_prompt_object(value: object) -> bool:

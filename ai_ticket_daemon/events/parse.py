@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MAX_TEMPERATURE = 5.0
 MAX_STOP_STRINGS = 30
+MAX_STOP_CHARACTERS = 16_384
 MAX_SEED = 2**31 - 1
 MAX_TIMEOUT_SECONDS = 86_400.0
 MAX_METADATA_BYTES = 4096
@@ -128,6 +129,8 @@ def _integer(body: Mapping[str, Any], field: str, default: int, lowest: int, hig
     value = body.get(field)
     if value is None:
         return default
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # JSON has one kind of number: 4.0 is as whole as 4
     # bool is an int to Python, and is not one to anybody who sends it here.
     if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
         raise _refused(
@@ -169,13 +172,16 @@ def _stop(value: object) -> tuple[str, ...]:
     if (
         not isinstance(items, list)
         or len(items) > MAX_STOP_STRINGS
-        or not all(isinstance(item, str) and item and _is_clean(item) for item in items)
+        or not all(isinstance(item, str) for item in items)
+        or sum(map(len, items)) > MAX_STOP_CHARACTERS
+        or not all(item and _is_clean(item) for item in items)
     ):
         raise _refused(
             "stop",
-            f"a string or a list of at most {MAX_STOP_STRINGS} strings, none empty",
+            f"a string or a list of at most {MAX_STOP_STRINGS} strings, none empty, of at most "
+            f"{MAX_STOP_CHARACTERS} characters together",
             value,
-            {},
+            {"max_strings": MAX_STOP_STRINGS, "max_characters": MAX_STOP_CHARACTERS},
         )
     return tuple(items)
 

@@ -259,19 +259,24 @@ class AsyncInferencePipeline:
         return [outcome for outcome in outcomes if outcome is not None]
 
     def iter_responses(
-        self, events: Sequence[Event], *, earlier: dict[str, str] | None = None
+        self,
+        events: Sequence[Event],
+        *,
+        earlier: dict[str, str] | None = None,
+        on_accepted: Callable[[], None] | None = None,
     ) -> AsyncGenerator[tuple[str, Outcome], None]:
         """Accept all ``events`` in one transaction; yield ``(event_id, outcome)`` as each one ends.
 
         The id is that of the event as given; where an idempotency key leads to an earlier event,
-        ``earlier`` takes the id of that one. Leaving the loop early abandons what has not ended
+        ``earlier`` takes the id of that one. ``on_accepted`` is called when they are in the store;
+        from then on their texts are not kept. Leaving the loop early abandons what has not ended
         yet; close the iterator (``contextlib.aclosing``) to make that happen at once.
 
         Raises:
             RequestRefused: for all of them: ``draining`` or ``queue_full``.
             StoreUnavailable: none of them could be written.
         """
-        return iter_responses(self._reception, self._observer, events, earlier)
+        return iter_responses(self._reception, self._observer, events, earlier, on_accepted)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take events from the queue to the backends; runs until cancelled.

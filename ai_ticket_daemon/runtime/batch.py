@@ -12,7 +12,7 @@ from ai_ticket_daemon.runtime.board import Watch
 from ai_ticket_daemon.runtime.reception import forgotten
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.runtime.observer import PipelineObserver
@@ -25,6 +25,7 @@ async def iter_responses(
     observer: PipelineObserver,
     events: Sequence[Event],
     earlier: dict[str, str] | None,
+    on_accepted: Callable[[], None] | None,
 ) -> AsyncGenerator[tuple[str, Outcome], None]:
     """See :meth:`AsyncInferencePipeline.iter_responses`."""
     send, receive = trio.open_memory_channel[tuple[str, Outcome]](len(events))
@@ -63,11 +64,15 @@ async def iter_responses(
                 waiting[event.event_id] = reception.submission(
                     reception.queued(event, receipt), watch, replayed=False
                 )
-        for left in reversed(range(len(events))):
+        size = len(events)
+        del events  # their texts are in the store
+        if on_accepted is not None:
+            on_accepted()
+        for left in reversed(range(size)):
             event_id, outcome = await receive.receive()
             waiting.pop(event_id, None)
             if left == 0:
-                observer.batch_ended(len(events), trio.current_time() - began_at)
+                observer.batch_ended(size, trio.current_time() - began_at)
             yield event_id, outcome
     finally:
         for event_id, watch in watches.items():

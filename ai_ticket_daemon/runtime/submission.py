@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ai_ticket_daemon.events.event import without_text
 from ai_ticket_daemon.events.outcome import Succeeded
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ class Submission:
     """One party that waits for an event. Ends with :meth:`release` or :meth:`abandon`.
 
     Args:
-        status: how the event stood when the waiting began.
+        status: how the event stood when the waiting began; its text is not kept.
         watch: sees the event.
         replayed: it had been submitted before, under the same idempotency key.
         stop: ends the waiting; told whether the event is unwanted now.
@@ -33,7 +35,7 @@ class Submission:
         stop: Callable[[Submission, bool], None],
     ) -> None:
         self.event_id = status.event.event_id
-        self.status = status
+        self.status = replace(status, event=without_text(status.event))
         self.watch = watch
         self.replayed = replayed
         self._stop = stop

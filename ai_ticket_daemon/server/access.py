@@ -31,6 +31,11 @@ class Caller:
     name: str
     scopes: frozenset[Scope]
 
+    @property
+    def may_read(self) -> bool:
+        """Whether completions may be fetched later, and not only waited for."""
+        return not self.scopes.isdisjoint((Scope.READ, Scope.OPERATE))
+
     def may_touch(self, owner: str) -> bool:
         """Tell whether events of ``owner`` may be looked at, or cancelled."""
         return self.name == owner or Scope.OPERATE in self.scopes

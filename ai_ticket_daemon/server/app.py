@@ -16,6 +16,7 @@ from ai_ticket_daemon.server.exchange import Exchange, json_response
 from ai_ticket_daemon.server.headers import JSON_TYPE
 from ai_ticket_daemon.server.intake import post_event
 from ai_ticket_daemon.server.lookup import delete_event, get_event
+from ai_ticket_daemon.server.memory import MemoryBudget
 from ai_ticket_daemon.server.openapi import openapi_json
 from ai_ticket_daemon.server.ports import HealthStatus, NullRequestObserver
 from ai_ticket_daemon.server.surface import Surface
@@ -69,6 +70,7 @@ def create_app(
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
     write_timeout_seconds: float = WRITE_TIMEOUT_SECONDS,
     now: Callable[[], float] = time.time,
+    memory: MemoryBudget | None = None,
 ) -> TicketApp:
     """Return the app that serves the HTTP surface.
 
@@ -84,6 +86,7 @@ def create_app(
         heartbeat_seconds: the longest silence in a stream.
         write_timeout_seconds: how long a client may refuse to read before it counts as gone.
         now: seconds since the Unix epoch.
+        memory: bounds what requests take; None for a budget of this app's own.
     """
     surface = Surface(
         pipeline=pipeline,
@@ -96,6 +99,7 @@ def create_app(
         heartbeat_seconds=heartbeat_seconds,
         write_timeout_seconds=write_timeout_seconds,
         now=now,
+        memory=memory or MemoryBudget(lambda: http().max_memory_bytes),
     )
     openapi = openapi_json()
 

@@ -6,13 +6,14 @@ wrong with the request, or with the daemon, is answered for all.
 
 from __future__ import annotations
 
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import trio
 from quart import Response
 
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused, TicketError
+from ai_ticket_daemon.events.event import without_text
 from ai_ticket_daemon.events.ids import new_event_id
 from ai_ticket_daemon.events.outcome import Failed
 from ai_ticket_daemon.events.parse import parse_event
@@ -25,7 +26,7 @@ from ai_ticket_daemon.server.answers import (
     to_json,
     to_ndjson,
 )
-from ai_ticket_daemon.server.body import check_media_type, decode_batch
+from ai_ticket_daemon.server.body import PAUSE, check_media_type, decode_batch
 from ai_ticket_daemon.server.exchange import Exchange, Streamed
 from ai_ticket_daemon.server.headers import (
     JSON_TYPE,
@@ -36,10 +37,11 @@ from ai_ticket_daemon.server.headers import (
     value_of,
 )
 from ai_ticket_daemon.server.routes import POST_EVENTS
+from ai_ticket_daemon.server.slices import Slices, is_heavy
 from ai_ticket_daemon.server.streaming import Pulse
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterator
 
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Outcome
@@ -47,9 +49,6 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.server.surface import Surface
 
     Answer = dict[str, Any]
-
-PARSED_AT_ONCE = 200
-"""How many events are read before others get a turn: a few milliseconds of work."""
 
 REFUSED_WITHIN_SECONDS = 1.0
 """How long the status of a streamed batch is held back, to be that of a refusal if there is one."""
@@ -65,39 +64,43 @@ async def post_events(surface: Surface, exchange: Exchange) -> Response:
         allowed=(JSON_TYPE, NDJSON_TYPE),
     )
     key = idempotency_key(headers)
-    items = decode_batch(
-        await exchange.read_body(), media_type, max_items=surface.events().max_batch
-    )
-    batch = await _parse(surface, exchange, items, key)
+    batch = await _read(surface, exchange, media_type, key)
     as_ndjson = prefers_ndjson(value_of(headers, b"accept"))
     if preferences(value_of(headers, b"prefer")).respond_async:
         await batch.enqueue(surface)
         told = {"preference-applied": "respond-async"}
-        return _whole(202, batch.in_order(), told, as_ndjson=as_ndjson)
+        return await _whole(202, batch.in_order(), told, as_ndjson=as_ndjson)
     if as_ndjson:
         return _stream(surface, exchange, batch)
     await batch.complete(surface)
-    return _whole(200, batch.in_order(), {}, as_ndjson=False)
+    return await _whole(200, batch.in_order(), {}, as_ndjson=False)
 
 
 class Batch:
     """The events of one request and their answers so far.
 
     Args:
-        count: how many items the request has.
         trace_id: the trace of the request.
+        on_accepted: called when the events are in the store, or will not be.
     """
 
-    def __init__(self, count: int, trace_id: str) -> None:
-        self._answers: list[Answer | None] = [None] * count
+    def __init__(self, trace_id: str, on_accepted: Callable[[], None]) -> None:
+        self._answers: list[Answer | None] = []
         self._events: list[Event] = []
         self._indices: list[int] = []
         self._trace_id = trace_id
+        self._on_accepted = on_accepted
 
-    def add(self, index: int, event: Event) -> None:
-        """Take the event of item ``index``."""
+    def add(self, event: Event) -> None:
+        """Take the event of the next item."""
         self._events.append(event)
-        self._indices.append(index)
+        self._indices.append(len(self._answers))
+        self._answers.append(None)
+
+    def refuse_next(self, error: TicketError) -> None:
+        """Answer the next item with what is wrong with it."""
+        self._answers.append(None)
+        self.refuse(len(self._answers) - 1, error)
 
     def refuse(
         self, index: int, error: TicketError | Failed, event_id: str | None = None
@@ -112,6 +115,7 @@ class Batch:
         if not self._events:
             return
         statuses = await surface.pipeline.enqueue(self._events)
+        self._on_accepted()
         for index, status in zip(self._indices, statuses, strict=True):
             if isinstance(status, RequestRefused):
                 self.refuse(index, status)
@@ -129,11 +133,15 @@ class Batch:
         if not self._events:
             return
         places = {
-            event.event_id: (index, event)
+            event.event_id: (index, without_text(event))
             for index, event in zip(self._indices, self._events, strict=True)
         }
         earlier: dict[str, str] = {}
-        responses = surface.pipeline.iter_responses(self._events, earlier=earlier)
+        events, self._events = self._events, []
+        responses = surface.pipeline.iter_responses(
+            events, earlier=earlier, on_accepted=self._on_accepted
+        )
+        del events  # the pipeline lets go of them once they are in the store
         async with aclosing(responses):
             async for event_id, outcome in responses:
                 index, event = places[event_id]
@@ -160,19 +168,36 @@ class Batch:
         return [answer for answer in self._answers if answer is not None]
 
 
+async def _read(surface: Surface, exchange: Exchange, media_type: str, key: str | None) -> Batch:
+    """Read the body; what is wrong with one item is its answer."""
+    data = await exchange.read_body()
+    async with surface.heavy_work if is_heavy(data) else nullcontext():
+        items = decode_batch(
+            data,
+            media_type,
+            max_items=surface.events().max_batch,
+            max_item_bytes=surface.http().max_body_bytes,
+        )
+        return await _parse(surface, exchange, items, key)
+
+
 async def _parse(
-    surface: Surface, exchange: Exchange, items: Sequence[object], key: str | None
+    surface: Surface, exchange: Exchange, items: Iterator[object], key: str | None
 ) -> Batch:
-    """Read every item; what is wrong with one is its answer."""
     limits, now, owner = surface.events(), surface.now(), exchange.caller.name
     trace_context = exchange.trace_context
-    batch = Batch(len(items), exchange.trace_id)
-    for index, item in enumerate(items):
-        if index and not index % PARSED_AT_ONCE:
-            await trio.lowlevel.checkpoint()
+    batch = Batch(exchange.trace_id, exchange.let_go_of_body)
+    slices, index = Slices(), -1
+    for item in items:
+        await slices.rest()
+        if item is PAUSE:
+            continue
+        index += 1
+        if isinstance(item, RequestRefused):
+            batch.refuse_next(item)
+            exchange.refused(item, None)  # of what is no JSON, there is nothing but the error
+            continue
         try:
-            if isinstance(item, RequestRefused):
-                raise item
             event = parse_event(
                 item,
                 limits=limits,
@@ -185,19 +210,24 @@ async def _parse(
             if event.stream:
                 raise _no_stream()
         except RequestRefused as error:
-            batch.refuse(index, error)
-            # Of a line that is no JSON, there is nothing but the error.
-            exchange.refused(error, None if error is item else item)
+            batch.refuse_next(error)
+            exchange.refused(error, item)
         else:
-            batch.add(index, event)
+            exchange.weigh(event)
+            batch.add(event)
     return batch
 
 
-def _whole(
+async def _whole(
     status: int, answers: list[Answer], told: dict[str, str], *, as_ndjson: bool
 ) -> Response:
+    slices, pieces = Slices(), []
+    for answer in answers:
+        pieces.append(to_json(answer))
+        await slices.rest()
+    body = b"\n".join([*pieces, b""]) if as_ndjson else b"[" + b",".join(pieces) + b"]"
     return Response(
-        to_ndjson(answers) if as_ndjson else to_json(answers),
+        body,
         status,
         {
             "content-type": NDJSON_TYPE if as_ndjson else JSON_TYPE,

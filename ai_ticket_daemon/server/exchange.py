@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     )
 
     from ai_ticket_daemon.config.tokens import Scope
+    from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Outcome
     from ai_ticket_daemon.server.ports import Submission
     from ai_ticket_daemon.server.surface import Surface
@@ -112,6 +113,7 @@ class Exchange:
         self._observed = self._surface.observer.started(
             RequestStarted(self._route, self._method, trace_of(self.headers))
         )
+        self._memory = self._surface.memory.share()
         self._body = self._expected_body()
         self._answer_headers: Mapping[str, str] = {}
         self.caller = ANYBODY
@@ -247,11 +249,24 @@ class Exchange:
         """Return the whole body; a client that waits for the word to send it is given that now.
 
         Raises:
-            RequestRefused: it is longer, or takes longer, than the settings allow.
+            RequestRefused: it is longer, or takes longer, than the settings allow, or there is
+                no memory for it.
         """
         if self._body.is_awaited:
             await cast("Invite", self._scope["state"].get(INVITE, _nothing))()
         return await self._body.read(self._surface.http().body_timeout_seconds)
+
+    def weigh(self, event: Event) -> None:
+        """Count what ``event`` takes until it is in the store.
+
+        Raises:
+            RequestRefused: ``memory_exhausted``.
+        """
+        self._memory.take_event(event)
+
+    def let_go_of_body(self) -> None:
+        """Give the memory back that the body and what was made of it took."""
+        self._body.release()
 
     def hold(self, submission: Submission) -> None:
         """Take charge of a submitted event: it is abandoned if the client leaves."""
@@ -295,6 +310,7 @@ class Exchange:
             return self.refusal(self.crashed(error), 500)
         if error.code in FAULTS_OF_PAYLOADS and (payload := self._body.so_far):
             self._observed.refused(error, payload)
+        self._body.release()
         return self.refusal(error, error.http_status)
 
     def refused(self, error: TicketError, item: object) -> None:
@@ -320,13 +336,16 @@ class Exchange:
         announced_bytes = int(length) if length.isdecimal() else None
         if self._route == POST_EVENTS.path:
             limit_bytes = self._surface.events().max_batch_bytes
-            return RequestBody(limit_bytes, "events.max_batch_bytes", announced_bytes)
-        limit_bytes = self._surface.http().max_body_bytes
-        return RequestBody(limit_bytes, "http.max_body_bytes", announced_bytes)
+            setting = "events.max_batch_bytes"
+        else:
+            limit_bytes = self._surface.http().max_body_bytes
+            setting = "http.max_body_bytes"
+        return RequestBody(limit_bytes, setting, announced_bytes, self._memory)
 
     def _end(self) -> None:
         if self._held is not None:
             self._held.abandon()
+        self._body.release()
         gone = not self._complete
         self._observed.ended(
             RequestEnded(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import trio
@@ -25,11 +26,13 @@ from ai_ticket_daemon.server.headers import (
     value_of,
 )
 from ai_ticket_daemon.server.routes import POST_EVENT
+from ai_ticket_daemon.server.slices import is_heavy
 from ai_ticket_daemon.server.streaming import relay_deltas
 
 if TYPE_CHECKING:
     from quart import Response
 
+    from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Outcome
     from ai_ticket_daemon.server.exchange import Write
     from ai_ticket_daemon.server.headers import Preferences
@@ -44,23 +47,11 @@ async def post_event(surface: Surface, exchange: Exchange) -> Response:
     exchange.admit(POST_EVENT.scopes)
     headers = exchange.headers
     check_media_type(value_of(headers, b"content-type"), value_of(headers, b"content-encoding"))
-    key = idempotency_key(headers)
-    event = parse_event(
-        decode_json(await exchange.read_body()),
-        limits=surface.events(),
-        now=surface.now(),
-        event_id=new_event_id(),
-        trace_context=exchange.trace_context,
-        owner=exchange.caller.name,
-        idempotency_key=key,
-    )
-    # A stream is part of the request, a preference only a wish.
-    wishes = NO_PREFERENCES if event.stream else preferences(value_of(headers, b"prefer"))
-    patience_seconds = wishes.patience_seconds
-    submission = await surface.pipeline.submit(event, fail_fast=patience_seconds is None)
+    submission, wishes, streamed = await _submit(surface, exchange, idempotency_key(headers))
     exchange.hold(submission)
     told = {"idempotency-replayed": "true"} if submission.replayed else {}
-    if event.stream:
+    patience_seconds = wishes.patience_seconds
+    if streamed:
         return _stream(surface, exchange, submission, told)
     if patience_seconds is None:
         outcome = await submission.outcome()
@@ -72,6 +63,39 @@ async def post_event(surface: Surface, exchange: Exchange) -> Response:
         if wishes.wait_seconds is not None:
             told["preference-applied"] = f"wait={wishes.wait_seconds}"
     return _answer(exchange, submission, outcome, told)
+
+
+async def _submit(
+    surface: Surface, exchange: Exchange, key: str | None
+) -> tuple[Submission, Preferences, bool]:
+    """Read the event and have it accepted; return what to wait for, how, and whether to stream.
+
+    A function of its own, so that body and event are let go of before the waiting begins.
+    """
+    event = await _read(surface, exchange, key)
+    exchange.weigh(event)
+    # A stream is part of the request, a preference only a wish.
+    wishes = NO_PREFERENCES
+    if not event.stream:
+        wishes = preferences(value_of(exchange.headers, b"prefer"))
+    fail_fast = wishes.patience_seconds is None
+    submission = await surface.pipeline.submit(event, fail_fast=fail_fast)
+    exchange.let_go_of_body()
+    return submission, wishes, event.stream
+
+
+async def _read(surface: Surface, exchange: Exchange, key: str | None) -> Event:
+    data = await exchange.read_body()
+    async with surface.heavy_work if is_heavy(data) else nullcontext():
+        return parse_event(
+            decode_json(data),
+            limits=surface.events(),
+            now=surface.now(),
+            event_id=new_event_id(),
+            trace_context=exchange.trace_context,
+            owner=exchange.caller.name,
+            idempotency_key=key,
+        )
 
 
 async def _wait(submission: Submission, seconds: float) -> Outcome | None:

@@ -8,6 +8,7 @@ import trio
 
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 from ai_ticket_daemon.events.ids import is_event_id
+from ai_ticket_daemon.events.outcome import Succeeded
 from ai_ticket_daemon.events.state import FINAL_STATES
 from ai_ticket_daemon.server.answers import status_object
 from ai_ticket_daemon.server.exchange import Exchange, json_response
@@ -27,6 +28,7 @@ async def get_event(surface: Surface, exchange: Exchange, event_id: str) -> Resp
     seconds = wait_seconds(exchange.query("wait"))
     status = await _find(surface, exchange, event_id)
     if seconds and status.state not in FINAL_STATES:
+        del status  # it has the whole text of the event
         await _wait(surface, event_id, seconds)
         status = await _find(surface, exchange, event_id)
     return json_response(200, status_object(status))
@@ -39,7 +41,10 @@ async def delete_event(surface: Surface, exchange: Exchange, event_id: str) -> R
     status = await surface.pipeline.cancel(event_id)
     if status is None:
         raise _not_found(event_id)
-    return json_response(200, status_object(status))
+    answer = status_object(status)
+    if isinstance(status.outcome, Succeeded) and not exchange.caller.may_read:
+        answer["outcome"] = None  # to cancel is no way to read a completion
+    return json_response(200, answer)
 
 
 async def _find(surface: Surface, exchange: Exchange, event_id: str) -> EventStatus:

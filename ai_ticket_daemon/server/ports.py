@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 
     from ai_ticket_daemon.errors import ErrorCode, RequestRefused, TicketError
     from ai_ticket_daemon.events.event import Event
@@ -77,12 +77,17 @@ class Pipeline(Protocol):
         """
 
     def iter_responses(
-        self, events: Sequence[Event], *, earlier: dict[str, str] | None = None
+        self,
+        events: Sequence[Event],
+        *,
+        earlier: dict[str, str] | None = None,
+        on_accepted: Callable[[], None] | None = None,
     ) -> AsyncGenerator[tuple[str, Outcome], None]:
         """Accept ``events`` in one transaction; yield the id and outcome of each as it ends.
 
         The id is that of the event as given; where its idempotency key leads to an earlier event,
-        ``earlier`` takes the id of that one. Leaving early abandons those that have not ended.
+        ``earlier`` takes the id of that one. ``on_accepted`` is called when they are in the store,
+        and their texts need not be kept. Leaving early abandons those that have not ended.
 
         Raises:
             RequestRefused: ``queue_full`` or ``draining``; none was accepted.

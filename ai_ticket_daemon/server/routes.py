@@ -53,7 +53,12 @@ _IN_A_BODY = (
     ErrorCode.PAYLOAD_TOO_LARGE,
     ErrorCode.REQUEST_TIMEOUT,
 )
-_AT_INTAKE = (ErrorCode.QUEUE_FULL, ErrorCode.DRAINING, ErrorCode.STORE_UNAVAILABLE)
+_AT_INTAKE = (
+    ErrorCode.QUEUE_FULL,
+    ErrorCode.MEMORY_EXHAUSTED,
+    ErrorCode.DRAINING,
+    ErrorCode.STORE_UNAVAILABLE,
+)
 
 POST_EVENT = Route(
     "/event",
@@ -110,7 +115,7 @@ POST_EVENTS = Route(
     "POST",
     "postEvents",
     "Hand over many events at once; each is answered in its place, or as it completes.",
-    (*_AT_THE_GATE, *_IN_A_BODY, *_AT_INTAKE),
+    (*_AT_THE_GATE, *_IN_A_BODY, *_AT_INTAKE, ErrorCode.BATCH_TOO_LARGE),
     (Scope.SUBMIT,),
 )
 GET_HEALTH = Route("/health", "GET", "getHealth", "Tell how the daemon does, and why.")

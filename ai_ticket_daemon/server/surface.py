@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import trio
 
 if TYPE_CHECKING:
     import logging
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.config.events import EventsConfig
     from ai_ticket_daemon.config.http import HttpConfig
     from ai_ticket_daemon.server.access import Gate
+    from ai_ticket_daemon.server.memory import MemoryBudget
     from ai_ticket_daemon.server.ports import HealthView, Pipeline, RequestObserver
 
 
@@ -34,3 +37,6 @@ class Surface:
     heartbeat_seconds: float
     write_timeout_seconds: float
     now: Callable[[], float]
+    memory: MemoryBudget
+    heavy_work: trio.Lock = field(default_factory=trio.Lock)
+    """Held by whoever reads a large body, so that few of them take the memory and the turns."""

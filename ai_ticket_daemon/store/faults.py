@@ -37,7 +37,7 @@ def explain(error: Exception) -> str:
         if isinstance(error, kind):
             return reason
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}"
+        return error.strerror  # clients are told, too, and the path is not for them
     return f"{type(error).__name__}: {error}"
 
 

@@ -73,8 +73,15 @@ def check_room(queued: int, more: int, max_queued: int) -> None:
     """Refuse ``more`` events if they would exceed what may wait.
 
     Raises:
-        RequestRefused: ``queue_full``.
+        RequestRefused: ``queue_full``, or ``batch_too_large``: not even an empty queue has room.
     """
+    if more > max_queued:
+        raise RequestRefused(
+            ErrorCode.BATCH_TOO_LARGE,
+            f"The batch brings {more} events and no more than {max_queued} may ever wait; "
+            "send it in parts, or raise store.max_queued.",
+            details={"max_queued": max_queued, "actual": more},
+        )
     if more and queued + more > max_queued:
         raise RequestRefused(
             ErrorCode.QUEUE_FULL,

@@ -48,7 +48,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 LONG_BATCH = 50
-"""Events from which on a submission would keep the event loop waiting."""
+LONG_TEXT = 65_536
+"""Events, or characters, from which on a submission would keep the event loop waiting."""
 
 
 class SqliteStore:
@@ -127,7 +128,7 @@ class SqliteStore:
         """See :meth:`EventStore.submit`."""
         operation = partial(intake.submit, events=events, home=home, max_queued=self._max_queued())
         try:
-            return await self._write(operation, durable=True, long=len(events) > LONG_BATCH)
+            return await self._write(operation, durable=True, long=_is_long(events))
         finally:
             self._nothing_before = 0.0
 
@@ -361,3 +362,9 @@ class SqliteStore:
             self._reader.stale = True
         self._data_version = None
         self._nothing_before = 0.0
+
+
+def _is_long(events: Sequence[Event]) -> bool:
+    return len(events) > LONG_BATCH or (
+        sum(len(message.content) for event in events for message in event.messages) > LONG_TEXT
+    )

@@ -14,7 +14,7 @@ from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.events.status import EventStatus
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
     from ai_ticket_daemon.errors import TicketError
     from ai_ticket_daemon.events.event import Event
@@ -164,7 +164,11 @@ class ScriptedPipeline:
         return [one if isinstance(one, RequestRefused) else one.status for one in accepted]
 
     async def iter_responses(
-        self, events: Sequence[Event], *, earlier: dict[str, str] | None = None
+        self,
+        events: Sequence[Event],
+        *,
+        earlier: dict[str, str] | None = None,
+        on_accepted: Callable[[], None] | None = None,
     ) -> AsyncGenerator[tuple[str, Outcome], None]:
         """Accept a batch, or fail as told; yield each outcome when there is one."""
         await self._fail_as_told()
@@ -177,6 +181,8 @@ class ScriptedPipeline:
                 waiting[event.event_id] = accepted
                 if accepted.replayed and earlier is not None:
                     earlier[event.event_id] = accepted.event_id
+        if on_accepted is not None:
+            on_accepted()
         try:
             while waiting:
                 ended = [key for key, one in waiting.items() if one.scripted.ended.is_set()]

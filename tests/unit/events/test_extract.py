@@ -57,6 +57,17 @@ def test_each_accepted_shape_becomes_a_conversation(
         "[urgent] printer on fire",
         '{"messages": ',
         '[{"prompt": "a"}, 5]',
+        '{"messages": [{"role": "wizard"}]}',
+        '{"messages": {"id": 1}, "chat": "support"}',
+        '{"prompt": 5}',
+        '{"prompt": null}',
+        '{"prompt": "a", "messages": []}',
+        '{"messages": []}',
+        '{"object": "page", "messages": [{"from": "491511", "text": {"body": "hi"}}]}',
+        '{"messages": [{"role": "user", "content": {"parts": ["hi"]}}]}',
+        '[{"prompt": "a"}, {"prompt": []}]',
+        '{"prompt": "a", "more": [' + "0," * 20_000 + "0]}",
+        '{"prompt": ' + "[" * 100 + "]" * 100 + "}",
         "[" * 100_000,
         "5",
     ],
@@ -119,11 +130,6 @@ def test_a_prompt_that_holds_json_is_text() -> None:
             ErrorCode.PROMPT_EXTRACTION_FAILED,
             "content.messages[0].content",
         ),
-        (
-            '{"messages": [{"role": "wizard"}]}',
-            ErrorCode.PROMPT_EXTRACTION_FAILED,
-            "content.messages[0].role",
-        ),
         ("x" * 1001, ErrorCode.PAYLOAD_TOO_LARGE, "content"),
         ("ü" * 501, ErrorCode.PAYLOAD_TOO_LARGE, "content"),
         (["x" * 600] * 2, ErrorCode.PAYLOAD_TOO_LARGE, "content"),
@@ -141,3 +147,17 @@ def test_everything_else_is_refused_and_the_field_named(
 
 def test_content_of_exactly_the_allowed_length_is_taken() -> None:
     assert extract_messages("ü" * 500, max_bytes=1000)
+
+
+def test_many_strings_that_hold_much_json_are_refused_together() -> None:
+    heavy = '{"prompt": "a", "more": [' + "[]," * 3000 + "0]}"
+    assert len(extract_messages([heavy], max_bytes=1_000_000)) == 1
+    with pytest.raises(RequestRefused) as caught:
+        extract_messages([heavy] * 4, max_bytes=1_000_000)
+    assert caught.value.code is ErrorCode.PAYLOAD_TOO_LARGE
+    assert caught.value.details == {"field": "content[3]", "max_values": 10_000}
+
+
+def test_many_strings_that_begin_like_json_are_text_however_many_there_are() -> None:
+    notes = [f"[urgent] printer {n} is on fire, again" for n in range(3000)]
+    assert len(extract_messages(notes, max_bytes=1_000_000)) == 3000

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ai_ticket_daemon.config.events import EventsConfig
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
-from ai_ticket_daemon.events.parse import MAX_METADATA_BYTES, parse_event
+from ai_ticket_daemon.events.parse import MAX_METADATA_BYTES, MAX_STOP_CHARACTERS, parse_event
 
 LIMITS = EventsConfig()
 SHAPE_FIELDS = ["content", "messages", "prompt", "role", "text", "type"]
@@ -106,7 +106,7 @@ def test_a_body_without_content_is_refused(body: object) -> None:
     [
         ("max_tokens", 0),
         ("max_tokens", 4097),
-        ("max_tokens", 1.0),
+        ("max_tokens", 1.5),
         ("max_tokens", "5"),
         ("max_tokens", True),
         ("max_tokens", math.inf),
@@ -198,3 +198,16 @@ def test_any_json_value_becomes_an_event_or_a_refusal_and_nothing_else(body: obj
         json.dumps(event.metadata, allow_nan=False, ensure_ascii=False).encode()
         for message in event.messages:
             message.content.encode()
+
+
+def test_a_whole_number_may_be_written_with_a_point() -> None:
+    event = parse({"content": "a", "max_tokens": 4.0, "priority": 2.0, "seed": 1e3})
+    assert repr((event.sampling.max_tokens, event.priority, event.sampling.seed)) == "(4, 2, 1000)"
+
+
+def test_stop_strings_have_a_bound_together() -> None:
+    assert parse({"content": "a", "stop": ["x" * MAX_STOP_CHARACTERS]}).sampling.stop
+    with pytest.raises(RequestRefused) as caught:
+        parse({"content": "a", "stop": ["x" * MAX_STOP_CHARACTERS, "y"]})
+    assert caught.value.details is not None
+    assert caught.value.details["max_characters"] == MAX_STOP_CHARACTERS

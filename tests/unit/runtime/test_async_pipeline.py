@@ -420,9 +420,22 @@ async def test_a_full_queue_says_how_long_the_backends_need_for_what_was_sent(
 ) -> None:
     async with running(max_queued=10) as house:
         await house.pipeline.run_batch([event("measure")])
+        house.pipeline.paused = True
+        await house.pipeline.enqueue([event("waits")])
+        with pytest.raises(RequestRefused) as refused:
+            await house.pipeline.enqueue([event(str(n)) for n in range(10)])
+    assert refused.value.retry_after_seconds == pytest.approx(10, abs=0.1)
+
+
+async def test_a_batch_that_no_queue_could_hold_is_refused_for_good(
+    autojump_clock: MockClock,
+) -> None:
+    async with running(max_queued=10) as house:
         with pytest.raises(RequestRefused) as refused:
             await house.pipeline.enqueue([event(str(n)) for n in range(11)])
-    assert refused.value.retry_after_seconds == pytest.approx(11, abs=0.1)
+    assert refused.value.code is ErrorCode.BATCH_TOO_LARGE
+    assert refused.value.details == {"max_queued": 10, "actual": 11}
+    assert refused.value.retry_after_seconds is None
 
 
 async def test_the_same_key_leads_to_the_one_event_and_its_outcome(

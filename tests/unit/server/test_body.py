@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
-from ai_ticket_daemon.server.body import MAX_JSON_DEPTH, check_media_type, decode_batch, decode_json
+from ai_ticket_daemon.events.json_bounds import MAX_JSON_DEPTH, MAX_JSON_VALUES
+from ai_ticket_daemon.server.body import PAUSE, check_media_type, decode_batch, decode_json
 
 
 @pytest.mark.parametrize(
@@ -108,18 +109,23 @@ def test_what_the_fast_reader_takes_the_standard_library_takes(data: bytes) -> N
         assert repr(value) == repr(json.loads(data.decode()))
 
 
+def batch(
+    data: bytes, media_type: str, *, max_items: int, max_item_bytes: int = 2**20
+) -> list[Any]:
+    found = decode_batch(data, media_type, max_items=max_items, max_item_bytes=max_item_bytes)
+    return [item for item in found if item is not PAUSE]
+
+
 def test_a_batch_is_an_array_or_lines() -> None:
     for data, media_type in (
         (b'[{"a": 1}, 2, null]', "application/json"),
         (b'{"a": 1}\n\n 2\r\n  \nnull', "application/x-ndjson"),
     ):
-        assert decode_batch(data, media_type, max_items=3) == [{"a": 1}, 2, None]
+        assert batch(data, media_type, max_items=3) == [{"a": 1}, 2, None]
 
 
 def test_a_line_that_is_no_json_is_told_in_its_place() -> None:
-    items = decode_batch(
-        b'1\n{"a"\n\xff\n' + b"[" * 99 + b"\n2", "application/x-ndjson", max_items=9
-    )
+    items = batch(b'1\n{"a"\n\xff\n' + b"[" * 99 + b"\n2", "application/x-ndjson", max_items=9)
     assert items[0] == 1
     assert items[4] == 2
     for item in items[1:4]:
@@ -137,6 +143,25 @@ def test_a_line_that_is_no_json_is_told_in_its_place() -> None:
         (b"{}", "application/json", ErrorCode.INVALID_REQUEST),
         (b'{"content": "a"}', "application/json", ErrorCode.INVALID_REQUEST),
         (b"[1,]", "application/json", ErrorCode.INVALID_REQUEST),
+        (b"[,]", "application/json", ErrorCode.INVALID_REQUEST),
+        (b"[1", "application/json", ErrorCode.INVALID_REQUEST),
+        (b"[1}", "application/json", ErrorCode.INVALID_REQUEST),
+        (b"[1],", "application/json", ErrorCode.INVALID_REQUEST),
+        (b'["a]', "application/json", ErrorCode.INVALID_REQUEST),
+        (b"[1]x", "application/json", ErrorCode.INVALID_REQUEST),
+        (b"x[1]", "application/json", ErrorCode.INVALID_REQUEST),
+        (b"[" * 999_999, "application/json", ErrorCode.PAYLOAD_TOO_LARGE),
+        (
+            b'[{"a":[]}' + b',{"a":[]}' * 99_999 + b"]",
+            "application/json",
+            ErrorCode.PAYLOAD_TOO_LARGE,
+        ),
+        (b"[" + b"[0],[0]," * 9_999 + b"0]", "application/json", ErrorCode.PAYLOAD_TOO_LARGE),
+        (
+            b"[0" + b",0" * 9_999 + b"]\n[0" + b",0" * 9_999 + b"]",
+            "application/x-ndjson",
+            ErrorCode.PAYLOAD_TOO_LARGE,
+        ),
         (b"[1]\n[2]", "application/json", ErrorCode.INVALID_REQUEST),
         (b"[1,2,3]", "application/json", ErrorCode.PAYLOAD_TOO_LARGE),
         (b"1\n2\n3", "application/x-ndjson", ErrorCode.PAYLOAD_TOO_LARGE),
@@ -147,7 +172,7 @@ def test_what_is_no_batch_is_refused_as_a_whole(
     data: bytes, media_type: str, code: ErrorCode
 ) -> None:
     with pytest.raises(RequestRefused) as caught:
-        decode_batch(data, media_type, max_items=2)
+        batch(data, media_type, max_items=2)
     assert caught.value.code is code
 
 
@@ -158,3 +183,76 @@ def test_a_batch_may_be_sent_in_either_form() -> None:
     )
     with pytest.raises(RequestRefused, match="or 'content-type: application/x-ndjson'"):
         check_media_type("text/csv", "", allowed=allowed)
+
+
+@settings(deadline=None)
+@given(st.lists(_VALUES, max_size=4), st.sampled_from([None, 1]))
+def test_an_array_is_read_item_by_item_as_it_would_be_as_a_whole(
+    values: list[Any], indent: int | None
+) -> None:
+    data = json.dumps(values, ensure_ascii=False, indent=indent).encode("utf-8", "replace")
+    if values:
+        assert repr(batch(data, "application/json", max_items=9)) == repr(json.loads(data))
+
+
+@settings(deadline=None)
+@given(st.text('[]{}",:\\0 x', max_size=14).map(lambda text: f"[{text}]".encode()))
+def test_an_array_is_taken_if_the_standard_library_takes_it(data: bytes) -> None:
+    try:
+        expected = json.loads(data)
+    except ValueError:
+        with pytest.raises(RequestRefused):
+            batch(data, "application/json", max_items=99)
+    else:
+        if expected:
+            assert batch(data, "application/json", max_items=99) == expected
+
+
+@pytest.mark.parametrize(
+    ("data", "details"),
+    [
+        (b'[\n1,\n {"a" 2}]', {"line": 3, "column": 7}),
+        (b"[1,\n2,\n3", {"line": 3, "column": 2}),
+        ('["é", é]'.encode(), {"line": 1, "column": 7}),
+        (b'[1, "\xff"]', {"offset": 5}),
+    ],
+)
+def test_the_place_of_a_mistake_is_told_as_one_of_the_whole_batch(
+    data: bytes, details: dict[str, int]
+) -> None:
+    with pytest.raises(RequestRefused) as caught:
+        batch(data, "application/json", max_items=9)
+    assert caught.value.details == details
+
+
+def test_a_byte_order_mark_is_skipped_before_a_body_and_before_each_line() -> None:
+    mark = b"\xef\xbb\xbf"
+    assert decode_json(mark + b"[1]") == [1]
+    assert batch(mark + b"[1]", "application/json", max_items=9) == [1]
+    lines = mark + b"1\n" + mark + b"2\n" + mark + b"\n3\n" + mark
+    assert batch(lines, "application/x-ndjson", max_items=9) == [1, 2, 3]
+
+
+def test_what_is_too_large_for_one_event_is_refused_in_its_place() -> None:
+    deep = b"[" * (MAX_JSON_DEPTH + 1) + b"]" * (MAX_JSON_DEPTH + 1)
+    wide = b"[0" + b",0" * MAX_JSON_VALUES + b"]"
+    items = [b"1", deep, wide, b'"' + b"x" * 2**20 + b'"', b"2"]
+    for data, media_type in (
+        (b"[" + b", ".join(items) + b"]", "application/json"),
+        (b"\n".join(items), "application/x-ndjson"),
+    ):
+        found = batch(data, media_type, max_items=100)
+        assert [found[0], found[4]] == [1, 2]
+        assert [error.code for error in found[1:4]] == [
+            ErrorCode.INVALID_REQUEST,
+            ErrorCode.PAYLOAD_TOO_LARGE,
+            ErrorCode.PAYLOAD_TOO_LARGE,
+        ]
+
+
+def test_an_event_of_too_many_values_is_refused_before_any_of_them_is_made() -> None:
+    with pytest.raises(RequestRefused, match="10000 JSON values") as caught:
+        decode_json(b"[" + b"{}," * 10_000 + b"{}]")
+    assert caught.value.details == {"max_values": MAX_JSON_VALUES}
+    text = b'{"content": "' + b"a, b [c] {d}, " * 9_000 + b'"}'
+    assert decode_json(text)
