@@ -43,6 +43,7 @@ from ai_ticket_daemon.runtime.task_tree import task_tree
 from ai_ticket_daemon.server import listeners
 from ai_ticket_daemon.server.app import create_app
 from ai_ticket_daemon.server.handed_over import look_at, served
+from ai_ticket_daemon.server.memory import MemoryBudget
 from ai_ticket_daemon.status import StatusLine
 from ai_ticket_daemon.store.factory import make_store
 from ai_ticket_daemon.supervisor import Supervisor
@@ -50,7 +51,12 @@ from ai_ticket_daemon.systemd import Systemd
 from ai_ticket_daemon.telemetry import exporter, sampler
 from ai_ticket_daemon.telemetry.capture import Capture
 from ai_ticket_daemon.telemetry.client import InstrumentedClient
-from ai_ticket_daemon.telemetry.http import ConnectionTelemetry, HttpTelemetry
+from ai_ticket_daemon.telemetry.guard import Failures, guarded
+from ai_ticket_daemon.telemetry.http import (
+    ConnectionTelemetry,
+    HttpTelemetry,
+    QuietHttpTelemetry,
+)
 from ai_ticket_daemon.telemetry.lag import LoopLag
 from ai_ticket_daemon.telemetry.metrics import Metrics
 from ai_ticket_daemon.telemetry.observers import PipelineTelemetry, PoolTelemetry, StoreTelemetry
@@ -111,11 +117,16 @@ class Daemon:
             ),
         )
         self._tracer = self._tracing.tracer
+        memory = MemoryBudget(lambda: live.current.http.max_memory_bytes)
+        metrics.server_request_memory.set_function(lambda: memory.used_bytes)
 
         self._store = make_store(
             config.store,
             max_queued=lambda: live.current.store.max_queued,
-            observer=StoreTelemetry(logs.logger(actor="store"), metrics, self._tracer),
+            observer=guarded(
+                StoreTelemetry(logs.logger(actor="store"), metrics, self._tracer),
+                self._failures("store"),
+            ),
         )
         self._severance = Severance(
             others_usable=lambda names: any(
@@ -130,17 +141,22 @@ class Daemon:
         self._pool = BackendPool(
             lambda: live.current.backends,
             open_client=self._open_client,
-            observer=self._history,
+            observer=guarded(self._history, self._failures("pool")),
         )
-        self._capture = Capture(lambda: live.current.log, logs.logger(actor="capture"))
+        self._capture = Capture(
+            lambda: live.current.log, logs.logger(actor="capture"), self._failures("capture")
+        )
         self._pipeline = AsyncInferencePipeline(
             store=self._store,
             pool=self._pool,
             settings=lambda: live.current.pipeline,
             keeping=lambda: live.current.store,
             liveness=self._liveness,
-            observer=PipelineTelemetry(
-                logs.logger(actor="pipeline"), metrics, self._tracer, self._capture
+            observer=guarded(
+                PipelineTelemetry(
+                    logs.logger(actor="pipeline"), metrics, self._tracer, self._capture
+                ),
+                self._failures("pipeline"),
             ),
         )
         socket = control.socket_path(config.control.socket, os.environ)
@@ -162,7 +178,11 @@ class Daemon:
             health=self._health,
             http=lambda: live.current.http,
             events=lambda: live.current.events,
-            observer=HttpTelemetry(logs.logger(actor="http"), metrics, self._tracer, self._capture),
+            observer=QuietHttpTelemetry(
+                HttpTelemetry(logs.logger(actor="http"), metrics, self._tracer, self._capture),
+                self._failures("http"),
+            ),
+            memory=memory,
             logger=logs.library_logger("handler_crashed", actor="http"),
         )
         self._app = make_app(
@@ -293,6 +313,7 @@ class Daemon:
             health=self._health,
             logs=self._logs,
             settings=lambda: self._live.current.pipeline,
+            failures=self._failures("sampler"),
         )
 
     async def _start_backends(self, start: Callable[..., Awaitable[Any]]) -> None:
@@ -328,7 +349,7 @@ class Daemon:
             control.run,
             app=ControlSurface(self._operations.table(), public=self._local_app, log=log),
             path=control.socket_path(self._live.current.control.socket, os.environ),
-            sample=self._operations.reporter.sample,
+            sample=guarded(self._operations.reporter, self._failures("control")).sample,
             log=log,
             logger=self._logs.library_logger("control_server", actor="control"),
         )
@@ -377,6 +398,14 @@ class Daemon:
             await backend.client.aclose()
         await trio.to_thread.run_sync(self._tracing.close)
         self._log.info("stopped")
+
+    def _failures(self, part: str) -> Failures:
+        """Return who is told of what goes wrong where ``part`` looks on."""
+        return Failures(
+            part,
+            self._logs.logger(actor=part),
+            count=lambda name: self._metrics.observer_failures.labels(name).inc(),
+        )
 
     def _open_client(self, server: ServerConfig) -> BackendClient:
         client = self._make_client(

@@ -14,8 +14,11 @@ from ai_ticket_daemon.store.port import EventFilter
 PAGE_LIMIT = 500
 """How many events one request may list or change; whoever wants more asks again."""
 
+MOST_SEQ = 2**63 - 1
+"""The highest number the store can give an event."""
+
 Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
-Seconds = Annotated[float, msgspec.Meta(ge=0)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e11)]
 
 
 class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -69,7 +72,7 @@ class Listing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     token: Annotated[str, msgspec.Meta(max_length=200)] | None = None
     older_than: Seconds | None = None
     newer_than: Seconds | None = None
-    below: int | None = None
+    below: Annotated[int, msgspec.Meta(ge=0, le=MOST_SEQ)] | None = None
     limit: Annotated[int, msgspec.Meta(ge=1, le=PAGE_LIMIT)] = 50
 
     def filter(self, now: float) -> EventFilter:

@@ -15,6 +15,7 @@ import msgspec
 import trio
 
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused, TicketError
+from ai_ticket_daemon.events.json_bounds import Excessive, values_of
 from ai_ticket_daemon.server.answers import error_object, to_json
 from ai_ticket_daemon.server.exchange import INVITE
 
@@ -105,6 +106,11 @@ class ControlSurface:
         except TicketError as error:
             said = error.code.value
             raise
+        except (OverflowError, UnicodeError) as error:  # of a value that nothing here can hold
+            said = ErrorCode.INVALID_PARAMETER.value
+            raise RequestRefused(
+                ErrorCode.INVALID_PARAMETER, f"There is no such value: {error}"
+            ) from error
         except Exception as error:  # the edge of one operation: the daemon goes on
             self._log.error("control_crashed", operation=operation.name, exc_info=error)
             raise TicketError(
@@ -141,13 +147,22 @@ async def _read_arguments(scope: Any, receive: Any, operation: Operation) -> obj
                     ErrorCode.PAYLOAD_TOO_LARGE, f"More than {MAX_BODY_BYTES} bytes were sent."
                 )
             if not message.get("more_body"):
-                try:
-                    return cast("object", msgspec.json.decode(body or b"{}"))
-                except msgspec.DecodeError as error:
-                    raise RequestRefused(
-                        ErrorCode.INVALID_INPUT_FORMAT, f"The body is no JSON: {error}"
-                    ) from error
+                return _decode(bytes(body) or b"{}")
     raise RequestRefused(ErrorCode.REQUEST_TIMEOUT, "The body did not arrive in time.")
+
+
+def _decode(data: bytes) -> object:
+    try:
+        values_of(data)
+        return cast("object", msgspec.json.decode(data))
+    except Excessive as error:
+        raise RequestRefused(
+            ErrorCode.INVALID_INPUT_FORMAT, f"The body holds too much: {error.excess.value}."
+        ) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestRefused(
+            ErrorCode.INVALID_INPUT_FORMAT, f"The body is no JSON: {error}"
+        ) from error
 
 
 def _convert(raw: object, operation: Operation) -> Any:

@@ -11,16 +11,18 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
 
+from ai_ticket_daemon.events.json_bounds import values_of
 from ai_ticket_daemon.events.outcome import Failed
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.telemetry.exemplars import trace_id_of
+from ai_ticket_daemon.telemetry.guard import Failures
 from ai_ticket_daemon.telemetry.redact import redact
 
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ class Refused:
     message: str
     details: Mapping[str, Any] | None
     payload: object
+    size_bytes: int | None = None
+    """How long the payload was, of which only the beginning may be here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +71,16 @@ class Capture:
     Args:
         settings: the ``[log]`` section in force now.
         log: told when the files cannot be written.
+        failures: told of faults of this program.
     """
 
-    def __init__(self, settings: Callable[[], LogConfig], log: FilteringBoundLogger) -> None:
+    def __init__(
+        self,
+        settings: Callable[[], LogConfig],
+        log: FilteringBoundLogger,
+        failures: Failures | None = None,
+    ) -> None:
+        self._failures = failures or Failures("capture", log)
         self._settings = settings
         self._log = log
         self._send, self._receive = trio.open_memory_channel[_Ended | Refused](MAILBOX_EVENTS)
@@ -85,6 +96,10 @@ class Capture:
     def refused(self, refused: Refused) -> None:
         """Keep what was refused, if captures are on; never blocks."""
         if self._settings().capture_payloads:
+            payload = refused.payload
+            if isinstance(payload, bytes):  # the rest of it would be kept for nothing
+                head = payload[:MOST_REFUSED_BYTES]
+                refused = replace(refused, payload=head, size_bytes=len(payload))
             self._take(refused)
 
     def _take(self, what: _Ended | Refused) -> None:
@@ -105,6 +120,8 @@ class Capture:
                 if self._works:
                     self._log.warning("capture_failed", reason=str(error))
                 self._works = False
+            except Exception as error:  # noqa: BLE001 - the edge: one payload never costs the actor
+                self._failures.note("keep", error)
             else:
                 self._works = True
 
@@ -119,13 +136,14 @@ def _of_refused(refused: Refused) -> Mapping[str, object]:
     data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
     if len(data) > MOST_REFUSED_BYTES or payload is data:
         payload = _readable(data[:MOST_REFUSED_BYTES])
+    size = len(data) if refused.size_bytes is None else refused.size_bytes
     return {
         "trace_id": refused.trace_id,
         "route": refused.route,
         "error": refused.code.value,
         "message": redact(refused.message),
         "details": redact(refused.details),
-        "bytes": len(data),
+        "bytes": size,
         "payload": redact(payload),
     }
 
@@ -133,8 +151,9 @@ def _of_refused(refused: Refused) -> Mapping[str, object]:
 def _readable(data: bytes) -> object:
     """Return the JSON value of ``data``, or its text."""
     try:
+        values_of(data)
         return json.loads(data)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError):  # no JSON, or too much of it
         return data.decode("utf-8", "replace")
 
 

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.trace import SpanKind
 
-from ai_ticket_daemon.server.ports import ConnectionRefusal
+from ai_ticket_daemon.server.ports import ConnectionRefusal, NullRequestObserver
 from ai_ticket_daemon.server.trace import TraceContext
 from ai_ticket_daemon.telemetry import exemplars
 from ai_ticket_daemon.telemetry.capture import Refused
+from ai_ticket_daemon.telemetry.guard import guarded
 from ai_ticket_daemon.telemetry.spans import parent_of
 
 if TYPE_CHECKING:
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from ai_ticket_daemon.errors import TicketError
-    from ai_ticket_daemon.server.ports import RequestEnded, RequestStarted
+    from ai_ticket_daemon.server.ports import ObservedRequest, RequestEnded, RequestStarted
     from ai_ticket_daemon.telemetry.capture import Capture
+    from ai_ticket_daemon.telemetry.guard import Failures
     from ai_ticket_daemon.telemetry.metrics import Metrics
     from ai_ticket_daemon.telemetry.spans import Span, Tracer
 
@@ -101,6 +103,22 @@ class HttpTelemetry:
             trace_id=trace.trace_id,
             duration_seconds=round(request.duration_seconds, 4),
         )
+
+
+class QuietHttpTelemetry:
+    """The same, and whatever goes wrong in it is nobody's business but ``failures``'s."""
+
+    def __init__(self, telemetry: HttpTelemetry, failures: Failures) -> None:
+        self._telemetry = telemetry
+        self._failures = failures
+
+    def started(self, request: RequestStarted) -> ObservedRequest:
+        """See :meth:`RequestObserver.started`."""
+        try:
+            return guarded(self._telemetry.started(request), self._failures)
+        except Exception as error:  # noqa: BLE001 - the edge of an observer
+            self._failures.note("started", error)
+            return NullRequestObserver().started(request)
 
 
 class _Observed:

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ai_ticket_daemon import __version__
 from ai_ticket_daemon.events.state import FINAL_STATES
+from ai_ticket_daemon.telemetry.guard import PARTS
 from ai_ticket_daemon.telemetry.span_sender import DropReason
 
 if TYPE_CHECKING:
@@ -151,6 +152,16 @@ class Metrics:
             "config_last_reload_success_timestamp_seconds",
             "When a configuration was applied last, seconds since the Unix epoch.",
         )
+        self.server_request_memory = self._gauge(
+            "server_request_memory_bytes",
+            "Bytes that bodies and events take until the events are accepted; "
+            "`http.max_memory_bytes` bounds them.",
+        )
+        self.observer_failures = self._counter(
+            "observer_failures", "Faults of what looks on; the work went on.", "part"
+        )
+        for part in PARTS:  # there at 0, so that the first increase is seen
+            self.observer_failures.labels(part)
         self.actor_restarts = self._counter(
             "actor_restarts", "Actors started again after a crash.", "actor"
         )

@@ -7,8 +7,21 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 _MARK = "[redacted {}]"
-_WORDS = r"(?:pass(?:word|wd|phrase)?|pwd|secret|token|api[_-]?key|access[_-]?key|credential)s?"
-_SECRET_KEY = re.compile(rf"(?i){_WORDS}|authori[sz]ation|cookie")
+_WORDS = (
+    r"(?:pass(?:word|wd|phrase|code)?|pwd|secret|token|api[_-]?key|access[_-]?key|private[_-]?key"
+    r"|credential|client[_-]?secret|kennw(?:or|ör)t(?:er)?|pass?wor[dt]|geheimnis|zugangsdaten"
+    r"|mot[ _-]de[ _-]passe|contrase(?:n|ñ)a|clave|wachtwoord|parola|has(?:ł|l)o|senha)s?"
+)
+_SHORT_WORDS = r"(?<![A-Za-z])(?:pw|pin|mdp|pass|kw)(?![A-Za-z])"
+_SECRET_KEY = re.compile(rf"(?i){_WORDS}|{_SHORT_WORDS}|authori[sz]ation|cookie")
+
+_GAP = r"\s{0,3}(?:=>|[:=]|\b(?:is|are|ist|sind|lautet|est|es)\b:?)\s{0,3}"
+_VALUE = (
+    r"(?:\"(?:[^\"\\]|\\.){1,4096}(?:\"|$)|'(?:[^'\\]|\\.){1,4096}(?:'|$)"
+    r"|`[^`]{1,4096}(?:`|$)|[\u201c\u201e\u00ab\u2018\u201a][^\u201c\u201d\u00bb\u2019]{1,4096}[\u201c\u201d\u00bb\u2019]"
+    r"|[\"']?[^\s\"',;]{1,4096})"
+)
+"""The whole of what stands in quotes: a pass phrase has blanks."""
 
 _PLAIN_KEYS = frozenset({"max_tokens"})
 
@@ -33,9 +46,7 @@ _PATTERNS: Sequence[tuple[str, re.Pattern[str]]] = (
     ),
     (
         "secret",
-        re.compile(
-            rf"(?i){_WORDS}[\"']?\s{{0,3}}(?:[:=]|\bis\b)\s{{0,3}}[\"']?[^\s\"',;]{{1,4096}}"
-        ),
+        re.compile(rf"(?i)(?:{_WORDS}|{_SHORT_WORDS})[\"']?{_GAP}{_VALUE}", re.DOTALL),
     ),
     ("credentials", re.compile(r"(?<=://)[^\s/@:]{1,200}:[^\s/@]{1,200}(?=@)")),
     ("address", re.compile(r"\b[\w.+-]{1,64}@[\w-]{1,64}(?:\.[\w-]{1,64}){1,8}")),
@@ -45,25 +56,57 @@ _PATTERNS: Sequence[tuple[str, re.Pattern[str]]] = (
 """What it is called, and how it looks; the first ones first."""
 
 
+MAX_DEPTH = 64
+_WINDOW = 16_384
+_OVERLAP = 12_288
+"""Longer than the longest match: none is cut off at the end of its window."""
+
+
 def redact_text(text: str) -> str:
     """Return ``text`` without what looks like a key, a password, an address or a long number."""
     for name, pattern in _PATTERNS:
-        text = pattern.sub(_MARK.format(name), text)
+        text = _replace(pattern, _MARK.format(name), text)
     return text
 
 
-def redact(value: object) -> object:
-    """Return a JSON value with every text in it redacted, and whole what has a secret's name."""
+def _replace(pattern: re.Pattern[str], mark: str, text: str) -> str:
+    """Return ``text`` with all matches replaced: window by window, not in one long call.
+
+    It is used in a thread, and while a pattern is at work the event loop stands still.
+    """
+    if len(text) <= _WINDOW:
+        return pattern.sub(mark, text)
+    pieces, kept, position = [], 0, 0
+    while position < len(text):
+        last = position + _WINDOW
+        match = pattern.search(text, position, last + _OVERLAP)
+        if match is None or match.start() >= last:
+            position = last
+        else:
+            pieces += [text[kept : match.start()], mark]
+            kept = position = match.end()
+    return "".join([*pieces, text[kept:]])
+
+
+def redact(value: object, depth: int = 0) -> object:
+    """Return a JSON value with every text in it redacted, and whole what has a secret's name.
+
+    What nests deeper than ``MAX_DEPTH`` is left out.
+    """
+    if depth > MAX_DEPTH:
+        return _MARK.format("depth")
     match value:
         case str():
             return redact_text(value)
         case Mapping():
             return {
-                key: _MARK.format("secret") if _is_secret(str(key)) else redact(item)
+                redact_text(str(key)): _MARK.format("secret")
+                if _is_secret(str(key))
+                else redact(item, depth + 1)
                 for key, item in value.items()
             }
         case Sequence():
-            return [redact(item) for item in value]
+            return [redact(item, depth + 1) for item in value]
         case _:
             return value
 

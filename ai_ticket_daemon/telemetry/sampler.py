@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.health import DaemonHealth
     from ai_ticket_daemon.runtime.async_pipeline import AsyncInferencePipeline
     from ai_ticket_daemon.store.port import EventStore
+    from ai_ticket_daemon.telemetry.guard import Failures
     from ai_ticket_daemon.telemetry.logs import Logs
     from ai_ticket_daemon.telemetry.metrics import Metrics
 
@@ -35,15 +36,21 @@ async def run(
     health: DaemonHealth,
     logs: Logs,
     settings: Callable[[], PipelineConfig],
+    failures: Failures,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Set the gauges once a second; runs until cancelled. Started with the first look taken."""
     look = partial(_look, metrics, store, pool, pipeline, health, logs, settings)
-    await look()
-    task_status.started()
+    told = False
     while True:
+        try:
+            await look()
+        except Exception as error:  # noqa: BLE001 - the edge: one look never costs the actor
+            failures.note("look", error)
+        if not told:
+            task_status.started()
+            told = True
         await trio.sleep(INTERVAL_SECONDS)
-        await look()
 
 
 async def _look(

@@ -185,3 +185,28 @@ async def test_what_is_refused_does_not_push_out_what_failed(tmp_path: Path) -> 
     captures.settings = replace(captures.settings, capture_payloads=0)
     await captures.refused({"n": 5})
     assert len(captures.files) == 4
+
+
+@pytest.mark.parametrize(
+    "payload", [b"[" * 900, b"[" * 900 + b"]" * 900, b'{"a":' * 60_000, b"[[],[]," * 9000]
+)
+async def test_what_nests_without_end_is_kept_as_text_and_costs_the_actor_nothing(
+    tmp_path: Path, payload: bytes
+) -> None:
+    captures = Captures(tmp_path)
+    for _ in range(6):
+        await captures.refused(payload)
+    assert len(captures.files) == 6
+    assert json.loads(captures.files[0].read_text())["payload"].startswith(payload[:9].decode())
+    assert captures.stream.getvalue() == ""
+
+
+async def test_a_payload_that_cannot_be_written_down_costs_itself_and_no_more(
+    tmp_path: Path,
+) -> None:
+    captures = Captures(tmp_path)
+    for _ in range(10):
+        await captures.refused({"an object of no kind JSON knows": object()})
+    await captures.refused(b"good")
+    assert len(captures.files) == 1
+    assert captures.stream.getvalue().count("observer_failed") == 1

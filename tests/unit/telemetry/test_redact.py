@@ -88,3 +88,49 @@ def test_how_many_tokens_are_wanted_is_no_secret() -> None:
         "tokens": "[redacted secret]",
         "auth_token": "[redacted secret]",
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "rest"),
+    [
+        ("pw: hunter2 please", "[redacted secret] please"),
+        ("PW=hunter2", "[redacted secret]"),
+        ("Kennwort: Sommer2026!, danke", "[redacted secret], danke"),
+        ("mein Passwort lautet Sommer2026", "mein [redacted secret]"),
+        ("pin: 0815", "[redacted secret]"),
+        ("mot de passe : soleil", "[redacted secret]"),
+        ("contraseña: hola", "[redacted secret]"),
+        ('password: "correct horse battery staple", he says', "[redacted secret], he says"),
+        ("secret = 'two words' there", "[redacted secret] there"),
+        (r'token="a \"b\" c" there', "[redacted secret] there"),
+        ("Passwort: „zwei Wörter“ hier", "[redacted secret] hier"),
+        ('password: "never closed', "[redacted secret]"),
+        ("api_key => abcd", "[redacted secret]"),
+    ],
+)
+def test_a_secret_goes_to_its_end_in_whatever_words_it_is_told(text: str, rest: str) -> None:
+    assert redact_text(text) == rest
+
+
+@pytest.mark.parametrize(
+    "text", ["Own: yes, spin: 3, shipping is late", "The pwn file, see pinning: no"]
+)
+def test_a_word_that_only_holds_a_short_one_stays(text: str) -> None:
+    assert redact_text(text) == text
+
+
+@pytest.mark.parametrize("at", [0, 16_000, 16_380, 20_000, 40_000])
+def test_a_secret_goes_wherever_a_long_text_is_parted(at: int) -> None:
+    text = "word " * (at // 5) + "password: hunter2 " + "word " * 10_000
+    kept = redact_text(text)
+    assert "hunter2" not in kept
+    assert len(kept) == len(text) - len("password: hunter2") + len("[redacted secret]")
+    key = "-----BEGIN PRIVATE KEY-----" + "M" * 9_000 + "-----END PRIVATE KEY-----"
+    assert "MM" not in redact_text("word " * (at // 5) + key + " word" * 5_000)
+
+
+def test_what_nests_without_end_is_cut_off() -> None:
+    value: object = "pw: hunter2"
+    for _ in range(5000):
+        value = [value]
+    assert "hunter2" not in str(redact(value))
