@@ -420,7 +420,7 @@ async def test_a_full_queue_says_how_long_the_backends_need_for_what_was_sent(
 ) -> None:
     async with running(max_queued=10) as house:
         await house.pipeline.run_batch([event("measure")])
-        house.pipeline.paused = True
+        house.pipeline.pause("the test")
         await house.pipeline.enqueue([event("waits")])
         with pytest.raises(RequestRefused) as refused:
             await house.pipeline.enqueue([event(str(n)) for n in range(10)])
