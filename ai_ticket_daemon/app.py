@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any
 import trio
 from prometheus_client import CollectorRegistry
 
-from ai_ticket_daemon import __version__, signals, watchdog
+from ai_ticket_daemon import __version__, signals, timekeeper, watchdog
 from ai_ticket_daemon.backends import keeper, prober
 from ai_ticket_daemon.backends.abort import AbortReason
 from ai_ticket_daemon.backends.factory import open_client
 from ai_ticket_daemon.backends.pool import BackendPool
 from ai_ticket_daemon.backends.severance import SeverableClient, Severance
+from ai_ticket_daemon.clock import Clock
 from ai_ticket_daemon.config.auth import AuthConfig
 from ai_ticket_daemon.config.check import warnings
 from ai_ticket_daemon.config.log import LogLevel
@@ -98,6 +99,7 @@ class Daemon:
         systemd: Systemd | None = None,
     ) -> None:
         self._live = live = LiveConfig(config)
+        self._clock = clock = Clock()
         self._logs = logs
         self._log = logs.logger(actor="app")
         self._make_client = make_client
@@ -124,9 +126,12 @@ class Daemon:
             config.store,
             max_queued=lambda: live.current.store.max_queued,
             observer=guarded(
-                StoreTelemetry(logs.logger(actor="store"), metrics, self._tracer),
+                StoreTelemetry(
+                    logs.logger(actor="store"), metrics, self._tracer, ahead=lambda: clock.ahead
+                ),
                 self._failures("store"),
             ),
+            clock=clock,
         )
         self._severance = Severance(
             others_usable=lambda names: any(
@@ -136,7 +141,7 @@ class Daemon:
         )
         self._pool_telemetry = PoolTelemetry(logs.logger(actor="pool"), metrics)
         self._history = PoolHistory(
-            self._pool_telemetry, self._store, log=logs.logger(actor="history")
+            self._pool_telemetry, self._store, log=logs.logger(actor="history"), now=clock.now
         )
         self._pool = BackendPool(
             lambda: live.current.backends,
@@ -144,7 +149,10 @@ class Daemon:
             observer=guarded(self._history, self._failures("pool")),
         )
         self._capture = Capture(
-            lambda: live.current.log, logs.logger(actor="capture"), self._failures("capture")
+            lambda: live.current.log,
+            logs.logger(actor="capture"),
+            self._failures("capture"),
+            clock=clock,
         )
         self._pipeline = AsyncInferencePipeline(
             store=self._store,
@@ -152,6 +160,7 @@ class Daemon:
             settings=lambda: live.current.pipeline,
             keeping=lambda: live.current.store,
             liveness=self._liveness,
+            clock=clock,
             observer=guarded(
                 PipelineTelemetry(
                     logs.logger(actor="pipeline"), metrics, self._tracer, self._capture
@@ -168,6 +177,7 @@ class Daemon:
             me=this_process(None if socket is None else str(socket), __version__),
             stopping=self._stop.is_set,
             log=logs.logger(actor="orders"),
+            clock=clock,
         )
         self._health = DaemonHealth(
             self._pool, self._pipeline, self._store, missing=lambda: self._orders.missing
@@ -184,6 +194,7 @@ class Daemon:
             ),
             memory=memory,
             logger=logs.library_logger("handler_crashed", actor="http"),
+            now=clock.now,
         )
         self._app = make_app(
             auth=lambda: live.current.auth, rate_limit=lambda: live.current.rate_limit
@@ -215,6 +226,7 @@ class Daemon:
                 history=self._history,
                 orders=self._orders,
                 severance=self._severance,
+                clock=clock,
                 stopping=self._stop.is_set,
                 addresses=lambda: self._addresses,
                 warnings=lambda: self._warnings(live.current),
@@ -312,6 +324,7 @@ class Daemon:
             pipeline=self._pipeline,
             health=self._health,
             logs=self._logs,
+            now=self._clock.now,
             settings=lambda: self._live.current.pipeline,
             failures=self._failures("sampler"),
         )
@@ -323,6 +336,7 @@ class Daemon:
             store=self._store,
             rise=self._live.current.backends.rise,
             log=self._logs.logger(actor="keeper"),
+            now=self._clock.now,
         )
         await start(
             "keeper",
@@ -330,9 +344,18 @@ class Daemon:
             pool=self._pool,
             store=self._store,
             log=self._logs.logger(actor="keeper"),
+            now=self._clock.now,
         )
         self._history.note(f"the daemon was started: version {__version__}, process {os.getpid()}")
         await start("history", self._history.run)
+        await start(
+            "timekeeper",
+            timekeeper.run,
+            clock=self._clock,
+            store=self._store,
+            log=self._logs.logger(actor="timekeeper"),
+            note=self._history.note,
+        )
         await start(
             "prober",
             prober.run,

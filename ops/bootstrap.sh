@@ -301,7 +301,7 @@ provision() {
     [[ -n $version ]] || make_venv
   fi
   [[ $with_model == no ]] || need_openmp
-  [[ $with_containers == no ]] || need_packages documents manuals systemd containers package
+  [[ $with_containers == no ]] || need_packages documents manuals systemd containers clocks package
   [[ $with_monitoring == no ]] || need_monitoring
   install_parts "${missing[@]}"
 }

@@ -6,7 +6,6 @@ than a probe, or a hold-down that starts anew.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import trio
@@ -36,7 +35,7 @@ async def restore(
     store: EventStore,
     rise: int,
     log: FilteringBoundLogger,
-    now: Callable[[], float] = time.time,
+    now: Callable[[], float],
 ) -> None:
     """Let the pool know what an earlier process knew; to be called before the first probe.
 
@@ -66,7 +65,7 @@ async def run(
     pool: BackendPool,
     store: EventStore,
     log: FilteringBoundLogger,
-    now: Callable[[], float] = time.time,
+    now: Callable[[], float],
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Write a note whenever what is worth keeping has changed; runs until cancelled.

@@ -1,4 +1,4 @@
-"""What of the pool outlives the process: as one small text, with times on the calendar."""
+"""What of the pool outlives the process: as one small text, with times of the store."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def encode(active: ActiveRole, backends: Iterable[Backend], *, offset: float) ->
     Args:
         active: the role that serves.
         backends: all servers.
-        offset: the time on the calendar less that on the monotonic clock.
+        offset: the time of the store less that on the monotonic clock.
     """
     servers = {
         backend.name: _Server(
@@ -80,7 +80,7 @@ def decode(
     Args:
         text: what :func:`encode` returned, in this process or an earlier one.
         urls: the URL of each server now.
-        offset: the time on the calendar less that on the monotonic clock, now.
+        offset: the time of the store less that on the monotonic clock, now.
         rise: the setting.
 
     Raises:

@@ -6,7 +6,6 @@ stands between the pool and its observer: everything is passed on at once, and w
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -53,7 +52,7 @@ class PoolHistory:
         store: EventStore,
         *,
         log: FilteringBoundLogger,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], float],
     ) -> None:
         self._observer = observer
         self._store = store

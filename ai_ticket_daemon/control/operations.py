@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
@@ -40,12 +39,16 @@ from ai_ticket_daemon.store.port import EventFilter
 from ai_ticket_daemon.telemetry.redact import redact, redact_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from ai_ticket_daemon.backends.switch import ActiveRole
     from ai_ticket_daemon.config.tree import Config
     from ai_ticket_daemon.control.report import Parts
-    from ai_ticket_daemon.store.port import EventRecord, EventSummary
+    from ai_ticket_daemon.control.why import Line
+    from ai_ticket_daemon.events.outcome import Attempt
+    from ai_ticket_daemon.store.port import Change, EventRecord, EventSummary
+
+    Timed = EventSummary | Attempt | Change | Line
 
 BACKUP_SECONDS = 600.0
 _FITTING = {
@@ -106,16 +109,18 @@ class Operations:
         }
 
     async def _events(self, wanted: Listing) -> object:
-        page = await self._parts.store.page(_filter(wanted), below=wanted.below, limit=wanted.limit)
-        return {"events": [asdict(event) for event in page.events], "below": page.below}
+        page = await self._parts.store.page(
+            self._filter(wanted), below=wanted.below, limit=wanted.limit
+        )
+        return {"events": [self._shown(event) for event in page.events], "below": page.below}
 
     async def _event(self, wanted: ByEvent) -> object:
         record, summary = await self._find(wanted.event_id)
-        return _whole(record, summary)
+        return _whole(record, summary, self._shown)
 
     async def _why(self, wanted: ByEvent) -> object:
         record, summary = await self._find(wanted.event_id)
-        now = time.time()
+        now = self._parts.clock.now()
         meanwhile = await self._parts.history.between(
             record.event.submitted_at, summary.ended_at or now
         )
@@ -123,7 +128,7 @@ class Operations:
         return {
             "event_id": record.event.event_id,
             "state": record.state.value,
-            "lines": [asdict(line) for line in lines],
+            "lines": [self._shown(line) for line in lines],
         }
 
     async def _reload_plan(self, _: Nothing) -> object:
@@ -154,8 +159,25 @@ class Operations:
             "metrics": generate_latest(self._parts.metrics.registry).decode(),
             "logs": [redact_line(line) for line in self._parts.logs.recent()],
             "history": [
-                asdict(change) for change in await self._parts.history.between(0, time.time())
+                self._shown(change)
+                for change in await self._parts.history.between(0, self._parts.clock.now())
             ],
+        }
+
+    def _filter(self, wanted: Listing) -> EventFilter:
+        try:
+            return wanted.filter(self._parts.clock.now())
+        except ValueError as error:
+            raise RequestRefused(
+                ErrorCode.INVALID_PARAMETER, f"state: {error}; there are {', '.join(EventState)}."
+            ) from error
+
+    def _shown(self, what: Timed) -> dict[str, Any]:
+        """Return the fields of something, with its times as the calendar has them now."""
+        ahead = self._parts.clock.ahead
+        return {
+            name: value + ahead if value and (name == "at" or name.endswith("_at")) else value
+            for name, value in asdict(what).items()
         }
 
     # Events.
@@ -171,7 +193,7 @@ class Operations:
         return await self._event(wanted)
 
     async def _bulk(self, wanted: Bulk) -> object:
-        asked = _filter(wanted)
+        asked = self._filter(wanted)
         fitting = _FITTING[wanted.action]
         states = asked.states & fitting if asked.states else fitting
         if not states:
@@ -318,15 +340,6 @@ class Operations:
         return target
 
 
-def _filter(wanted: Listing) -> EventFilter:
-    try:
-        return wanted.filter(time.time())
-    except ValueError as error:
-        raise RequestRefused(
-            ErrorCode.INVALID_PARAMETER, f"state: {error}; there are {', '.join(EventState)}."
-        ) from error
-
-
 def _active(active: ActiveRole) -> dict[str, Any]:
     role: BackendRole = active.role
     return {
@@ -337,19 +350,21 @@ def _active(active: ActiveRole) -> dict[str, Any]:
     }
 
 
-def _whole(record: EventRecord, summary: EventSummary) -> dict[str, Any]:
+def _whole(
+    record: EventRecord, summary: EventSummary, shown: Callable[[Timed], dict[str, Any]]
+) -> dict[str, Any]:
     """Return what is known of an event, but not what it is about: that is its client's business."""
     event, outcome = record.event, record.outcome
     failure = None
     if isinstance(outcome, Failed):
         failure = {"error": outcome.code, "message": outcome.message, "details": outcome.details}
-    return asdict(summary) | {
+    return shown(summary) | {
         "position": record.position,
         "stream": event.stream,
         "max_tokens": event.sampling.max_tokens,
         "idempotency_key": event.idempotency_key is not None,
         "trace_context": dict(event.trace_context),
-        "attempts": [asdict(attempt) for attempt in record.attempts],
+        "attempts": [shown(attempt) for attempt in record.attempts],
         "failure": failure,
         "usage": None if outcome is None or failure else asdict(outcome)["usage"],
     }

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from ai_ticket_daemon.backends.pool import BackendPool
+    from ai_ticket_daemon.clock import Clock
     from ai_ticket_daemon.control.history import PoolHistory
     from ai_ticket_daemon.runtime.async_pipeline import AsyncInferencePipeline
     from ai_ticket_daemon.store.port import EventStore
@@ -86,7 +87,7 @@ class StandingOrders:
         me: what this daemon says of itself.
         stopping: whether the daemon is on its way out.
         log: is told of what others ordered.
-        now: seconds since the Unix epoch.
+        clock: tells the time.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class StandingOrders:
         me: Member,
         stopping: Callable[[], bool],
         log: FilteringBoundLogger,
-        now: Callable[[], float] = time.time,
+        clock: Clock,
     ) -> None:
         self._store = store
         self._pool = pool
@@ -108,7 +109,7 @@ class StandingOrders:
         self._me = me
         self._stopping = stopping
         self._log = log
-        self._now = now
+        self._clock = clock
         self._said = False
         self.given: Mapping[str, Order] = {}
 
@@ -127,7 +128,7 @@ class StandingOrders:
         try:
             with trio.fail_after(STORE_SECONDS):
                 if Name.PINNED not in await self._store.orders():
-                    pinned = Order(self._pool.active.pinned or "", self._now())
+                    pinned = Order(self._pool.active.pinned or "", self._clock.now())
                     await self._store.order(Name.PINNED, pinned)
                 await self._look(starting=True)
         except (StoreUnavailable, trio.TooSlowError) as error:
@@ -165,7 +166,7 @@ class StandingOrders:
         Raises:
             StoreUnavailable: it is an order for all, and could not be kept.
         """
-        at = self._now()
+        at = self._clock.now()
         order = Order(value, at, holds=bool(value) and name in HOLDING)
         if here:
             self._do(name, order, for_all=False)
@@ -212,7 +213,7 @@ class StandingOrders:
         self._said = True
 
     def _do(self, name: Name, order: Order, *, for_all: bool) -> None:
-        since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(order.at))
+        since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(order.at + self._clock.ahead))
         scope = "all daemons of this store" if for_all else "this daemon only"
         because = f"by an operator since {since}, {scope}"
         match name:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.backends.pool import BackendPool
     from ai_ticket_daemon.backends.severance import Severance
+    from ai_ticket_daemon.clock import Clock
     from ai_ticket_daemon.control.history import PoolHistory
     from ai_ticket_daemon.control.orders import StandingOrders
     from ai_ticket_daemon.health import DaemonHealth
@@ -51,6 +51,7 @@ class Parts:
     history: PoolHistory
     orders: StandingOrders
     severance: Severance
+    clock: Clock
     stopping: Callable[[], bool]
     addresses: Callable[[], tuple[str, ...]]
     warnings: Callable[[], Sequence[str]]
@@ -73,7 +74,7 @@ class Reporter:
         """Return how things stand."""
         parts, config = self._parts, self._parts.live.current
         health, active = parts.health.report(), parts.pool.active
-        queue, oldest = dict(health.queue), None
+        queue, oldest, now = dict(health.queue), None, parts.clock.now()
         if parts.store.fault is None:
             queue = {k.value: v for k, v in (await parts.store.counts()).states.items()}
             oldest = await parts.store.oldest_queued_at()
@@ -106,7 +107,7 @@ class Reporter:
             },
             "backends": self.backends(),
             "queue": queue,
-            "oldest_queued_seconds": None if oldest is None else max(0.0, time.time() - oldest),
+            "oldest_queued_seconds": None if oldest is None else max(0.0, now - oldest),
             "events_per_second": round(self._per_second, 4),
             "in_flight": parts.pipeline.in_flight,
             "max_concurrency": config.pipeline.max_concurrency,
@@ -126,7 +127,7 @@ class Reporter:
         if self._parts.store.fault is None:
             members = [member.told for member in await orders.members()]
         standing = {
-            name: {"value": order.value, "since": order.at}
+            name: {"value": order.value, "since": order.at + self._parts.clock.ahead}
             for name, order in orders.given.items()
             if order.value and name != Name.FAILBACK
         }

@@ -14,6 +14,7 @@ from ai_ticket_daemon.control.client import Refused
 from ai_ticket_daemon.control.session import EXIT_OK
 from ai_ticket_daemon.control.witness import asked
 from ai_ticket_daemon.errors import StoreUnavailable
+from ai_ticket_daemon.store import place
 from ai_ticket_daemon.store.audit import audit
 from ai_ticket_daemon.store.schema import refuse_foreign
 from ai_ticket_daemon.store.seat import SeatTaken, all_seats
@@ -61,7 +62,10 @@ def restore(session: Session) -> int:
     other.
     """
     source: Path = session.options.backup
-    target: Path = session.options.to
+    try:
+        target = place.resolve(session.options.to)
+    except OSError as error:
+        raise Refused("not_a_store", f"{error.strerror}: {error.filename}") from error
     if source.with_name(f"{source.name}-wal").exists():
         raise Refused(
             "not_a_store",

@@ -18,7 +18,8 @@ class EventStatus:
     ``position`` counts from 1 and is None unless the event is queued. ``estimated_start_at`` is
     seconds since the Unix epoch; None unless it is queued, and as long as nothing was measured or
     no backend is usable, and while events are held. ``backend`` is None unless the event is
-    running. ``held`` says what keeps it from being started, if an operator does.
+    running. ``held`` says what keeps it from being started, if an operator does. The calendar is
+    ``ahead`` of all these times by so many seconds, since the clock of the host was set.
     """
 
     event: Event
@@ -29,3 +30,4 @@ class EventStatus:
     estimated_start_at: float | None = None
     backend: str | None = None
     held: str | None = None
+    ahead: float = 0.0

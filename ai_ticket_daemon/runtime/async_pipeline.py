@@ -7,11 +7,11 @@ meets the outcome. The store owns the events.
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import trio
 
+from ai_ticket_daemon.clock import Clock
 from ai_ticket_daemon.config.store import StoreConfig
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused, TicketError
 from ai_ticket_daemon.events.outcome import Attempt, Failed, Outcome, Waste
@@ -51,7 +51,7 @@ class AsyncInferencePipeline:
         keeping: the ``[store]`` section in force now.
         observer: listens to what happens.
         liveness: is promised progress.
-        now: seconds since the Unix epoch.
+        clock: tells the time.
     """
 
     def __init__(
@@ -63,12 +63,13 @@ class AsyncInferencePipeline:
         keeping: Callable[[], StoreConfig] = StoreConfig,
         observer: PipelineObserver | None = None,
         liveness: Liveness | None = None,
-        now: Callable[[], float] = time.time,
+        clock: Clock | None = None,
     ) -> None:
         self._store = store
         self._pool = pool
         self._observer = observer or PipelineObserver()
-        self._now = now
+        clock = clock or Clock()
+        self._now = now = clock.now
         self._board = Board()
         self._hold = hold = Hold()
         throughput = Throughput()
@@ -108,7 +109,7 @@ class AsyncInferencePipeline:
             throughput=throughput,
             observer=self._observer,
             hold=hold,
-            now=now,
+            clock=clock,
         )
 
     @property

@@ -12,9 +12,10 @@ from ai_ticket_daemon.runtime.board import Watch
 from ai_ticket_daemon.runtime.submission import Submission
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from ai_ticket_daemon.backends.pool import BackendPool
+    from ai_ticket_daemon.clock import Clock
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.runtime.board import Board
     from ai_ticket_daemon.runtime.caretaker import Caretaker
@@ -40,7 +41,7 @@ class Reception:
         throughput: how long events take.
         observer: is told of events that find no place.
         hold: what keeps events from being taken, or started.
-        now: seconds since the Unix epoch.
+        clock: tells the time.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Reception:
         throughput: Throughput,
         observer: PipelineObserver,
         hold: Hold,
-        now: Callable[[], float],
+        clock: Clock,
     ) -> None:
         self._store = store
         self._pool = pool
@@ -63,7 +64,7 @@ class Reception:
         self._throughput = throughput
         self._observer = observer
         self._hold = hold
-        self._now = now
+        self._clock = clock
         self.board = board
 
     async def accept(self, events: Sequence[Event], *, home: bool) -> list[Receipt]:
@@ -148,6 +149,7 @@ class Reception:
             position=receipt.position,
             estimated_start_at=self._start_at(receipt.position),
             held=self._hold.why,
+            ahead=self._clock.ahead,
         )
 
     def status_of(self, record: EventRecord) -> EventStatus:
@@ -161,13 +163,17 @@ class Reception:
             self._start_at(record.position),
             record.backend,
             self._hold.why if record.state is EventState.QUEUED else None,
+            self._clock.ahead,
         )
 
     def _start_at(self, position: int | None) -> float | None:
         if position is None or self._hold.why is not None:
             return None
         return self._throughput.start_at(
-            position, slots=self._dispatcher.slots, free=self._dispatcher.free, now=self._now()
+            position,
+            slots=self._dispatcher.slots,
+            free=self._dispatcher.free,
+            now=self._clock.now(),
         )
 
 

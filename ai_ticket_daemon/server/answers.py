@@ -125,7 +125,7 @@ def accepted_object(status: EventStatus) -> dict[str, Any]:
         "event_id": status.event.event_id,
         "state": status.state,
         "position": status.position,
-        "estimated_start": to_time(status.estimated_start_at),
+        "estimated_start": to_time(status.estimated_start_at, status.ahead),
         **({} if status.held is None else {"held": status.held}),
     }
 
@@ -141,13 +141,13 @@ def status_object(status: EventStatus) -> dict[str, Any]:
         answer = error_object(outcome, event_id=event.event_id, trace_id=trace_id)
     return {
         **accepted_object(status),
-        "submitted_at": to_time(event.submitted_at),
-        "deadline_at": to_time(event.deadline_at),
+        "submitted_at": to_time(event.submitted_at, status.ahead),
+        "deadline_at": to_time(event.deadline_at, status.ahead),
         "attempts": [
             {
                 "backend": attempt.backend,
-                "started_at": to_time(attempt.started_at),
-                "ended_at": to_time(attempt.ended_at),
+                "started_at": to_time(attempt.started_at, status.ahead),
+                "ended_at": to_time(attempt.ended_at, status.ahead),
                 "error": attempt.error,
                 "message": attempt.message,
                 "counted": attempt.counted,
@@ -159,11 +159,14 @@ def status_object(status: EventStatus) -> dict[str, Any]:
     }
 
 
-def to_time(seconds: float | None) -> str | None:
-    """Return seconds since the Unix epoch as RFC 3339 has them, in UTC, to the millisecond."""
+def to_time(seconds: float | None, ahead: float) -> str | None:
+    """Return seconds since the Unix epoch as RFC 3339 has them, in UTC, to the millisecond.
+
+    The calendar is ``ahead`` by so many seconds.
+    """
     if seconds is None:
         return None
-    text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    text = datetime.fromtimestamp(seconds + ahead, UTC).isoformat(timespec="milliseconds")
     return f"{text[:-6]}Z"
 
 

@@ -202,7 +202,7 @@ async def _parse(
                 item,
                 limits=limits,
                 now=now,
-                event_id=new_event_id(),
+                event_id=new_event_id(now),
                 trace_context=trace_context,
                 owner=owner,
                 idempotency_key=None if key is None else f"{key}/{index}",

@@ -87,11 +87,12 @@ async def _submit(
 async def _read(surface: Surface, exchange: Exchange, key: str | None) -> Event:
     data = await exchange.read_body()
     async with surface.heavy_work if is_heavy(data) else nullcontext():
+        now = surface.now()
         return parse_event(
             decode_json(data),
             limits=surface.events(),
-            now=surface.now(),
-            event_id=new_event_id(),
+            now=now,
+            event_id=new_event_id(now),
             trace_context=exchange.trace_context,
             owner=exchange.caller.name,
             idempotency_key=key,

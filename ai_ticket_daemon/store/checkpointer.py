@@ -14,6 +14,7 @@ import apsw
 import trio
 
 from ai_ticket_daemon.runtime.signal import Signal
+from ai_ticket_daemon.store.schema import LOG_BYTES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,6 +42,7 @@ class Checkpointer:
         self._pages = 0
         self._due_pages = LONG_PAGES
         self._due = Signal()
+        self._rest_moved = Signal()
         self.has_rest = False
         """Whether the writer is to move what is left, by :meth:`move_rest`."""
 
@@ -62,14 +64,17 @@ class Checkpointer:
             if await trio.to_thread.run_sync(_move_all, self._path, self._vfs):
                 self.has_rest = True
                 self._nearly_done.notify()
-            else:
+                await self._rest_moved.wait(self._rest_moved.version)
+            if self._pages >= LONG_PAGES:  # Still: somebody reads, or the disk refused.
                 await trio.sleep(AGAIN_SECONDS)
                 self._due.notify()
 
     async def move_rest(self, connection: apsw.Connection) -> None:
-        """Move what was written since; nothing may be written meanwhile."""
+        """Move what was written since, and cut the log; nothing may be written meanwhile."""
         self.has_rest = False
-        await trio.to_thread.run_sync(_move, connection)
+        if await trio.to_thread.run_sync(_cut, connection):
+            self._pages, self._due_pages = 0, LONG_PAGES
+        self._rest_moved.notify()
 
 
 def _move_all(path: Path, vfs: str | None) -> bool:
@@ -92,3 +97,17 @@ def _move(connection: apsw.Connection) -> bool:
     except apsw.Error:
         return False
     return True
+
+
+def _cut(connection: apsw.Connection) -> bool:
+    """Move all that is left and cut the log; False if somebody reads from it, or the disk refused.
+
+    A log that is cut to nothing has to grow again, which costs: one of the usual length is kept.
+    """
+    try:
+        pages, moved = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+        if pages * connection.pragma("page_size") > LOG_BYTES:
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+    except apsw.Error:
+        return False
+    return moved == pages

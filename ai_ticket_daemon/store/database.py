@@ -6,6 +6,7 @@ Nothing here waits for anything but the disk: the writer decides what runs where
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -59,7 +60,7 @@ class Database:
         try:
             if create:
                 _create(path)
-            self._inode = path.stat().st_ino
+            self._file = path.stat()
             self.connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
         except (apsw.Error, OSError) as error:
             raise _cannot_open(path, error) from error
@@ -79,9 +80,14 @@ class Database:
     def is_in_place(self) -> bool:
         """Tell whether the file that is open is still the one at its path."""
         try:
-            return self._path.stat().st_ino == self._inode
+            return os.path.samestat(self._path.stat(), self._file)
         except OSError:
             return False
+
+    def move_log(self) -> None:
+        """Move what is in the log into the file, since nobody finds the log any more."""
+        with suppress(apsw.Error):
+            self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
 
     def version(self) -> int:
         """Return a number that is another one after another connection wrote to the file."""

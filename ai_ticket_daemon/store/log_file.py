@@ -29,6 +29,15 @@ class LogFile:
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         os.fdatasync(self._descriptor)
 
+    def is_in_place(self) -> bool:
+        """Tell whether the log that was synced is still the one at its path."""
+        try:
+            return self._descriptor is None or os.path.samestat(
+                self._path.stat(), os.fstat(self._descriptor)
+            )
+        except OSError:
+            return False
+
     def close(self) -> None:
         """Close it; the next sync opens it anew."""
         descriptor, self._descriptor = self._descriptor, None

@@ -153,6 +153,12 @@ def changes(connection: apsw.Connection, begin: float, end: float) -> list[Chang
     return [Change(at, text) for at, text in found]
 
 
+def note(connection: apsw.Connection, key: str) -> str | None:
+    """See :meth:`EventStore.recall`."""
+    found: str | None = value(connection, "SELECT value FROM note WHERE key = ?", key)
+    return found
+
+
 def next_due(connection: apsw.Connection) -> float | None:
     """See :meth:`EventStore.next_due`."""
     if value(connection, "SELECT 1 FROM event WHERE state = 'queued' AND due_at = 0 LIMIT 1"):

@@ -29,6 +29,9 @@ APPLICATION_ID = 0x41_49_54_4B
 LOCKED_MILLISECONDS = 2000
 """How long to wait, where waiting is allowed, for another daemon that has the file locked."""
 
+LOG_BYTES = 32 * 1024 * 1024
+"""What the log may keep of the disk when it is begun anew; a burst makes it longer for a while."""
+
 _CACHE_KIB = 8 * 1024
 
 _VERSION_1 = """
@@ -106,6 +109,7 @@ def open_for_writing(connection: apsw.Connection) -> None:
     refuse_foreign(connection)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA wal_autocheckpoint = 0")
+    connection.execute(f"PRAGMA journal_size_limit = {LOG_BYTES}")
     connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
     connection.execute("PRAGMA synchronous = NORMAL")
     migrate(connection)

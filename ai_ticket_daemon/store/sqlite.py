@@ -6,14 +6,14 @@ of them does is in ``intake.py``, ``leases.py``, ``endings.py`` and ``queries.py
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import trio
 
+from ai_ticket_daemon.clock import KEPT_UNDER, Clock
 from ai_ticket_daemon.errors import StoreUnavailable
-from ai_ticket_daemon.store import backup, endings, intake, leases, orders, queries
+from ai_ticket_daemon.store import backup, endings, intake, leases, orders, place, queries
 from ai_ticket_daemon.store.faults import explain
 from ai_ticket_daemon.store.port import KEPT_CHANGES
 from ai_ticket_daemon.store.reader import Reader
@@ -61,7 +61,7 @@ class SqliteStore:
         observer: is told when the store fails and recovers.
         vfs: SQLite's name of the file system to use; None for the usual one.
         log: syncs the log; None for the usual way.
-        now: seconds since the Unix epoch.
+        clock: tells the time; goes on from what the store kept of it.
     """
 
     def __init__(
@@ -72,14 +72,14 @@ class SqliteStore:
         observer: StoreObserver,
         vfs: str | None = None,
         log: LogFile | None = None,
-        now: Callable[[], float] = time.time,
+        clock: Clock | None = None,
     ) -> None:
         self._path = path
         self._max_queued = max_queued
         self._observer = observer
         self._vfs = vfs
         self._log = log
-        self._now = now
+        self._clock = clock or Clock()
         self._writer: Writer | None = None
         self._seat: Seat | None = None
         self._reader: Reader | None = None
@@ -95,13 +95,14 @@ class SqliteStore:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """See :meth:`EventStore.run`; started with the earlier daemon's work recovered."""
         try:
-            self._path.parent.mkdir(mode=0o700, exist_ok=True)
-            seat = Seat.take(self._path)
+            path = self._path = place.resolve(self._path)
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            seat = Seat.take(path)
         except (OSError, NoSeatFree) as error:
             raise StoreUnavailable(f"{self._path}: {explain(error)}") from error
-        reader = Reader(self._path, vfs=self._vfs)
+        reader = Reader(path, vfs=self._vfs)
         writer = Writer(
-            self._path,
+            path,
             seat,
             self._observer,
             on_open=self._opened_anew,
@@ -113,9 +114,10 @@ class SqliteStore:
                 await nursery.start(writer.run)
                 self._writer, self._reader, self._seat = writer, reader, seat
                 self._opened_anew()
+                await self._write(self._go_on, durable=True)
                 self._recovered(
                     await self._write(
-                        partial(leases.recover_own, now=self._now()), durable=True, long=True
+                        partial(leases.recover_own, now=self._clock.now()), durable=True, long=True
                     )
                 )
                 task_status.started()
@@ -300,14 +302,15 @@ class SqliteStore:
 
     async def recall(self, key: str) -> str | None:
         """See :meth:`EventStore.recall`."""
+        return await self._read(queries.note, key)
 
-        def note(connection: apsw.Connection) -> str | None:
-            found: str | None = connection.execute(
-                "SELECT value FROM note WHERE key = ?", (key,)
-            ).get
-            return found
-
-        return await self._read(note)
+    def _go_on(self, transaction: Transaction) -> None:
+        """Have the time that all daemons at this store have."""
+        connection = transaction.connection
+        kept = self._clock.go_on(queries.note(connection, KEPT_UNDER))
+        connection.execute(
+            "INSERT OR REPLACE INTO note (key, value) VALUES (?, ?)", (KEPT_UNDER, kept)
+        )
 
     async def order(self, name: str, order: Order) -> None:
         """See :meth:`EventStore.order`."""

@@ -53,7 +53,13 @@ CLOSE_SECONDS = 10.0
 
 REMOVED = "the file was removed or replaced: put it back"
 
+LOG_REMOVED = "its log (the -wal file) was removed or replaced; it is opened anew"
+
 T = TypeVar("T")
+
+
+class _Removed(StoreUnavailable):
+    """What was written is in a file that has no name any more."""
 
 
 @dataclass(slots=True, eq=False)
@@ -195,14 +201,14 @@ class Writer:
         try:
             error = await self._transact(database, group)
             if error is None and durable:
-                error = await self._sync(group)
+                error = await self._sync(database, group)
         finally:
             self._syncing = False
             self._synced.notify()
         self._checkpointer.grew(database.log_pages)
         if error is not None:
             self._fails(explain(error))
-            if isinstance(error, NEEDS_REOPENING):
+            if isinstance(error, (*NEEDS_REOPENING, _Removed)):
                 await self._close()
         elif durable:
             self._works()
@@ -232,15 +238,24 @@ class Writer:
         # An error is told to whoever waits for the write when it is tried again in a group.
         return self._database.transact([write]) is None
 
-    async def _sync(self, group: Sequence[_Write[Any]]) -> Exception | None:
+    async def _sync(self, database: Database, group: Sequence[_Write[Any]]) -> Exception | None:
         try:
-            await trio.to_thread.run_sync(self._log.sync)
-        except OSError as error:
+            await trio.to_thread.run_sync(self._sync_in_place, database)
+        except (OSError, _Removed) as error:
             for write in group:
                 if write.durable and write.error is None:
                     write.error = unavailable(error)
             return error
         return None
+
+    def _sync_in_place(self, database: Database) -> None:
+        """Sync the log; what is told to be durable has to be in files that are found again."""
+        self._log.sync()
+        if not database.is_in_place():
+            raise _Removed(REMOVED)
+        if not self._log.is_in_place():
+            database.move_log()
+            raise _Removed(LOG_REMOVED)
 
     def _works(self) -> None:
         if self.fault is not None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
+    from ai_ticket_daemon.clock import Clock
     from ai_ticket_daemon.config.log import LogConfig
     from ai_ticket_daemon.errors import ErrorCode
     from ai_ticket_daemon.events.event import Event
@@ -63,6 +64,7 @@ class _Ended:
     event: Event
     state: EventState
     outcome: Failed
+    ahead: float
 
 
 class Capture:
@@ -72,6 +74,7 @@ class Capture:
         settings: the ``[log]`` section in force now.
         log: told when the files cannot be written.
         failures: told of faults of this program.
+        clock: tells the time.
     """
 
     def __init__(
@@ -79,10 +82,13 @@ class Capture:
         settings: Callable[[], LogConfig],
         log: FilteringBoundLogger,
         failures: Failures | None = None,
+        *,
+        clock: Clock,
     ) -> None:
         self._failures = failures or Failures("capture", log)
         self._settings = settings
         self._log = log
+        self._clock = clock
         self._send, self._receive = trio.open_memory_channel[_Ended | Refused](MAILBOX_EVENTS)
         self._works = True
 
@@ -91,7 +97,7 @@ class Capture:
         if self._settings().capture_payloads == 0 or state not in _FAILING:
             return
         if isinstance(outcome, Failed):
-            self._take(_Ended(event, state, outcome))
+            self._take(_Ended(event, state, outcome, self._clock.ahead))
 
     def refused(self, refused: Refused) -> None:
         """Keep what was refused, if captures are on; never blocks."""
@@ -112,7 +118,10 @@ class Capture:
         async for what in self._receive:
             settings = self._settings()
             write = partial(
-                keep, settings.capture_directory, newest=max(1, settings.capture_payloads)
+                keep,
+                settings.capture_directory,
+                newest=max(1, settings.capture_payloads),
+                now=self._clock.now(),
             )
             try:
                 await trio.to_thread.run_sync(write, what)
@@ -174,15 +183,15 @@ def _of_event(ended: _Ended) -> Mapping[str, object]:
             "attempts": [
                 {
                     "backend": attempt.backend,
-                    "started_at": _iso(attempt.started_at),
-                    "ended_at": _iso(attempt.ended_at),
+                    "started_at": _iso(attempt.started_at + ended.ahead),
+                    "ended_at": _iso(attempt.ended_at + ended.ahead),
                     "error": None if attempt.error is None else attempt.error.value,
                     "message": attempt.message,
                 }
                 for attempt in outcome.attempts
             ],
-            "submitted_at": _iso(event.submitted_at),
-            "deadline_at": _iso(event.deadline_at),
+            "submitted_at": _iso(event.submitted_at + ended.ahead),
+            "deadline_at": _iso(event.deadline_at + ended.ahead),
             "priority": event.priority,
             "stream": event.stream,
             "max_tokens": sampling.max_tokens,
@@ -199,8 +208,10 @@ def _of_event(ended: _Ended) -> Mapping[str, object]:
     }
 
 
-def keep(folder: Path, what: _Ended | Refused, *, newest: int) -> None:
+def keep(folder: Path, what: _Ended | Refused, *, newest: int, now: float) -> None:
     """Write it where only the daemon's user can read it; delete all but the newest of its kind.
+
+    ``now`` names the file, and is of a clock that never goes back: the newest has the last name.
 
     Raises:
         OSError: it could not be written.
@@ -209,7 +220,7 @@ def keep(folder: Path, what: _Ended | Refused, *, newest: int) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     is_refused = isinstance(what, Refused)
     rest = f"{_REFUSED}{what.trace_id}" if isinstance(what, Refused) else f"-{what.event.event_id}"
-    name = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}{rest}.json"
+    name = f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%S.%fZ}{rest}.json"
     draft = folder / f".{name}"
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:

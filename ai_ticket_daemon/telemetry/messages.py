@@ -66,6 +66,15 @@ MESSAGES: Mapping[str, Message] = MappingProxyType(
             "Correct the file, check it with `ai-ticket-daemon --check-config`, and start the "
             "service. systemd does not try again by itself (exit code 78).",
         ),
+        "clock_set": Message(
+            "954113386fde408d978c0177a5d42017",
+            "The clock of the host was set, by @AI_TICKET_STEP_SECONDS@ seconds",
+            "Somebody, or a time service, set the clock while the daemon ran or was away. "
+            "Deadlines and durations do not follow it, so nothing expires for that reason; times "
+            "that are shown move along.",
+            "Nothing is to be done if it was meant. If it comes again and again, let chrony or "
+            "systemd-timesyncd slew the clock: `timedatectl timesync-status`.",
+        ),
         "watchdog_starved": Message(
             "38d6ebee451742b2b082cdeff3aa5787",
             "Parts of the daemon hang, systemd is about to start it anew",

@@ -19,7 +19,7 @@ from ai_ticket_daemon.telemetry import exemplars
 from ai_ticket_daemon.telemetry.spans import client_of, current_span, parent_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from opentelemetry.util.types import AttributeValue
     from structlog.typing import FilteringBoundLogger
@@ -230,14 +230,23 @@ def _named(event: Event) -> dict[str, str | None]:
 
 
 class StoreTelemetry:
-    """Tells when the store fails and works again, and what it has of daemons that died."""
+    """Tells when the store fails and works again, and what it has of daemons that died.
+
+    The calendar is ``ahead`` of the times in the store by so many seconds.
+    """
 
     def __init__(
-        self, log: FilteringBoundLogger, metrics: Metrics, tracer: Tracer | None = None
+        self,
+        log: FilteringBoundLogger,
+        metrics: Metrics,
+        tracer: Tracer | None = None,
+        *,
+        ahead: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._log = log
         self._metrics = metrics
         self._tracer = tracer
+        self._ahead = ahead
         metrics.store_up.set(1)
 
     def store_failed(self, reason: str) -> None:
@@ -272,7 +281,7 @@ class StoreTelemetry:
                 client_of(request.trace_context),
                 context,
                 attributes,
-                started_at=round(request.began_at * 1e9),
+                started_at=round((request.began_at + self._ahead()) * 1e9),
             )
             span.fail("The daemon died before it had answered.")
             span.end()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -35,12 +34,13 @@ async def run(
     pipeline: AsyncInferencePipeline,
     health: DaemonHealth,
     logs: Logs,
+    now: Callable[[], float],
     settings: Callable[[], PipelineConfig],
     failures: Failures,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Set the gauges once a second; runs until cancelled. Started with the first look taken."""
-    look = partial(_look, metrics, store, pool, pipeline, health, logs, settings)
+    look = partial(_look, metrics, store, pool, pipeline, health, logs, now, settings)
     told = False
     while True:
         try:
@@ -60,6 +60,7 @@ async def _look(
     pipeline: AsyncInferencePipeline,
     health: DaemonHealth,
     logs: Logs,
+    now: Callable[[], float],
     settings: Callable[[], PipelineConfig],
 ) -> None:
     metrics.telemetry_log_lines_dropped.inc(logs.take_losses())
@@ -83,5 +84,5 @@ async def _look(
     health.queue = {state.value: count for state, count in counts.states.items()}
     for state in (EventState.QUEUED, EventState.RUNNING):
         metrics.pipeline_queue_depth.labels(state.value).set(counts.states[state])
-    metrics.pipeline_oldest_queued.set(0 if oldest is None else time.time() - oldest)
+    metrics.pipeline_oldest_queued.set(0 if oldest is None else now() - oldest)
     metrics.store_difference.set(counts.difference)

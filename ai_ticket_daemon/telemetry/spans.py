@@ -52,6 +52,7 @@ class Span:
 
     __slots__ = (
         "_ended",
+        "_epoch",
         "_token",
         "attributes",
         "context",
@@ -83,6 +84,8 @@ class Span:
         self.events: list[SpanEvent] = []
         self.failure: str | None = None
         self.started_at = time.time_ns()
+        # From here on it is measured: the clock of the host may be set meanwhile.
+        self._epoch = self.started_at - time.monotonic_ns()
         self.ended_at = 0
         self._ended = ended
         self._token: Token[Span | None]
@@ -102,7 +105,7 @@ class Span:
 
     def add_event(self, name: str, attributes: Mapping[str, AttributeValue] | None = None) -> None:
         """Note what happens now."""
-        self.events.append(SpanEvent(name, attributes or {}, time.time_ns()))
+        self.events.append(SpanEvent(name, attributes or {}, self._now()))
 
     def fail(self, description: str = "") -> None:
         """Mark it as failed; the description must not hold what a client sent."""
@@ -110,9 +113,12 @@ class Span:
 
     def end(self) -> None:
         """End it now; it is not to be touched any more."""
-        self.ended_at = time.time_ns()
+        self.ended_at = max(self.started_at, self._now())
         if self.recorded:
             self._ended(self)
+
+    def _now(self) -> int:
+        return self._epoch + time.monotonic_ns()
 
     def __enter__(self) -> Self:
         self._token = _current.set(self)

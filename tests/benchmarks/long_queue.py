@@ -32,7 +32,7 @@ async def fill(store: SqliteStore, number: int) -> None:
     now = time.time()
     for start in range(0, number, 1000):
         size = min(1000, number - start)
-        events = [Event(new_event_id(), text, Sampling(), now, now + 1e6) for _ in range(size)]
+        events = [Event(new_event_id(now), text, Sampling(), now, now + 1e6) for _ in range(size)]
         await store.submit(events, home=False)
 
 

@@ -27,7 +27,7 @@ from ai_ticket_daemon.testing.fakes import FakeClient
 
 def job() -> Event:
     now = time.time()
-    return Event(new_event_id(), (Message(Role.USER, "x"),), Sampling(), now, now + 3600)
+    return Event(new_event_id(now), (Message(Role.USER, "x"),), Sampling(), now, now + 3600)
 
 
 async def main(folder: str, jobs: int, clients: int, batch: int) -> None:

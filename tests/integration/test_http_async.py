@@ -383,7 +383,7 @@ async def test_a_path_beside_the_routes_is_no_route(path: str) -> None:
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "OPTIONS"])
 async def test_an_event_takes_no_other_method(method: str) -> None:
     async with serving() as served, client_of(served) as client:
-        reply = await client.request(method, f"/event/{new_event_id()}")
+        reply = await client.request(method, f"/event/{new_event_id(1.7e9)}")
     assert (reply.status_code, reply.json()["error"]) == (405, "method_not_allowed")
     assert reply.headers["allow"] == "DELETE, GET, HEAD"
 
@@ -423,7 +423,7 @@ async def test_a_store_that_cannot_be_read_is_told(method: str) -> None:
     pipeline = ScriptedPipeline()
     pipeline.refusal = StoreUnavailable("The disk is full.")
     async with serving(pipeline=pipeline) as served, client_of(served) as client:
-        reply = await client.request(method, f"/event/{new_event_id()}")
+        reply = await client.request(method, f"/event/{new_event_id(1.7e9)}")
     assert (reply.status_code, reply.json()["error"]) == (503, "store_unavailable")
     assert int(reply.headers["retry-after"]) >= 1
 
@@ -541,7 +541,7 @@ async def test_events_are_seen_by_their_owner_and_by_operators_alone() -> None:
         }
         # An event of somebody else looks the same as none.
         hidden = (await other.get(location)).json()
-        missing = (await other.get(f"/event/{new_event_id()}")).json()
+        missing = (await other.get(f"/event/{new_event_id(1.7e9)}")).json()
         assert hidden["message"] == missing["message"]
         assert hidden["event_id"] is missing["event_id"] is None
         assert (await other.delete(location)).status_code == 404

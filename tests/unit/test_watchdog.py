@@ -21,6 +21,7 @@ from ai_ticket_daemon.runtime.worker import OVERTIME_SECONDS
 from ai_ticket_daemon.store.memory import MemoryStore
 from ai_ticket_daemon.systemd import Notifier, Systemd
 from ai_ticket_daemon.telemetry.null import SilentPoolObserver
+from ai_ticket_daemon.testing.clock import clock_of
 from ai_ticket_daemon.testing.fakes import FakeClient
 
 if TYPE_CHECKING:
@@ -262,7 +263,7 @@ async def pipeline(
         pool=pool,
         settings=PipelineConfig,
         liveness=h.liveness,
-        now=trio.current_time,
+        clock=clock_of(trio.current_time),
     )
     async with probing(h, client, pool), trio.open_nursery() as nursery:
         await nursery.start(lambda task_status: built.run(task_status=task_status))

@@ -24,6 +24,7 @@ from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
 from ai_ticket_daemon.runtime.observer import PipelineObserver
 from ai_ticket_daemon.store.memory import MemoryStore
 from ai_ticket_daemon.telemetry.null import SilentPoolObserver
+from ai_ticket_daemon.testing.clock import clock_of
 from ai_ticket_daemon.testing.fakes import FakeClient
 
 if TYPE_CHECKING:
@@ -142,7 +143,11 @@ async def running(
     ends = Ends()
     chosen = settings or PipelineConfig()
     pipeline = AsyncInferencePipeline(
-        store=store, pool=pool, settings=lambda: chosen, observer=ends, now=trio.current_time
+        store=store,
+        pool=pool,
+        settings=lambda: chosen,
+        observer=ends,
+        clock=clock_of(trio.current_time),
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(

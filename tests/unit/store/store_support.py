@@ -11,6 +11,7 @@ from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
 from ai_ticket_daemon.events.outcome import Attempt, Failed, Succeeded, Usage
 from ai_ticket_daemon.store.sqlite import SqliteStore
+from ai_ticket_daemon.testing.clock import clock_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -91,7 +92,7 @@ async def opened(
         path,
         max_queued=max_queued,
         observer=faults or Faults(),
-        now=lambda: now,
+        clock=clock_of(lambda: now),
         vfs=vfs,
         log=log,
     )

@@ -4,12 +4,15 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 from store_support import event, opened
 
 from ai_ticket_daemon.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+PATIENCE_SECONDS = 30
 
 
 def threads() -> set[threading.Thread]:
@@ -23,6 +26,8 @@ async def test_a_closed_store_answers_nothing_and_leaves_no_thread_behind(tmp_pa
         await store.submit([event("a")], home=False)
         assert (await store.counts()).accepted == 1
         assert threads() - others
+    for thread in threads() - others:  # told to end; it may be at its last step
+        await trio.to_thread.run_sync(thread.join, PATIENCE_SECONDS)
     assert threads() <= others
     for question in (store.counts(), store.get("a"), store.next_due()):
         with pytest.raises(StoreUnavailable, match="closed"):

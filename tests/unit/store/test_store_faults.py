@@ -107,6 +107,45 @@ async def test_a_file_that_was_removed_is_noticed_and_taken_up_when_it_is_back(
         await store.submit([event("c")], home=False)
 
 
+@pytest.mark.parametrize("deed", ["moved", "deleted", "replaced", "folder moved"])
+async def test_what_is_written_to_a_file_without_its_name_is_never_acknowledged(
+    tmp_path: Path, deed: str
+) -> None:
+    folder, faults = tmp_path / "store", Faults()
+    path, away, other = folder / "events.db", tmp_path / "away", tmp_path / "other"
+    async with opened(path, faults=faults) as store:
+        await store.submit([event("before")], home=False)
+        # All before the store looks by itself, which it does once a second.
+        if deed == "folder moved":
+            folder.rename(away)
+        else:
+            away.hardlink_to(path)
+            path.unlink()
+        if deed == "replaced":
+            other.write_bytes(away.read_bytes())
+            other.rename(path)
+        assert "removed or replaced" in await refused(store, "meanwhile")
+        away.rename(folder if deed == "folder moved" else path)
+        await recovered(faults)
+        assert await state(store, "before") is EventState.QUEUED
+        await store.submit([event("after")], home=False)
+    assert audit_file(path).problems == ()
+
+
+async def test_a_log_that_was_removed_costs_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    path, faults = tmp_path / "events.db", Faults()
+    async with opened(path, faults=faults) as store:
+        for number in range(20):
+            await store.submit([event(f"before {number}")], home=False)
+        path.with_name("events.db-wal").unlink()
+        assert "the -wal file" in await refused(store, "meanwhile")
+        await recovered(faults)
+        await store.submit([event("after")], home=False)
+        for number in range(20):
+            assert await state(store, f"before {number}") is EventState.QUEUED
+    assert audit_file(path).problems == ()
+
+
 async def test_a_file_put_in_place_of_the_store_is_refused_until_the_store_is_back(
     tmp_path: Path,
 ) -> None:

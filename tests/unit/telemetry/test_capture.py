@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from ai_ticket_daemon.clock import Clock
 from ai_ticket_daemon.config.log import LogConfig, LogFormat
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
@@ -52,7 +53,7 @@ class Captures:
         self.settings = LogConfig(capture_payloads=newest, capture_directory=folder / "captures")
         self.stream = io.StringIO()
         logs = Logs(log_format=LogFormat.JSON, stream=self.stream)
-        self.capture = Capture(lambda: self.settings, logs.logger())
+        self.capture = Capture(lambda: self.settings, logs.logger(), clock=Clock())
 
     @property
     def files(self) -> list[Path]:
