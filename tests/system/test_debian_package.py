@@ -144,7 +144,11 @@ def goes_back_from_a_version_that_does_not_start(host: ServiceHost) -> None:
     assert failed.returncode == 1
     assert "this version does not start" in failed.stderr
     assert "this version is broken" in host.journal("AI_TICKET_LOG=failed")[-1]["MESSAGE"]
-    host.until(lambda: host.shows("ActiveState") == "failed", "systemd has given up")
+    host.until(
+        lambda: host.shows("ActiveState") == "failed",
+        "systemd has given up, after five starts",
+        within_seconds=60,
+    )
 
     host.box.run("dpkg", "--install", "/root/package.deb")
     assert host.shows("ActiveState") == "active"
