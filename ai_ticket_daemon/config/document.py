@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.config.schema import KeyPath, Mistake
 
 _MAX_FILE_BYTES = 1024 * 1024
+_MAX_DEPTH = 32
 _TOML_PLACE = re.compile(r" \(at (?:line (?P<line>\d+), column \d+|end of document)\)$")
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -118,8 +119,26 @@ def read_document(path: Path) -> Document:
         raise _refused(path, "not valid TOML: a number is too long or the nesting too deep") from (
             error
         )
+    if _nests_deeper(raw, _MAX_DEPTH):
+        raise _refused(path, f"tables and arrays nest deeper than {_MAX_DEPTH}; no setting does")
     origins = {key_path: Origin(str(path), line) for key_path, line in lines.items()}
     return Document(Origin(str(path)), raw, origins)
+
+
+def _nests_deeper(value: object, limit: int) -> bool:
+    """Tell whether tables and arrays nest deeper than ``limit``; by dotted keys, they can for ever.
+
+    Whatever reads the document later may then call itself once for each level.
+    """
+    level = [value]
+    for _ in range(limit + 1):
+        level = [
+            inner
+            for item in level
+            if isinstance(item, dict | list)
+            for inner in (item.values() if isinstance(item, dict) else item)
+        ]
+    return bool(level)
 
 
 def _read_text(path: Path) -> str:

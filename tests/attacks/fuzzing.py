@@ -85,9 +85,12 @@ class Case:
         assert took < MAX_PROCESSOR_SECONDS, f"computed for {took:.1f} s: {self}"
 
 
-def cases(room: str) -> Iterator[Case]:
-    """Yield the cases of a room, one after the other; prints what repeats them."""
-    numbers = range(CASES) if ONLY is None else [int(ONLY)]
+def cases(room: str, share: float = 1.0) -> Iterator[Case]:
+    """Yield the cases of a room, one after the other; prints what repeats them.
+
+    ``share``: of how many there are to be, for a room that has several doors.
+    """
+    numbers = range(int(CASES * share)) if ONLY is None else [int(ONLY)]
     print(f"{room}: {len(numbers)} cases, AI_TICKET_FUZZ_SEED={SEED}")
     began = time.monotonic()
     gc.collect()

@@ -1,0 +1,177 @@
+"""Mutated answers of servers: a client makes of each a completion or an error, and goes on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import httpcore
+import pytest
+from fuzzing import cases, mutate
+
+from ai_ticket_daemon.backends.factory import open_client
+from ai_ticket_daemon.backends.generation import GenerationRequest
+from ai_ticket_daemon.config.backends import BackendKind, Dialect, ServerConfig
+from ai_ticket_daemon.errors import TicketError
+from ai_ticket_daemon.events.event import Message, Role, Sampling
+
+if TYPE_CHECKING:
+    from ai_ticket_daemon.backends.generation import BackendClient
+
+pytestmark = pytest.mark.system
+
+CASES_OF_A_CLIENT = 500
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n"
+STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+OPENAI, KOBOLDCPP = BackendKind.OPENAI, BackendKind.KOBOLDCPP
+PROBES = {
+    b"/v1/models": HEAD + b'{"data": [{"id": "model", "meta": {"n_ctx": 4096}}, {"id": "b"}]}',
+    b"/api/v1/model": HEAD + b'{"result": "koboldcpp/model"}',
+    b"/api/extra/true_max_context_length": HEAD + b'{"value": 4096}',
+    b"/api/extra/perf": HEAD
+    + b'{"last_process": 0.1, "last_eval": 0.5, "last_token_count": 24, "last_seed": 1, '
+    b'"total_gens": 1, "stop_reason": 1, "queue": 0, "idle": 1, "uptime": 100.5}',
+    b"/api/extra/abort": HEAD + b'{"success": "true"}',
+    b"/api/extra/generate/check": HEAD + b'{"results": [{"text": "hel"}]}',
+    b"/api/extra/tokencount": HEAD + b'{"value": 2, "ids": [1, 2]}',
+}
+"""What a good server answers to short calls, by path."""
+CHAT = b"/v1/chat/completions"
+PLAIN = b"/api/v1/generate"
+GENERATE_STREAM = b"/api/extra/generate/stream"
+ANSWERS = {
+    OPENAI: [
+        (CHAT, HEAD + b'{"choices": [{"message": {"content": "hello"}, "finish_reason": "stop"}], '
+        b'"usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}}'),
+        (CHAT, HEAD + b'{"choices": [{"message": {"content": null}, "finish_reason": "length"}]}'),
+        (CHAT, (b'HTTP/1.1 400 Bad\r\ncontent-length: 61\r\n\r\n{"error": {"message": "maximum '
+        b'context length", "code": 400}}')),
+        (CHAT, STREAM + b'data: {"choices": [{"delta": {"role": "assistant"}}]}\n\n'
+        b'data: {"choices": [{"delta": {"content": "hel"}}]}\n\n'
+        b'data: {"choices": [{"delta": {"content": "lo"}, "finish_reason": "stop"}]}\n\n'
+        b'data: {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}\n\n'
+        b"data: [DONE]\n\n"),
+        (CHAT, CHUNKED + b'33\r\ndata: {"choices": [{"delta": {"content": "a"}}]}     \n\n\r\n'
+        b"0\r\n\r\n"),
+    ],
+    KOBOLDCPP: [
+        (PLAIN, HEAD + b'{"results": [{"text": "hello", "finish_reason": "stop"}]}'),
+        (PLAIN, HEAD + b'{"results": [{"text": "", "finish_reason": "length"}]}'),
+        (PLAIN, (b'HTTP/1.1 503 Busy\r\ncontent-length: 38\r\n\r\n'
+        b'{"detail": {"msg": "Busy", "type": ""}}')),
+        (GENERATE_STREAM, STREAM + b'event: message\ndata: {"token": "hel", "finish_reason": null}'
+        b'\n\nevent: message\ndata: {"token": "lo", "finish_reason": "stop"}\n\n'),
+    ],
+}  # fmt: skip
+WORDS = (
+    b"null", b"[]", b"{}", b"true", b'""', b"1.5", b"\\ud83d", b"\\ude00", b"\\udcff", b"\xff",
+    b"\xef\xbb\xbf", b"data: ", b"data:\n\n", b"data: [DONE]", b"\n\n", b"\r\n", b":\n",
+    b"event: x\n", b'"choices"', b'"delta": null', b'"usage": {"prompt_tokens": 1.5}',
+    b'"finish_reason": "error"', b'"finish_reason": "content_filter"', b'{"error": "text"}',
+    b"[" * 500, b'{"a":' * 500, b"x" * 4000, b"HTTP/1.1 100 Continue\r\n\r\n",
+    b"HTTP/1.1 204 No\r\n\r\n", b"HTTP/1.1 429 Slow\r\n",
+    b"content-encoding: gzip\r\n", b"content-length: 5\r\n", b"retry-after: Wed, 21 Oct 2015\r\n",
+    b"transfer-encoding: chunked\r\n", b"location: /\r\n", b"\x1b[31m", b"\x00", b"ffffffff\r\n",
+)  # fmt: skip
+SAMPLING = Sampling(max_tokens=24)
+REQUEST = (Message(Role.USER, "hello"),)
+
+
+class Network(httpcore.AsyncNetworkBackend):
+    """A network with one server in it: it answers ``says`` at ``mutated_path``, and hangs up."""
+
+    def __init__(self) -> None:
+        self.says = b""
+        self.mutated_path = b""
+        self.piece = 65_536
+
+    async def connect_tcp(self, *args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
+        return Line(self)
+
+    async def sleep(self, seconds: float) -> None:
+        raise AssertionError("nobody asked for a retry in here")
+
+
+class Line(httpcore.AsyncNetworkStream):
+    """One connection to that server."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._asked = b""
+        self._answer: list[bytes] | None = None
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        self._asked += buffer
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        if self._answer is None:
+            path, network = self._asked.split(b" ", 2)[1], self._network
+            whole = network.says if path == network.mutated_path else PROBES.get(path, b"")
+            pieces = range(0, len(whole), network.piece)
+            self._answer = [whole[at : at + network.piece] for at in pieces]
+        return self._answer.pop(0) if self._answer else b""
+
+    async def aclose(self) -> None:
+        self._answer = []
+
+    def get_extra_info(self, info: str) -> Any:
+        return None
+
+
+def client_of(kind: BackendKind, network: Network) -> BackendClient:
+    """Return a real client whose connections lead to ``network``."""
+    dialect = Dialect.KOBOLD if kind is KOBOLDCPP else Dialect.OPENAI_CHAT
+    config = ServerConfig("primary", "http://127.0.0.1:9", kind=kind, dialect=dialect)
+    client = open_client(config, stall_seconds=lambda: 5.0, on_abort=lambda *_: None)
+    wire: Any = vars(client)["_wire"]
+    wire._transport._pool._network_backend = network
+    return client
+
+
+async def ask(client: BackendClient, *, probe: bool, stream: bool) -> str:
+    """Have the client do one thing; return what came of it."""
+    try:
+        if probe:
+            probed = await client.probe(identify=True)
+            repr(probed).encode()
+            (probed.model or "").encode()
+            return "probed"
+        deltas: list[str] = []
+        request = GenerationRequest(REQUEST, SAMPLING, stream=stream)
+        result = await client.generate(request, deltas.append if stream else None)
+        result.text.encode()
+        "".join(deltas).encode()
+    except TicketError as error:
+        error.message.encode()
+        return error.code.value
+    assert result.finish_reason in {"stop", "length"}
+    assert result.usage.completion_tokens >= 0
+    return "completed"
+
+
+@pytest.mark.parametrize("kind", list(BackendKind))
+async def test_mutated_answers_end_as_a_completion_or_an_error(kind: BackendKind) -> None:
+    network = Network()
+    seen: Counter[str] = Counter()
+    client = client_of(kind, network)
+    for case in cases(f"answers of {kind.value}", 1 / len(BackendKind)):
+        chance = case.chance
+        if case.number % CASES_OF_A_CLIENT == 0:
+            await client.aclose()
+            client = client_of(kind, network)
+        probe = chance.random() < 0.25
+        if probe:
+            path = chance.choice([p for p in PROBES if (p == b"/v1/models") == (kind is OPENAI)])
+            whole = PROBES[path]
+        else:
+            path, whole = chance.choice(ANSWERS[kind])
+        network.mutated_path, network.piece = path, chance.choice((1, 7, 100, 65_536))
+        network.says = mutate(chance, whole, WORDS)
+        case.data = (path, network.says)
+        with case.guarded():
+            stream = whole.startswith((STREAM, CHUNKED))
+            seen[await ask(client, probe=probe, stream=stream)] += 1
+    await client.aclose()
+    print(dict(seen))
+    assert seen.total() < 100 or {"completed", "probed"} <= seen.keys()
