@@ -7,12 +7,25 @@ the user id of whoever made it, as the kernel tells it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import parse_qsl
 
 import msgspec
 import trio
+from quart import Response, request
+from quart.asgi import ASGIHTTPConnection
+from quart.wrappers.response import ResponseBody
+from quart_trio import QuartTrio
+from quart_trio.asgi import TrioASGIHTTPConnection
+from werkzeug.exceptions import (
+    HTTPException,
+    InternalServerError,
+    MethodNotAllowed,
+    RequestEntityTooLarge,
+    RequestTimeout,
+)
 
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused, TicketError
 from ai_ticket_daemon.events.json_bounds import Excessive, values_of
@@ -20,9 +33,10 @@ from ai_ticket_daemon.server.answers import error_object, to_json
 from ai_ticket_daemon.server.exchange import INVITE
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from hypercorn.typing import ASGIFramework
+    from quart.wrappers import Request
     from structlog.typing import FilteringBoundLogger
 
 PREFIX = "/control/"
@@ -32,6 +46,7 @@ OPERATION_SECONDS = 60.0
 """The longest an operation may take, a backup apart."""
 _PIECE_BYTES = 65_536
 _PIECE_SECONDS = 30.0
+_CRASHED = "The daemon failed at this; its log has the details."
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +65,7 @@ class Operation:
 
 
 class ControlSurface:
-    """The ASGI app of the control socket.
+    """The ASGI app of the control socket: a Quart app for the operations, beside the public routes.
 
     Args:
         operations: what there is.
@@ -65,90 +80,124 @@ class ControlSurface:
         public: ASGIFramework,
         log: FilteringBoundLogger,
     ) -> None:
-        self._operations = operations
+        self._app = _open_app(operations, log)
         self._public = public
-        self._log = log
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one request."""
         if scope["type"] != "http" or not scope["path"].startswith(PREFIX):
             await self._public(scope, receive, send)
             return
-        try:
-            answer = await self._answer(scope, receive)
-        except TicketError as error:
-            refusal = error_object(error, event_id=None, trace_id=None)
-            await _send(send, error.http_status, to_json(refusal))
-            return
-        if isinstance(answer, Path):
-            await _send_file(send, answer)
-        else:
-            await _send(send, 200, to_json(answer))
 
-    async def _answer(self, scope: Any, receive: Any) -> object:
-        operation = self._operations.get(scope["path"].removeprefix(PREFIX))
-        if operation is None:
-            raise RequestRefused(ErrorCode.NOT_FOUND, "There is no such operation.")
-        method = "POST" if operation.changes else "GET"
-        if scope["method"] != method:
-            raise RequestRefused(ErrorCode.METHOD_NOT_ALLOWED, f"Ask for this by {method}.")
-        raw = await _read_arguments(scope, receive, operation)
-        arguments = _convert(raw, operation)
-        said = "failed"
-        try:
-            with trio.fail_after(operation.seconds):
-                answer = await operation.call(arguments)
-            said = "done"
-        except trio.TooSlowError:
-            raise RequestRefused(
-                ErrorCode.REQUEST_TIMEOUT, f"This took longer than {operation.seconds:g} seconds."
-            ) from None
-        except TicketError as error:
-            said = error.code.value
-            raise
-        except (OverflowError, UnicodeError) as error:  # of a value that nothing here can hold
-            said = ErrorCode.INVALID_PARAMETER.value
-            raise RequestRefused(
-                ErrorCode.INVALID_PARAMETER, f"There is no such value: {error}"
-            ) from error
-        except Exception as error:  # the edge of one operation: the daemon goes on
-            self._log.error("control_crashed", operation=operation.name, exc_info=error)
-            raise TicketError(
-                ErrorCode.INTERNAL_ERROR, "The daemon failed at this; its log has the details."
-            ) from error
-        finally:
-            if operation.changes:
-                state = scope.get("state") or {}
-                self._log.warning(
-                    "control_change",
-                    operation=operation.name,
-                    arguments=msgspec.to_builtins(arguments),
-                    uid=state.get("peer_uid"),
-                    pid=state.get("peer_pid"),
-                    result=said,
-                )
-        return answer
+        async def send_in_time(message: Any) -> None:
+            with trio.fail_after(_PIECE_SECONDS):
+                await send(message)
+
+        await self._app(scope, receive, send_in_time)
 
 
-async def _read_arguments(scope: Any, receive: Any, operation: Operation) -> object:
+class _Connection(TrioASGIHTTPConnection):
+    async def handle_messages(  # type: ignore[override]
+        self, _nursery: object, request: Request, receive: Any
+    ) -> None:
+        """Take the body in. An operation that was begun ends by itself, whoever leaves."""
+        await ASGIHTTPConnection.handle_messages(self, request, receive)
+
+
+class _ControlApp(QuartTrio):
+    asgi_http_class = _Connection
+
+    def __init__(self, log: FilteringBoundLogger) -> None:
+        super().__init__("ai_ticket_control", static_folder=None)
+        self._log = log
+
+    def log_exception(self, exception_info: Any) -> None:
+        """Log what no operation has caught."""
+        self._log.error("control_crashed", operation=request.path, exc_info=exception_info)
+
+    def create_url_adapter(self, request: Any) -> Any:
+        """Find operations by path alone: the name of the host means nothing on this socket."""
+        if request is None:
+            return None
+        return self.url_map.bind("control", path_info=request.path, default_method=request.method)
+
+
+def _open_app(operations: Mapping[str, Operation], log: FilteringBoundLogger) -> _ControlApp:
+    app = _ControlApp(log)
+    app.url_map.merge_slashes = False
+    app.config.update(
+        MAX_CONTENT_LENGTH=MAX_BODY_BYTES,
+        BODY_TIMEOUT=BODY_SECONDS,
+        RESPONSE_TIMEOUT=None,
+        PROVIDE_AUTOMATIC_OPTIONS=False,
+    )
+    for operation in operations.values():
+        app.add_url_rule(
+            PREFIX + operation.name,
+            operation.name,
+            partial(_serve, operation, log),
+            methods=["POST" if operation.changes else "GET"],
+        )
+    app.register_error_handler(TicketError, _refusal)
+    app.register_error_handler(HTTPException, _explained)
+    return app
+
+
+async def _serve(operation: Operation, log: FilteringBoundLogger) -> Response:
+    """Run the operation that this request asks for."""
+    arguments = _convert(await _read_arguments(operation), operation)
+    said = "failed"
+    try:
+        with trio.fail_after(operation.seconds):
+            answer = await operation.call(arguments)
+        said = "done"
+    except trio.TooSlowError:
+        raise RequestRefused(
+            ErrorCode.REQUEST_TIMEOUT, f"This took longer than {operation.seconds:g} seconds."
+        ) from None
+    except TicketError as error:
+        said = error.code.value
+        raise
+    except (OverflowError, UnicodeError) as error:  # of a value that nothing here can hold
+        said = ErrorCode.INVALID_PARAMETER.value
+        raise RequestRefused(
+            ErrorCode.INVALID_PARAMETER, f"There is no such value: {error}"
+        ) from error
+    except Exception as error:  # the edge of one operation: the daemon goes on
+        log.exception("control_crashed", operation=operation.name)
+        raise TicketError(ErrorCode.INTERNAL_ERROR, _CRASHED) from error
+    finally:
+        if operation.changes:
+            state = _state()
+            log.warning(
+                "control_change",
+                operation=operation.name,
+                arguments=msgspec.to_builtins(arguments),
+                uid=state.get("peer_uid"),
+                pid=state.get("peer_pid"),
+                result=said,
+            )
+    if isinstance(answer, Path):
+        size = (await trio.Path(answer).stat()).st_size
+        return Response(
+            _SentFile(answer),
+            headers={"content-type": "application/octet-stream", "content-length": str(size)},
+        )
+    return _json(200, answer)
+
+
+async def _read_arguments(operation: Operation) -> object:
     if not operation.changes:
-        return dict(parse_qsl(scope["query_string"].decode("utf-8", "replace")))
-    body = bytearray()
-    with trio.move_on_after(BODY_SECONDS):
-        if (invite := (scope.get("state") or {}).get(INVITE)) is not None:
-            await invite()
-        while True:
-            message = await receive()
-            if message["type"] != "http.request":
-                break
-            body += message["body"]
-            if len(body) > MAX_BODY_BYTES:
-                raise RequestRefused(
-                    ErrorCode.PAYLOAD_TOO_LARGE, f"More than {MAX_BODY_BYTES} bytes were sent."
-                )
-            if not message.get("more_body"):
-                return _decode(bytes(body) or b"{}")
-    raise RequestRefused(ErrorCode.REQUEST_TIMEOUT, "The body did not arrive in time.")
+        return dict(parse_qsl(request.query_string.decode("utf-8", "replace")))
+    if (invite := _state().get(INVITE)) is not None:
+        await invite()
+    body = cast("bytes", await request.get_data())
+    return _decode(body or b"{}")
+
+
+def _state() -> Mapping[str, Any]:
+    """Return what the connection knows: who is at its other end, and how to ask for the body."""
+    return cast("dict[str, Any]", request.scope).get("state") or {}
 
 
 def _decode(data: bytes) -> object:
@@ -172,26 +221,50 @@ def _convert(raw: object, operation: Operation) -> Any:
         raise RequestRefused(ErrorCode.INVALID_PARAMETER, str(error)) from error
 
 
-async def _send(send: Any, status: int, body: bytes) -> None:
-    headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+def _refusal(error: TicketError) -> Response:
+    return _json(error.http_status, error_object(error, event_id=None, trace_id=None))
 
 
-async def _send_file(send: Any, path: Path) -> None:
-    """Send a file in pieces and remove it; a reader that stops reading is left alone."""
-    try:
-        async with await trio.open_file(path, "rb") as file:
-            size = (await trio.Path(path).stat()).st_size
-            headers = [
-                (b"content-type", b"application/octet-stream"),
-                (b"content-length", str(size).encode()),
-            ]
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            while piece := await file.read(_PIECE_BYTES):
-                with trio.fail_after(_PIECE_SECONDS):
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-    finally:
+def _explained(error: HTTPException) -> Response:
+    """Answer in the daemon's own words what Quart found wrong with a request."""
+    refusal: TicketError
+    match error:
+        case MethodNotAllowed():
+            method = "GET" if "GET" in (error.valid_methods or ()) else "POST"
+            refusal = RequestRefused(ErrorCode.METHOD_NOT_ALLOWED, f"Ask for this by {method}.")
+        case InternalServerError():
+            refusal = TicketError(ErrorCode.INTERNAL_ERROR, _CRASHED)
+        case RequestEntityTooLarge():
+            refusal = RequestRefused(
+                ErrorCode.PAYLOAD_TOO_LARGE, f"More than {MAX_BODY_BYTES} bytes were sent."
+            )
+        case RequestTimeout():
+            refusal = RequestRefused(ErrorCode.REQUEST_TIMEOUT, "The body did not arrive in time.")
+        case _:
+            refusal = RequestRefused(ErrorCode.NOT_FOUND, "There is no such operation.")
+    return _refusal(refusal)
+
+
+def _json(status: int, value: object) -> Response:
+    headers = {"content-type": "application/json", "cache-control": "no-store"}
+    return Response(to_json(value), status, headers)
+
+
+class _SentFile(ResponseBody):
+    """A file that is sent in pieces, and removed in the end."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def __aenter__(self) -> AsyncIterator[bytes]:
+        self._file = await trio.open_file(self._path, "rb")
+        return self._pieces()
+
+    async def __aexit__(self, *_error: object) -> None:
         with trio.CancelScope(shield=True):
-            await trio.Path(path).unlink(missing_ok=True)
+            await self._file.aclose()
+            await trio.Path(self._path).unlink(missing_ok=True)
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        while piece := await self._file.read(_PIECE_BYTES):
+            yield piece

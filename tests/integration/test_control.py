@@ -653,6 +653,14 @@ async def test_a_socket_that_cannot_be_opened_does_not_stop_the_daemon() -> None
         (b"POST /control/pause HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\n{", b"400"),
         (b"POST /control/pause HTTP/1.1\r\nhost: a\r\ncontent-length: 70000\r\n\r\n" + b" " * 70000,
          b"413"),
+        (b"POST /control/status HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n", b"405"),
+        (b"GET //control/status HTTP/1.1\r\nhost: a\r\n\r\n", b"404"),
+        (b"GET /control//status HTTP/1.1\r\nhost: a\r\n\r\n", b"404"),
+        (b"GET /control/status/ HTTP/1.1\r\nhost: a\r\n\r\n", b"404"),
+        (b"GET /control/status HTTP/1.1\r\nhost: foo..bar\r\n\r\n", b"200"),
+        (b"GET /control/status HTTP/1.1\r\nhost: %s\r\n\r\n" % (b"a" * 64), b"200"),
+        (b"GET /control/status HTTP/1.0\r\n\r\n", b"200"),
+        (b"GET /control/%ff%fe HTTP/1.1\r\nhost: a\r\n\r\n", b"404"),
         (b"GET /live HTTP/1.1\r\nhost: a\r\n\r\n", b"200"),
     ],
 )  # fmt: skip
@@ -667,6 +675,7 @@ async def test_odd_requests_are_refused(
                 answer = bytes(await stream.receive_some(4096))
         assert answer.startswith(b"HTTP/1.1 " + status)
         assert (await house.json("status"))["paused"] is False
+        assert house.running.log("control_crashed") == []
 
 
 def test_a_daemon_that_is_not_there_is_told_in_clear_words(
