@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -41,10 +42,11 @@ from ai_ticket_daemon.liveness import Liveness
 from ai_ticket_daemon.reloader import LiveConfig, Reloader
 from ai_ticket_daemon.runtime.async_pipeline import AsyncInferencePipeline
 from ai_ticket_daemon.runtime.task_tree import task_tree
-from ai_ticket_daemon.server import listeners
+from ai_ticket_daemon.server import listeners, renewal
 from ai_ticket_daemon.server.app import create_app
 from ai_ticket_daemon.server.handed_over import look_at, served
 from ai_ticket_daemon.server.memory import MemoryBudget
+from ai_ticket_daemon.server.tls import ServedCertificate
 from ai_ticket_daemon.status import StatusLine
 from ai_ticket_daemon.store.factory import make_store
 from ai_ticket_daemon.supervisor import Supervisor
@@ -213,6 +215,8 @@ class Daemon:
             warnings=self._warnings,
         )
         self._addresses: tuple[str, ...] = ()
+        self._certificate = ServedCertificate(lambda: live.current.http)
+        self._certificate_log = logs.logger(actor="renewal")
         self._operations = Operations(
             Parts(
                 pool=self._pool,
@@ -229,7 +233,7 @@ class Daemon:
                 clock=clock,
                 stopping=self._stop.is_set,
                 addresses=lambda: self._addresses,
-                warnings=lambda: self._warnings(live.current),
+                warnings=self._current_warnings,
             )
         )
 
@@ -261,6 +265,7 @@ class Daemon:
                                 await _start(supervisor, pipeline, "pipeline", self._pipeline.run)
                                 await _start(supervisor, pipeline, "orders", self._orders.run)
                                 await self._start_control(partial(_start, supervisor, pipeline))
+                                await self._start_renewal(partial(_start, supervisor, pipeline))
                                 await self._serve(supervisor, task_status)
                                 pipeline.cancel_scope.cancel()
                             await self._let_go()
@@ -377,6 +382,16 @@ class Daemon:
             logger=self._logs.library_logger("control_server", actor="control"),
         )
 
+    async def _start_renewal(self, start: Callable[..., Awaitable[Any]]) -> None:
+        self._certificate.start()
+        await start(
+            "renewal",
+            renewal.run,
+            certificate=self._certificate,
+            shown=self._metrics.tls_certificate_expiry.set,
+            log=self._certificate_log,
+        )
+
     async def _serve(
         self, supervisor: Supervisor, task_status: trio.TaskStatus[tuple[str, ...]]
     ) -> None:
@@ -390,6 +405,7 @@ class Daemon:
                 listeners.serve,
                 app=self._app,
                 http=served(self._live.current.http, self._systemd.listen_fds),
+                tls=lambda: self._certificate.context,
                 stop_accepting=stop_accepting,
                 all_in=all_in,
                 logger=self._logs.library_logger("http_server", actor="http"),
@@ -458,6 +474,7 @@ class Daemon:
         self._severance.mend("the configuration was reloaded")
         self._logs.level = config.log.level
         self._warn(config)
+        renewal.take(self._certificate, self._certificate_log)
         self._pool.apply(config.backends.servers)
 
     def _show_tasks(self) -> None:
@@ -470,6 +487,9 @@ class Daemon:
     def _warn(self, config: Config) -> None:
         for sentence in self._warnings(config):
             self._log.warning("config_warning", detail=sentence)
+
+    def _current_warnings(self) -> list[str]:
+        return [*self._warnings(self._live.current), *self._certificate.warnings(time.time())]
 
     def _warnings(self, config: Config) -> list[str]:
         """Return what deserves a word in ``config``, by the sockets that are really open."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ai_ticket_daemon.config.addresses import Bind, TcpBind, bind
+from ai_ticket_daemon.config.certificate import CertificateUnusable, check_pair
 from ai_ticket_daemon.config.rules import (
     integer,
     list_of,
@@ -83,12 +84,15 @@ class HttpConfig:
     tls_cert: Path | None = field(
         default=None,
         metadata=setting(
-            optional(readable_file), "Certificate chain (PEM) to serve HTTPS with; needs `tls_key`."
+            optional(readable_file),
+            "Certificate chain (PEM) to serve HTTPS with, the server's own first; needs `tls_key`. "
+            "A renewed file is noticed within seconds.",
+            live=True,
         ),
     )
     tls_key: Path | None = field(
         default=None,
-        metadata=setting(optional(readable_file), "Private key (PEM) of `tls_cert`."),
+        metadata=setting(optional(readable_file), "Private key (PEM) of `tls_cert`.", live=True),
     )
 
     def conflicts(self) -> Iterator[Mistake]:
@@ -97,3 +101,8 @@ class HttpConfig:
             yield Mistake(("tls_cert",), "needs `tls_key` beside it", ("tls_key",))
         if self.tls_key is not None and self.tls_cert is None:
             yield Mistake(("tls_key",), "needs `tls_cert` beside it", ("tls_cert",))
+        if self.tls_cert is not None and self.tls_key is not None:
+            try:
+                check_pair(self.tls_cert, self.tls_key)
+            except CertificateUnusable as error:
+                yield Mistake((error.key,), str(error))

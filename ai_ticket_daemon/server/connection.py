@@ -22,6 +22,7 @@ from ai_ticket_daemon.server.ports import ConnectionRefusal
 from ai_ticket_daemon.server.protocols import Protocol
 from ai_ticket_daemon.server.sockets import peer_of
 from ai_ticket_daemon.server.tasks import RequestTasks
+from ai_ticket_daemon.server.tls import answered_in_clear
 
 if TYPE_CHECKING:
     from hypercorn.config import Config
@@ -117,6 +118,8 @@ class Connection:
         if isinstance(self._stream, trio.SSLStream):
             try:
                 with trio.fail_after(rules.header_timeout_seconds):
+                    if await answered_in_clear(self._stream.transport_stream):
+                        return
                     await self._stream.do_handshake()
             except (trio.BrokenResourceError, trio.TooSlowError):
                 return

@@ -24,11 +24,12 @@ from ai_ticket_daemon.server.connection import (
 from ai_ticket_daemon.server.edge import Edge
 from ai_ticket_daemon.server.framing import MAX_HEADER_BYTES
 from ai_ticket_daemon.server.ports import NullConnectionObserver
-from ai_ticket_daemon.server.sockets import open_listeners, tls_context, watch_peer
+from ai_ticket_daemon.server.sockets import open_listeners, watch_peer
 
 if TYPE_CHECKING:
     import logging
     import ssl
+    from collections.abc import Callable
 
     from hypercorn.typing import ASGIFramework
 
@@ -49,6 +50,7 @@ async def serve(
     app: ASGIFramework,
     http: HttpConfig,
     *,
+    tls: Callable[[], ssl.SSLContext | None] = lambda: None,
     stop_accepting: trio.Event,
     all_in: trio.Event,
     logger: logging.Logger,
@@ -64,6 +66,7 @@ async def serve(
     Args:
         app: the app.
         http: where to listen, how long and how many.
+        tls: asked for each connection over TCP what to encrypt it with; None: not at all.
         stop_accepting: set it to stop.
         all_in: set when after that no further request can come in.
         logger: told of crashes and refusals; hypercorn's own messages go there too.
@@ -72,11 +75,8 @@ async def serve(
         task_status: started with the addresses listened on, such as ``127.0.0.1:5000``.
 
     Raises:
-        ListenerUnavailable: an address cannot be listened on, or the certificate not be used.
+        ListenerUnavailable: an address cannot be listened on.
     """
-    tls = None
-    if http.tls_cert is not None and http.tls_key is not None:
-        tls = tls_context(http.tls_cert, http.tls_key)
     edge = Edge(logger, observer or NullConnectionObserver())
     listeners = await open_listeners(http.bind)
     try:
@@ -124,7 +124,7 @@ async def serve(
 async def _accept(
     listener: BoundListener,
     rules: ConnectionRules,
-    tls: ssl.SSLContext | None,
+    tls: Callable[[], ssl.SSLContext | None],
     *,
     places: trio.Semaphore,
     connections: set[Connection],
@@ -146,7 +146,6 @@ async def _accept(
             connections.discard(connection)
             places.release()
 
-    secure = None if listener.is_unix else tls
     while True:
         await places.acquire()
         try:
@@ -163,7 +162,8 @@ async def _accept(
             raise
         with suppress(OSError):  # it has gone already, which the connection will notice
             watch_peer(stream.socket, rules.write_timeout_seconds)
-        handlers.start_soon(handle, stream if secure is None else _secured(stream, secure))
+        context = None if listener.is_unix else tls()
+        handlers.start_soon(handle, stream if context is None else _secured(stream, context))
 
 
 def _secured(stream: trio.SocketStream, context: ssl.SSLContext) -> Stream:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import socket as stdlib_socket
-import ssl
 import stat
 import struct
 from contextlib import suppress
@@ -107,28 +106,6 @@ async def open_listeners(binds: Sequence[Bind]) -> list[BoundListener]:
             listener.close()
         raise
     return opened
-
-
-def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    """Return how TLS is spoken: version 1.2 or later, HTTP/2 before HTTP/1.1.
-
-    Raises:
-        ListenerUnavailable: the certificate or its key cannot be used.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
-    # RFC 9113 section 9.2.2 forbids all others under TLS 1.2 and HTTP/2.
-    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
-    context.set_alpn_protocols(["h2", "http/1.1"])
-    try:
-        context.load_cert_chain(certificate, key)
-    except OSError as error:  # of which ssl.SSLError is one
-        raise ListenerUnavailable(
-            f"cannot use the certificate {certificate} with the key {key}: "
-            f"{error.strerror or error}; check http.tls_cert and http.tls_key"
-        ) from error
-    return context
 
 
 def watch_peer(socket: trio.socket.SocketType, timeout_seconds: float) -> None:

@@ -97,6 +97,21 @@ MESSAGES: Mapping[str, Message] = MappingProxyType(
             "Correct the file, check it with `ai-ticket-daemon --check-config`, and reload "
             "again. Until then the daemon works as before, but would not start with this file.",
         ),
+        "certificate_refused": Message(
+            "0a8f430d800f408990113d234f197edd",
+            "A changed certificate cannot be used, the one before is served on",
+            "@AI_TICKET_REASON@",
+            "Put a certificate and the key that belongs to it into the files of http.tls_cert and "
+            "http.tls_key; they are looked at every few seconds. The daemon would not start with "
+            "what is there now. `ai-ticket-daemon --check-config` tells when it is right.",
+        ),
+        "certificate_expires": Message(
+            "e7efd369e7a640c48e7140749799c32b",
+            "The certificate of the HTTP front end is about to expire, or has",
+            "@AI_TICKET_DETAIL@",
+            "Renew it, and put the new files where http.tls_cert and http.tls_key point: they are "
+            "taken within seconds, without a reload. A credential is a copy, and takes a restart.",
+        ),
         "failover": Message(
             "5b7a2c1e9d7e4f0bb6c1a63c0f8d2e11",
             "The standby serves from now on",

@@ -162,6 +162,11 @@ class Metrics:
         )
         for part in PARTS:  # there at 0, so that the first increase is seen
             self.observer_failures.labels(part)
+        self.tls_certificate_expiry = self._gauge(
+            "tls_certificate_expiry_timestamp_seconds",
+            "When the certificate of the HTTP front end expires, seconds since the Unix epoch; 0 "
+            "without TLS.",
+        )
         self.actor_restarts = self._counter(
             "actor_restarts", "Actors started again after a crash.", "actor"
         )

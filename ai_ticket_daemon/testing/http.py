@@ -18,6 +18,7 @@ from ai_ticket_daemon.config.rate_limit import RateLimitConfig
 from ai_ticket_daemon.server.app import create_app
 from ai_ticket_daemon.server.listeners import serve
 from ai_ticket_daemon.server.ports import HealthReport, HealthStatus
+from ai_ticket_daemon.server.tls import ServedCertificate
 from ai_ticket_daemon.testing.pipeline import GUARD_SECONDS, ScriptedPipeline
 
 if TYPE_CHECKING:
@@ -227,9 +228,12 @@ async def serving(
     )
 
     async def run(*, task_status: trio.TaskStatus[tuple[str, ...]]) -> None:
+        certificate = ServedCertificate(lambda: served.http)
+        certificate.start()
         await serve(
             app,
             served.http,
+            tls=lambda: certificate.context,
             stop_accepting=served.stop,
             all_in=trio.Event(),
             logger=logger,

@@ -6,9 +6,11 @@ import re
 import signal
 import sys
 import tarfile
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+import trustme
 
 from ai_ticket_daemon.testing.kobold import KoboldSettings
 from ai_ticket_daemon.testing.otlp import http_collector
@@ -26,6 +28,7 @@ sys.exit(__main__.main(sys.argv[1:]))
 """
 RESTARTS = "curl -s http://localhost:9464/metrics | grep ^ai_ticket_actor_restarts_total"
 RELOADED = "curl -s http://localhost:9464/metrics | grep ^ai_ticket_config_last_reload_successful"
+EXPIRY = "curl -s http://localhost:9464/metrics | grep ^ai_ticket_tls_certificate_expiry"
 SPANS = "curl -s http://localhost:9464/metrics | grep ^ai_ticket_telemetry_spans_dropped_total"
 
 
@@ -63,6 +66,37 @@ async def test_a_refused_reload_is_mended(rehearse: Rehearse) -> None:
 
         assert "successful 1.0" in await stage.run(RELOADED)
         await stage.alert_ends("AiTicketReloadRefused")
+
+
+async def test_a_certificate_that_is_about_to_expire_is_renewed(rehearse: Rehearse) -> None:
+    authority = trustme.CA()
+    async with rehearse("AiTicketCertificateExpires") as stage:
+        certificate, key = stage.folder / "c.pem", stage.folder / "k.pem"
+
+        def issue(days: int) -> None:
+            leaf = authority.issue_cert("localhost", not_after=now() + timedelta(days=days))
+            certificate.write_bytes(leaf.cert_chain_pems[0].bytes())
+            key.write_bytes(leaf.private_key_pem.bytes())
+
+        issue(5)
+        stage.configure(f'http.tls_cert = "{certificate}"', f'http.tls_key = "{key}"')
+        stage.process.send_signal(signal.SIGHUP)
+        await stage.until_logged("certificate_taken")
+        await stage.alert_begins("AiTicketCertificateExpires")
+        before = await stage.run(EXPIRY)
+        assert "the certificate expires in 4 days" in await stage.run("ai-ticketctl status")
+
+        issue(90)
+        await stage.until_logged("certificate_taken", 2)
+        await stage.run("ai-ticketctl check-config")
+        after = await stage.run(EXPIRY)
+        assert float(after.split()[-1]) - float(before.split()[-1]) > 80 * 86400
+        assert "expires" not in await stage.run("ai-ticketctl status")
+        await stage.alert_ends("AiTicketCertificateExpires")
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
 
 
 async def test_a_part_that_crashes_is_reported(rehearse: Rehearse) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import ssl
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -18,9 +20,9 @@ from ai_ticket_daemon.server.protocols import Protocol
 from ai_ticket_daemon.server.sockets import (
     ListenerUnavailable,
     open_listeners,
-    tls_context,
     watch_peer,
 )
+from ai_ticket_daemon.server.tls import ServedCertificate
 from ai_ticket_daemon.testing.http import serving
 from ai_ticket_daemon.testing.pipeline import GUARD_SECONDS, ScriptedPipeline, succeeded
 
@@ -269,12 +271,35 @@ async def test_clients_that_do_not_speak_tls_are_let_go(tls: HttpConfig) -> None
         assert await silent.at_end()
 
 
-def test_a_certificate_that_does_not_fit_is_named(tmp_path: Path) -> None:
-    file = tmp_path / "cert.pem"
+async def test_http_on_a_port_that_speaks_https_gets_a_sentence(tls: HttpConfig) -> None:
+    async with serving(tls) as served:
+        # More than one segment, so that a careless close would reset the answer away.
+        client = await served.connect()
+        await client.send(POST + b"a" * 100_000)
+        reply = await client.reply()
+        assert reply.status == 400
+        assert reply.body.startswith(b"This port speaks HTTPS")
+        assert reply.headers["connection"] == "close"
+        assert await client.at_end()
+        assert served.observer.requests == []
+
+
+async def test_noise_on_a_port_that_speaks_https_is_let_go_without_an_answer(
+    tls: HttpConfig,
+) -> None:
+    async with serving(tls) as served:
+        client = await served.connect()
+        await client.send(b"\x00\x01nonsense")
+        assert await client.at_end()
+
+
+def test_a_certificate_that_does_not_fit_is_named(tls: HttpConfig, tmp_path: Path) -> None:
+    file = tmp_path / "nonsense.pem"
     file.write_text("nonsense")
     for certificate in (file, tmp_path / "missing"):
-        with pytest.raises(ListenerUnavailable, match=f"cannot use the certificate {certificate}"):
-            tls_context(certificate, file)
+        http = replace(tls, tls_cert=certificate)
+        with pytest.raises(ListenerUnavailable, match=r"http\.tls_cert: "):
+            ServedCertificate(partial(replace, http)).start()
 
 
 async def test_connections_beyond_the_limit_wait_for_their_turn() -> None:
