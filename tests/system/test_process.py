@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -262,6 +263,17 @@ def test_a_good_file_passes_the_check_and_nothing_is_started(tmp_path: Path) -> 
     result = run("--config", str(conf), "--check-config")
     assert result.returncode == 0
     assert "The configuration is valid." in result.stdout
+
+
+def test_the_check_fails_where_a_start_would(tmp_path: Path) -> None:
+    conf = tmp_path / "ai-ticket.conf"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        conf.write_text(conf_text().replace('["127.0.0.1:0"]', f'["{address}"]'))
+        result = run("--config", str(conf), "--check-config")
+    assert result.returncode == 78
+    assert f"http.bind: {address} is taken by the process {os.getpid()}" in result.stderr
+    assert "The configuration is valid." not in result.stdout
 
 
 def test_version_and_help_answer_without_a_configuration() -> None:

@@ -4,6 +4,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+import trustme
 
 from ai_ticket_daemon.config import (
     BackendKind,
@@ -57,12 +58,14 @@ def test_the_smallest_file_gives_the_defaults_and_one_server(tmp_path: Path) -> 
 def test_every_type_of_value_arrives_as_its_python_type(tmp_path: Path) -> None:
     password = tmp_path / "password"
     password.write_text("correct horse\n")
+    pair = tmp_path / "pair.pem"
+    trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(pair))
     text = f"""
         [http]
         bind = ["[::1]:5000", "unix:/run/ai-ticket/http", "fd://3", "localhost:0"]
         trusted_proxies = ["10.0.0.0/8", "::1"]
-        tls_cert = "{password}"
-        tls_key = "{password}"
+        tls_cert = "{pair}"
+        tls_key = "{pair}"
         [pipeline]
         drain_seconds = 1
         [log]
@@ -89,7 +92,7 @@ def test_every_type_of_value_arrives_as_its_python_type(tmp_path: Path) -> None:
     ]
     assert [type(bind) for bind in config.http.bind] == [TcpBind, UnixBind, FdBind, TcpBind]
     assert [str(network) for network in config.http.trusted_proxies] == ["10.0.0.0/8", "::1/128"]
-    assert config.http.tls_cert == password
+    assert config.http.tls_cert == pair
     assert isinstance(config.pipeline.drain_seconds, float)
     assert config.log.level is LogLevel.DEBUG
     llama, standby = config.backends.servers

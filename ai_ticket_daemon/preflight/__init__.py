@@ -1,0 +1,1 @@
+"""``--check-config``: does all that a start does, short of listening."""
