@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ai_ticket_daemon.visible import visible
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -90,5 +92,5 @@ def main(pid: int, environ: Mapping[str, str]) -> int:
     else:
         problems = reload_and_wait(pid, path)
     for problem in problems:
-        sys.stderr.write(f"reload refused: {problem}\n")
+        sys.stderr.write(f"reload refused: {visible(problem)}\n")
     return 1 if problems else 0

@@ -6,13 +6,13 @@ server; 69 the daemon cannot be reached; 130 interrupted.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ai_ticket_daemon.control.client import Client
+from ai_ticket_daemon.visible import visible, visible_in, visible_json
 
 if TYPE_CHECKING:
     import argparse
@@ -41,7 +41,7 @@ class Session:
     def say(self, answer: Any, screen: str = "fields") -> None:
         """Print an answer: as JSON, or as the function ``screen`` of :mod:`screen` shows it."""
         if self.options.json:
-            sys.stdout.write(json.dumps(answer, ensure_ascii=False, indent=2) + "\n")
+            sys.stdout.write(visible_json(answer, indent=2) + "\n")
             return
         from rich.console import Console  # noqa: PLC0415 - not needed for --json
 
@@ -49,8 +49,8 @@ class Session:
 
         # What a program reads is not to be folded.
         width = None if sys.stdout.isatty() else WIDE
-        Console(width=width, highlight=False).print(getattr(screens, screen)(answer))
+        Console(width=width, highlight=False).print(getattr(screens, screen)(visible_in(answer)))
 
     def tell(self, sentence: str) -> None:
         """Say something to whoever sits there, not to what reads the output."""
-        sys.stderr.write(sentence + "\n")
+        sys.stderr.write(visible(sentence) + "\n")

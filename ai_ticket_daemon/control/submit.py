@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 from ai_ticket_daemon.control.client import Refused, Unreachable
 from ai_ticket_daemon.control.ndjson import windows
 from ai_ticket_daemon.control.session import EXIT_OK, EXIT_REFUSED, EXIT_USAGE
+from ai_ticket_daemon.visible import visible, visible_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -59,7 +60,7 @@ def _one(session: Session, event: dict[str, Any]) -> int:
             last = frame
             pieces.append(frame.get("delta") or "")
             if options.follow and not options.json:
-                sys.stdout.write(pieces[-1])
+                sys.stdout.write(_completion(pieces[-1]))
                 sys.stdout.flush()
     if not last.get("done"):
         raise Refused("internal_error", "the stream broke off before its end")
@@ -68,9 +69,14 @@ def _one(session: Session, event: dict[str, Any]) -> int:
     if options.json:
         session.say({"completion": "".join(pieces)} | {k: last[k] for k in last if k != "delta"})
     else:
-        sys.stdout.write("\n" if options.follow else "".join(pieces) + "\n")
+        sys.stdout.write("\n" if options.follow else _completion("".join(pieces)) + "\n")
         session.tell(f"{last['event_id']} on {last['backend']}")
     return EXIT_OK
+
+
+def _completion(text: str) -> str:
+    """Return a completion as it is to be written: as it is to a pipe, but not to a terminal."""
+    return visible(text) if sys.stdout.isatty() else text
 
 
 def _frames(answer: Answer) -> Iterator[dict[str, Any]]:
@@ -152,7 +158,7 @@ def _unanswered(lines: Mapping[int, Line]) -> str:
 
 
 def _print(answer: Mapping[str, Any]) -> None:
-    sys.stdout.write(json.dumps(answer, ensure_ascii=False) + "\n")
+    sys.stdout.write(visible_json(answer) + "\n")
     sys.stdout.flush()
 
 

@@ -18,6 +18,7 @@ from rich.text import Text
 from ai_ticket_daemon.control import screen
 from ai_ticket_daemon.control.client import Refused, Unreachable
 from ai_ticket_daemon.control.session import EXIT_OK, EXIT_USAGE
+from ai_ticket_daemon.visible import visible, visible_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,10 +40,10 @@ def top(session: Session) -> int:
             while True:
                 head = Text(time.strftime("%H:%M:%S"), style="dim")
                 try:
-                    shown = screen.status(session.client.look("status"))
+                    shown = screen.status(visible_in(session.client.look("status")))
                 except (Unreachable, Refused) as error:
                     # What was seen last stays on the screen, below what is wrong now.
-                    head.append(f"  {error}", style="bold red")
+                    head.append(f"  {visible(str(error))}", style="bold red")
                 live.update(Group(head, Text(), shown), refresh=True)
                 if _quit_within(session.options.interval):
                     return EXIT_OK

@@ -17,9 +17,10 @@ from ai_ticket_daemon.systemd import journal_reads
 from ai_ticket_daemon.telemetry.journald import SOCKET_PATH, JournalWriter
 from ai_ticket_daemon.telemetry.messages import MESSAGES
 from ai_ticket_daemon.telemetry.stream import StreamWriter
+from ai_ticket_daemon.visible import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping
+    from collections.abc import Mapping, MutableMapping, Sequence
 
     from structlog.typing import FilteringBoundLogger, Processor
 
@@ -89,7 +90,7 @@ class Logs:
         else:
             write = self._plain.write
             stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
-            processors += [stamp, _renderer(self.format, self._stream)]
+            processors += [stamp, *_renderers(self.format, self._stream)]
         return cast(
             "FilteringBoundLogger",
             structlog.wrap_logger(
@@ -204,12 +205,21 @@ def _add_message_id(
     return event
 
 
-def _renderer(log_format: LogFormat, stream: TextIO) -> Processor:
+def _renderers(log_format: LogFormat, stream: TextIO) -> Sequence[Processor]:
     if log_format is LogFormat.TEXT:
-        return structlog.dev.ConsoleRenderer(
-            colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback
-        )
-    return structlog.processors.JSONRenderer(default=str)
+        plain = structlog.dev.plain_traceback
+        console = structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=plain)
+        return (_make_visible, console)
+    return (structlog.processors.JSONRenderer(default=str),)
+
+
+def _make_visible(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Let no text of an exception act on the terminal; the renderer does it for the fields."""
+    if "exception" in event:
+        event["exception"] = visible(str(event["exception"]))
+    return event
 
 
 _PRIORITY = {"debug": 7, "info": 6, "warning": 4, "error": 3, "critical": 2}
