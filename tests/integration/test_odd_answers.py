@@ -11,6 +11,7 @@ import pytest
 import trio
 from hostile_server import Odd, Then, open_hostile_server
 from odd_answers import ANY, PLAIN, STREAMED, Case, answer
+from well_server import CHAT, MODELS, PERF, WELL, probe_path, with_name
 
 from ai_ticket_daemon.backends import factory, prober
 from ai_ticket_daemon.backends.generation import GenerationRequest
@@ -23,30 +24,11 @@ from ai_ticket_daemon.events.event import Message, Role, Sampling
 from ai_ticket_daemon.telemetry.null import SilentPoolObserver
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ai_ticket_daemon.backends.generation import BackendClient
 
 GUARD_SECONDS = 60.0
 """For a machine that does other things, too; each case is over within the time limits below."""
 LIMIT_SECONDS = 0.4
-CHAT = "/v1/chat/completions"
-MODELS, PERF = "/v1/models", "/api/extra/perf"
-MODEL, CONTEXT = "/api/v1/model", "/api/extra/true_max_context_length"
-WELL: Mapping[str, Odd] = {
-    MODELS: Odd(answer({"object": "list", "data": [{"id": "m"}]})),
-    PERF: Odd(
-        answer(
-            {"idle": 1, "queue": 0, "uptime": 1e6, "total_gens": 3}
-            | {"stop_reason": 1, "last_token_count": 2}
-        )
-    ),
-    MODEL: Odd(answer({"result": "koboldcpp/m"})),
-    CONTEXT: Odd(answer({"value": 100_000})),
-    "/api/extra/abort": Odd(answer({"success": True})),
-    "/api/extra/generate/check": Odd(answer({"results": [{"text": ""}]})),
-    "/api/extra/tokencount": Odd(answer({"value": 3, "ids": [1, 2, 3]})),
-}
 KINDS = pytest.mark.parametrize("kind", BackendKind)
 
 
@@ -138,7 +120,6 @@ async def state_after(kind: BackendKind, path: str, odd: Odd) -> tuple[HealthSta
     return health.state, health.reason
 
 
-UNUSABLE = {HealthState.DOWN, HealthState.LOADING, HealthState.WRONG_MODEL}
 LATER = {"429": HealthState.BUSY, "503": HealthState.LOADING, "401": HealthState.WRONG_MODEL}
 
 
@@ -147,8 +128,7 @@ LATER = {"429": HealthState.BUSY, "503": HealthState.LOADING, "401": HealthState
 async def test_a_probe_that_is_answered_oddly_says_what_the_server_is(
     name: str, kind: BackendKind, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = MODELS if kind is BackendKind.OPENAI else PERF
-    state, reason = await state_after(kind, path, PLAIN[name].odd)
+    state, reason = await state_after(kind, probe_path(kind), PLAIN[name].odd)
     if name == "401" and kind is BackendKind.KOBOLDCPP:
         assert state is HealthState.DOWN, "perf needs no credential: another server answers there"
     elif name == "a limit in an answer of status 200":
@@ -174,10 +154,8 @@ NAMES: dict[str, tuple[bytes, str | None]] = {
 @pytest.mark.parametrize("name", NAMES)
 async def test_the_name_of_a_model_is_cleaned_or_refused(name: str, kind: BackendKind) -> None:
     raw, cleaned = NAMES[name]
-    path = MODELS if kind is BackendKind.OPENAI else MODEL
-    head = b'{"object":"list","data":[{"id":' if kind is BackendKind.OPENAI else b'{"result":'
-    body = head + raw + (b"}]}" if kind is BackendKind.OPENAI else b"}")
-    async with open_hostile_server({**WELL, path: Odd(answer(body))}) as server:
+    path, odd = with_name(kind, raw)
+    async with open_hostile_server({**WELL, path: odd}) as server:
         client = open_client(config_of(kind, server.url))
         with trio.fail_after(GUARD_SECONDS):
             if cleaned is None:
@@ -186,7 +164,7 @@ async def test_the_name_of_a_model_is_cleaned_or_refused(name: str, kind: Backen
             else:
                 assert (await client.probe()).model == cleaned
         await client.aclose()
-    state, _ = await state_after(kind, path, Odd(answer(body)))
+    state, _ = await state_after(kind, path, odd)
     assert state is (HealthState.DOWN if cleaned is None else HealthState.READY)
 
 
