@@ -17,6 +17,7 @@ import trio
 
 from ai_ticket_daemon.backends.bounds import SHORT_ANSWER_BYTES
 from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
+from ai_ticket_daemon.backends.pieces import read_in_pieces
 from ai_ticket_daemon.backends.replies import (
     parse_json,
     refuse_encoded,
@@ -172,6 +173,7 @@ class Wire:
                 keepalive_expiry=_KEEPALIVE_SECONDS,
             ),
         )
+        read_in_pieces(self._transport)
 
     async def send(
         self,

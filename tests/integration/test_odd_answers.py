@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
+import ssl
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trustme
 from hostile_server import Odd, Then, open_hostile_server
 from odd_answers import ANY, PLAIN, STREAMED, Case, answer
 from well_server import CHAT, MODELS, PERF, WELL, probe_path, with_name
@@ -24,6 +27,8 @@ from ai_ticket_daemon.events.event import Message, Role, Sampling
 from ai_ticket_daemon.telemetry.null import SilentPoolObserver
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ai_ticket_daemon.backends.generation import BackendClient
 
 GUARD_SECONDS = 60.0
@@ -248,3 +253,46 @@ async def test_crumbs_do_not_hold_up_everything_else(kind: BackendKind) -> None:
 
 def test_the_table_covers_plain_and_streamed_answers_alike() -> None:
     assert ANY.keys() <= PLAIN.keys() & STREAMED.keys()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_server_behind_tls_is_read_like_any_other(
+    stream: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority, tls = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    case = STREAMED["a stream"] if stream else PLAIN["a completion"]
+    odd = replace(case.odd, then=Then.HANG)
+    async with open_hostile_server({**WELL, CHAT: odd}, tls) as server:
+        client = open_client(config_of(BackendKind.OPENAI, server.url))
+        request = GenerationRequest(
+            (Message(Role.USER, "hi"),), Sampling(max_tokens=4), stream=stream
+        )
+        with trio.fail_after(GUARD_SECONDS):
+            for _ in range(3):
+                assert (await client.generate(request)).text == "Hello."
+        await client.aclose()
+        monkeypatch.delenv("SSL_CERT_FILE")
+        client = open_client(config_of(BackendKind.OPENAI, server.url))
+        with pytest.raises(BackendError, match="cannot be reached"):
+            await client.generate(request)
+        await client.aclose()
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_tls_handshake_that_is_given_up_leaves_no_socket_open(cancelled: bool) -> None:
+    """One that is left to the garbage collector is an error: a ResourceWarning."""
+    async with open_hostile_server(WELL) as server:
+        url = server.url.replace("http:", "https:")
+        config = config_of(BackendKind.OPENAI, url)
+        limit = GUARD_SECONDS if cancelled else LIMIT_SECONDS
+        client = open_client(replace(config, connect_timeout_seconds=limit))
+        with trio.move_on_after(LIMIT_SECONDS if cancelled else GUARD_SECONDS) as scope:
+            with pytest.raises(BackendError, match="did not accept a connection"):
+                await client.probe()
+        assert scope.cancelled_caught is cancelled
+        await client.aclose()
+    del client
+    gc.collect()

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator, Mapping
+
+    Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 MOST_BYTES = 64 * 1024 * 1024
 """What an endless answer sends at the most, if nobody stops it."""
@@ -53,26 +56,33 @@ class HostileServer:
 
     port: int
     odd: dict[str, Odd]
+    scheme: str = "http"
     seen: list[bytes] = field(default_factory=list)
 
     @property
     def url(self) -> str:
         """Where it listens."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
 
 @asynccontextmanager
-async def open_hostile_server(odd: Mapping[str, Odd]) -> AsyncIterator[HostileServer]:
+async def open_hostile_server(
+    odd: Mapping[str, Odd], tls: ssl.SSLContext | None = None
+) -> AsyncIterator[HostileServer]:
     """Serve on a port of loopback while the block runs."""
-    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    server = HostileServer(listeners[0].socket.getsockname()[1], dict(odd))
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    server = HostileServer(listener.socket.getsockname()[1], dict(odd))
+    listeners: list[trio.abc.Listener[Stream]] = [listener]
+    if tls is not None:
+        server.scheme = "https"
+        listeners = [trio.SSLListener(listener, tls, https_compatible=True)]
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(trio.serve_listeners, partial(_serve, server), listeners))
         yield server
         nursery.cancel_scope.cancel()
 
 
-async def _serve(server: HostileServer, stream: trio.SocketStream) -> None:
+async def _serve(server: HostileServer, stream: Stream) -> None:
     try:
         async with stream:
             while await _answer(server, stream):
@@ -81,7 +91,7 @@ async def _serve(server: HostileServer, stream: trio.SocketStream) -> None:
         return  # The client had enough.
 
 
-async def _answer(server: HostileServer, stream: trio.SocketStream) -> bool:
+async def _answer(server: HostileServer, stream: Stream) -> bool:
     """Answer one request; return whether the connection stays open for another."""
     head = await _read_head(stream)
     if head is None:
@@ -103,15 +113,17 @@ async def _answer(server: HostileServer, stream: trio.SocketStream) -> bool:
         case Then.HANG:
             return True  # For the next request, if there is one.
         case Then.RESET:
+            assert isinstance(stream, trio.SocketStream)
             stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         case Then.HALF_CLOSE:
+            assert isinstance(stream, trio.SocketStream)
             await stream.send_eof()
             while await stream.receive_some(65_536):
                 pass
     return False
 
 
-async def _read_head(stream: trio.SocketStream) -> bytes | None:
+async def _read_head(stream: Stream) -> bytes | None:
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         byte = await stream.receive_some(1)
@@ -121,7 +133,7 @@ async def _read_head(stream: trio.SocketStream) -> bytes | None:
     return head
 
 
-async def _read_body(stream: trio.SocketStream, head: bytes) -> None:
+async def _read_body(stream: Stream, head: bytes) -> None:
     left = 0
     for line in head.split(b"\r\n"):
         name, _, value = line.partition(b":")

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from ai_ticket_daemon.backends.classify import classify
 from ai_ticket_daemon.backends.expect import Expected, Identity, expected_of, problem_of
 from ai_ticket_daemon.backends.generation import ProbeResult
 from ai_ticket_daemon.backends.health import Health, HealthState, after
+from ai_ticket_daemon.backends.observation import Observation, Seen
 from ai_ticket_daemon.backends.signs import (
     ConnectionLost,
     CredentialRefused,
@@ -16,8 +18,11 @@ from ai_ticket_daemon.backends.signs import (
     ModelMissing,
     ProbeAnswered,
     ProbeFailed,
+    ProbeNotYet,
+    ProbePutOff,
     ProbeSilent,
     Sign,
+    probe_sign_of,
 )
 from ai_ticket_daemon.config.backends import BackendRole, BackendsConfig, ServerConfig
 
@@ -48,6 +53,9 @@ OK, WORKS = answered(), answered(BUSY)
 STALLED, DONE = GenerationStalled("no token"), GenerationSucceeded()
 
 
+NOT_YET, PUT_OFF = ProbeNotYet("answered 503"), ProbePutOff("answered 429", Expected())
+
+
 def failed(event: str) -> GenerationFailed:
     return GenerationFailed(event, "answered 500")
 
@@ -65,6 +73,23 @@ def failed(event: str) -> GenerationFailed:
         pytest.param([OK, LOST, OK], S.DOWN, id="answers below rise"),
         pytest.param([OK, LOST, OK, OK], S.READY, id="rise answers"),
         pytest.param([OK, LOST, OK, MISSED, OK], S.DOWN, id="rise has to be in a row"),
+        pytest.param([NOT_YET], S.LOADING, id="a server that loads is not down"),
+        pytest.param([NOT_YET, OK], S.READY, id="and is used as soon as it answers"),
+        pytest.param([MISSED, NOT_YET], S.LOADING, id="it comes up"),
+        pytest.param([OK, NOT_YET, NOT_YET], S.READY, id="overloaded for a moment"),
+        pytest.param([OK, NOT_YET, NOT_YET, NOT_YET], S.LOADING, id="overloaded for long"),
+        pytest.param([OK, STALLED, NOT_YET], S.STUCK, id="a hold is kept, whatever it says"),
+        pytest.param([PUT_OFF], S.BUSY, id="put off is not down"),
+        pytest.param([OK, *[PUT_OFF] * 9], S.BUSY, id="put off for long"),
+        pytest.param([MISSED, PUT_OFF], S.DOWN, id="put off below rise"),
+        pytest.param([MISSED, PUT_OFF, PUT_OFF], S.BUSY, id="put off rise times"),
+        pytest.param([OK, STALLED, PUT_OFF], S.STUCK, id="put off says nothing of what hangs"),
+        pytest.param(
+            [ProbePutOff("answered 429", Expected("m"))], S.WRONG_MODEL, id="model not told"
+        ),
+        pytest.param(
+            [OK, ProbePutOff("answered 429", Expected("koboldcpp/m"))], S.BUSY, id="model known"
+        ),
         pytest.param([OK, WORKS], S.BUSY, id="busy is not down"),
         pytest.param([WORKS, OK], S.READY, id="and ends"),
         pytest.param([OK, CredentialRefused("401")], S.WRONG_MODEL, id="credential refused"),
@@ -223,3 +248,19 @@ def test_a_standby_has_to_be_like_the_primary_unless_the_conf_file_says_otherwis
     )
     primaries = [("not seen yet", Identity()), ("p", Identity("m", 2048))]
     assert expected_of(server, primaries, match_primary=match) == expected
+
+
+@pytest.mark.parametrize(
+    ("observation", "kind"),
+    [
+        (Observation(Seen.STATUS, status=429), ProbePutOff),
+        (Observation(Seen.STATUS, status=529), ProbePutOff),
+        (Observation(Seen.STATUS, status=503), ProbeNotYet),
+        (Observation(Seen.STATUS, status=500), ProbeFailed),
+        (Observation(Seen.STATUS, status=408), ProbeFailed),
+        (Observation(Seen.NOT_JSON), ProbeFailed),
+        (Observation(Seen.NO_REPLY), ProbeSilent),
+    ],
+)
+def test_what_a_probe_met_is_the_sign_it_gives(observation: Observation, kind: type[Sign]) -> None:
+    assert isinstance(probe_sign_of(classify("p", observation), Expected()), kind)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from ai_ticket_daemon.backends.expect import Expected
 from ai_ticket_daemon.backends.generation import ProbeResult
 from ai_ticket_daemon.backends.health import Health, HealthState
 from ai_ticket_daemon.backends.pool import BackendPool
@@ -19,6 +20,8 @@ from ai_ticket_daemon.backends.signs import (
     GenerationSucceeded,
     ModelMissing,
     ProbeFailed,
+    ProbeNotYet,
+    ProbePutOff,
     ProbeSilent,
     Sign,
 )
@@ -48,6 +51,8 @@ PROBES = [
 ] + [ProbeResult("other", 2048), ProbeResult("inactive", None), ProbeResult(None, 9, None)]
 SIGNS: list[Sign] = [
     ProbeFailed("refused"),
+    ProbeNotYet("answered 503"),
+    ProbePutOff("answered 429", Expected()),
     ProbeSilent("silent"),
     ConnectionLost("lost"),
     CredentialRefused("401"),

@@ -13,7 +13,7 @@ from ai_ticket_daemon.backends import keeper, prober
 from ai_ticket_daemon.backends.generation import ProbeResult
 from ai_ticket_daemon.backends.health import HealthState
 from ai_ticket_daemon.backends.pool import BackendPool
-from ai_ticket_daemon.backends.signs import ConnectionLost, GenerationStalled
+from ai_ticket_daemon.backends.signs import ConnectionLost, GenerationStalled, ProbeNotYet
 from ai_ticket_daemon.config.backends import BackendRole, BackendsConfig, ServerConfig
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.store.memory import MemoryStore
@@ -41,8 +41,11 @@ class Store(MemoryStore):
         super().__init__(max_queued=lambda: 10)
         self.notes: list[str] = []
         self.broken = False
+        self.refuses: Exception | None = None
 
     async def remember(self, key: str, value: str) -> None:
+        if self.refuses is not None:
+            raise self.refuses
         if self.broken:
             raise StoreUnavailable("the disk is full")
         self.notes.append(value)
@@ -236,3 +239,39 @@ async def test_a_note_that_cannot_be_read_is_left_aside(autojump_clock: MockCloc
             assert process.states() == [HealthState.UNKNOWN] * 2
             assert [line["event"] for line in process.warnings] == ["backends_not_recalled"]
             nursery.cancel_scope.cancel()
+
+
+async def test_a_note_that_no_store_would_take_is_said_once_and_ends_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    store = Store()
+    store.refuses = UnicodeEncodeError("utf-8", "m\udcff", 1, 2, "surrogates not allowed")
+    with structlog.testing.capture_logs() as lines:
+        async with trio.open_nursery() as nursery:
+            process = Process(store)
+            await process.start(nursery)
+            for _ in range(3):
+                process.pool.pin("s")
+                await trio.sleep(60)
+                process.pool.unpin()
+                await trio.sleep(60)
+            store.refuses = None
+            process.pool.pin("s")
+            await settled()
+            assert '"pinned":"s"' in store.notes[-1]
+            nursery.cancel_scope.cancel()
+    assert [line["event"] for line in lines] == ["backends_not_kept"]
+
+
+async def test_an_earlier_version_can_read_that_a_server_loads(autojump_clock: MockClock) -> None:
+    store = Store()
+    async with trio.open_nursery() as nursery:
+        process = Process(store)
+        await process.start(nursery)
+        process.pool.saw(process.pool["p"], ProbeNotYet("answered 503"))
+        await settled()
+        assert '"loading"' not in store.notes[-1]
+        after = Process(store)
+        await after.start(nursery)
+        assert after.states() == [HealthState.DOWN, HealthState.UNKNOWN]
+        nursery.cancel_scope.cancel()

@@ -102,3 +102,23 @@ async def test_what_waits_for_the_store_is_bounded(autojump_clock: MockClock) ->
         store.broken = False
         await trio.sleep(1)
         assert (await store.changes(0, 9))[0].text == "5"
+
+
+async def test_changes_that_no_store_would_take_are_given_up_and_said(
+    autojump_clock: MockClock,
+) -> None:
+    class Picky(BrittleStore):
+        async def note_changes(self, changes: Sequence[Change]) -> None:
+            if any("bad" in change.text for change in changes):
+                raise ValueError("no such character")
+            await super().note_changes(changes)
+
+    store = Picky()
+    with structlog.testing.capture_logs() as lines:
+        async with running(store) as history:
+            history.note("bad")
+            await trio.sleep(60)
+            history.note("good")
+            await trio.sleep(60)
+            assert [change.text for change in await store.changes(0, 999)] == ["good"]
+    assert [line["event"] for line in lines] == ["history_not_kept"]
