@@ -23,6 +23,7 @@ from ai_ticket_daemon.events.json_bounds import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_MAYBE_JSON = frozenset("{[ \t\r\n\v\f")
 _HARDLY_ANY = 8
 """A string of so few values may be decoded, however many of them there are."""
 _ROLES = {role.value: role for role in Role}
@@ -93,6 +94,9 @@ def _from_any(value: object, field: str, allowance: _Allowance) -> Iterator[Mess
         if not value:
             raise _nothing(field, f'"{field}" is an empty list; send at least one item.')
         for index, item in enumerate(value):
+            if isinstance(item, str) and item[:1] not in _MAYBE_JSON:
+                yield Message(Role.USER, item)
+                continue
             if isinstance(item, list):
                 raise _malformed(f"{field}[{index}]", item, "a string or an object")
             yield from _from_any(item, f"{field}[{index}]", allowance)

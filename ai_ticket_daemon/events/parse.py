@@ -205,6 +205,13 @@ def _metadata(value: object) -> Mapping[str, Any] | None:
     expected = f"a JSON object of at most {MAX_METADATA_BYTES} bytes"
     if not isinstance(value, dict):
         raise _refused("metadata", expected, value, {})
+    if (least_bytes := _least_bytes(value)) > MAX_METADATA_BYTES:
+        raise _refused(
+            "metadata",
+            expected,
+            value,
+            {"max_bytes": MAX_METADATA_BYTES, "actual_bytes": least_bytes},
+        )
     if _is_surely_small(value):
         return value
     try:
@@ -223,6 +230,29 @@ def _metadata(value: object) -> Mapping[str, Any] | None:
             {"max_bytes": MAX_METADATA_BYTES, "actual_bytes": size_bytes},
         )
     return value
+
+
+def _least_bytes(value: object) -> int:
+    """Return how long the JSON of ``value`` is at the least, or something beyond the limit.
+
+    To write a whole number of thousands of digits takes longer than to read it.
+    """
+    size_bytes, rest = 0, [value]
+    while rest and size_bytes <= MAX_METADATA_BYTES:
+        match rest.pop():
+            case dict() as inner:
+                size_bytes += 2 + sum(map(len, inner)) + 3 * len(inner)
+                rest += list(inner.values())[:MAX_METADATA_BYTES]
+            case list() as inner:
+                size_bytes += 2 + len(inner)
+                rest += inner[:MAX_METADATA_BYTES]
+            case str() as text:
+                size_bytes += 2 + len(text)
+            case int() as number:
+                size_bytes += 1 + number.bit_length() // 4
+            case _:
+                size_bytes += 1
+    return size_bytes
 
 
 def _is_surely_small(value: object) -> bool:

@@ -215,6 +215,7 @@ async def _parse(
         else:
             exchange.weigh(event)
             batch.add(event)
+        await slices.rest()
     return batch
 
 

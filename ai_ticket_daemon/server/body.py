@@ -29,6 +29,8 @@ PAUSE: Final = object()
 """Stands between the events of a batch where others may get a turn."""
 
 _EMPTY = 'The body is empty; send a JSON object such as {"content": "..."}.'
+_LONG_BYTES = 65_536
+_LONG_NUMBER = re.compile(rb"[0-9]{100}")
 _BLANKS = re.compile(rb"[ \t\r\n\v\f]*")
 _BOM = b"\xef\xbb\xbf"
 _DECODER = msgspec.json.Decoder()
@@ -206,6 +208,9 @@ def _check_excess(data: bytes) -> None:
 
 
 def _decode(data: bytes) -> object:
+    if len(data) > _LONG_BYTES and _LONG_NUMBER.search(data):
+        # Such numbers take the fast reader ten times as long as the standard library.
+        return _decode_slowly(data)
     try:
         # Reads what the standard library reads, or nothing; the latter knows what is wrong.
         return _DECODER.decode(data)

@@ -87,9 +87,12 @@ async def _submit(
 async def _read(surface: Surface, exchange: Exchange, key: str | None) -> Event:
     data = await exchange.read_body()
     async with surface.heavy_work if is_heavy(data) else nullcontext():
+        value = decode_json(data)
+        if is_heavy(data):
+            await trio.lowlevel.checkpoint()
         now = surface.now()
         return parse_event(
-            decode_json(data),
+            value,
             limits=surface.events(),
             now=now,
             event_id=new_event_id(now),

@@ -211,3 +211,16 @@ def test_stop_strings_have_a_bound_together() -> None:
         parse({"content": "a", "stop": ["x" * MAX_STOP_CHARACTERS, "y"]})
     assert caught.value.details is not None
     assert caught.value.details["max_characters"] == MAX_STOP_CHARACTERS
+
+
+@pytest.mark.parametrize(
+    "metadata", [{"a": [10**4200] * 200}, {"a": ["x"] * 9000}, {str(n): None for n in range(9000)}]
+)
+def test_metadata_that_is_far_too_long_is_not_even_written_down(
+    metadata: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ai_ticket_daemon.events.parse.json.dumps", None)
+    with pytest.raises(RequestRefused) as caught:
+        parse({"content": "a", "metadata": metadata})
+    assert caught.value.details is not None
+    assert caught.value.details["actual_bytes"] > MAX_METADATA_BYTES
