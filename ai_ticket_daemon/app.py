@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 from prometheus_client import CollectorRegistry
 
-from ai_ticket_daemon import __version__, signals, timekeeper, watchdog
+from ai_ticket_daemon import __version__, signals, timekeeper, trimmer, watchdog
 from ai_ticket_daemon.backends import keeper, prober
 from ai_ticket_daemon.backends.abort import AbortReason
 from ai_ticket_daemon.backends.factory import open_client
@@ -121,7 +121,7 @@ class Daemon:
             ),
         )
         self._tracer = self._tracing.tracer
-        memory = MemoryBudget(lambda: live.current.http.max_memory_bytes)
+        self._memory = memory = MemoryBudget(lambda: live.current.http.max_memory_bytes)
         metrics.server_request_memory.set_function(lambda: memory.used_bytes)
 
         self._store = make_store(
@@ -318,6 +318,7 @@ class Daemon:
         )
         await start("lag", self._lag.run)
         await start("capture", self._capture.run)
+        await start("trimmer", trimmer.run, memory=self._memory)
 
     async def _start_sampler(self, start: Callable[..., Awaitable[Any]]) -> None:
         await start(

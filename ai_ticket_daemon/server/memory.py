@@ -27,6 +27,12 @@ class MemoryBudget:
     def __init__(self, max_bytes: Callable[[], int]) -> None:
         self._max_bytes = max_bytes
         self.used_bytes = 0
+        self._peak_bytes = 0
+
+    def take_peak(self) -> int:
+        """Return the most that was in use since the last call."""
+        peak, self._peak_bytes = self._peak_bytes, self.used_bytes
+        return peak
 
     def share(self) -> MemoryShare:
         """Return what one request will hold; nothing yet."""
@@ -37,6 +43,7 @@ class MemoryBudget:
         if number > 0 and self.used_bytes + number > self._max_bytes():
             return False
         self.used_bytes += number
+        self._peak_bytes = max(self._peak_bytes, self.used_bytes)
         return True
 
     def exhausted(self) -> RequestRefused:

@@ -1,0 +1,96 @@
+"""No bad body keeps the event loop for long in one turn, by the time its own thread computes.
+
+In this process and without sockets: what else goes on on the machine is not counted.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+import trio
+from test_bodies import LONG, attacks
+
+from ai_ticket_daemon.config.auth import AuthConfig
+from ai_ticket_daemon.config.events import EventsConfig
+from ai_ticket_daemon.config.http import HttpConfig
+from ai_ticket_daemon.config.rate_limit import RateLimitConfig
+from ai_ticket_daemon.server.app import create_app
+from ai_ticket_daemon.testing.pipeline import ScriptedPipeline
+
+if TYPE_CHECKING:
+    from ai_ticket_daemon.server.ports import HealthView
+
+MOST_SECONDS = 0.25
+"""Five times what is aimed at: this process also collects the garbage of its tests meanwhile."""
+
+
+class Turns(trio.abc.Instrument):
+    """The longest time of the processor that one turn of a task took."""
+
+    def __init__(self) -> None:
+        self.longest_seconds = 0.0
+        self._began = time.thread_time()
+
+    def before_task_step(self, _task: trio.lowlevel.Task) -> None:
+        self._began = time.thread_time()
+
+    def after_task_step(self, _task: trio.lowlevel.Task) -> None:
+        self.longest_seconds = max(self.longest_seconds, time.thread_time() - self._began)
+
+
+async def send(app: Any, route: str, media_type: str, body: bytes) -> int:
+    """Hand a request to the app as the listener does; return the status of its answer."""
+    statuses = []
+    to_app, from_client = trio.open_memory_channel[dict[str, Any]](8)
+    for at in range(0, len(body), 2**22):
+        more = at + 2**22 < len(body)
+        piece = body[at : at + 2**22]
+        to_app.send_nowait({"type": "http.request", "body": piece, "more_body": more})
+
+    async def take(message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+        await trio.lowlevel.checkpoint()
+
+    headers = [
+        (b"host", b"a"),
+        (b"content-type", media_type.encode()),
+        (b"content-length", b"%d" % len(body)),
+        (b"prefer", b"respond-async"),
+    ]
+    scope = {
+        "type": "http", "http_version": "1.1", "method": "POST", "scheme": "http", "path": route,
+        "raw_path": route.encode(), "query_string": b"", "headers": headers,
+        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 5000), "state": {},
+    }  # fmt: skip
+    await app(scope, from_client.receive, take)
+    [status] = statuses
+    return cast("int", status)
+
+
+@pytest.mark.parametrize("together", [1, 16] if LONG else [16])
+async def test_no_bad_body_takes_a_long_turn_of_the_event_loop(together: int) -> None:
+    app = create_app(
+        pipeline=ScriptedPipeline(),
+        health=cast("HealthView", None),
+        http=HttpConfig,
+        events=EventsConfig,
+        auth=AuthConfig,
+        rate_limit=lambda: RateLimitConfig(requests=0),
+    )
+    sent = attacks()
+    slow = []
+    for begin in range(0, len(sent), together):
+        some = sent[begin : begin + together]
+        turns = Turns()
+        async with trio.open_nursery() as nursery:
+            trio.lowlevel.add_instrument(turns)
+            for attack in some:
+                nursery.start_soon(send, app, *attack)
+        trio.lowlevel.remove_instrument(turns)
+        if turns.longest_seconds > MOST_SECONDS:
+            about = [(route, kind, body[:60], len(body)) for route, kind, body in some]
+            slow.append((round(turns.longest_seconds, 3), about))
+    assert not slow
