@@ -9,7 +9,7 @@ source "$root/ops/lib/common.sh"
 help() {
   cat <<'TEXT'
 Usage: ops/bootstrap.sh [--skip-health] [--runtime-only] [--with-model] [--with-containers]
-                        [--with-monitoring] [--venv DIR]
+                        [--with-monitoring] [--with-proxies] [--venv DIR]
 
 Prepares this checkout; running it again is safe, and quick when nothing has changed:
   1. makes a virtual environment (.venv) with Python 3.11 or newer
@@ -24,6 +24,8 @@ Prepares this checkout; running it again is safe, and quick when nothing has cha
                   to build a Debian package above all (root only; ops/lib/debian-packages lists it)
   --with-monitoring  also Debian's Prometheus and Alertmanager, unpacked into .cache/monitoring for
                   the tests, not installed: no service is started, no user made
+  --with-proxies  also Debian's nginx, HAProxy and Caddy, unpacked into .cache/proxies for the tests of
+                  docs/proxies.md
   --venv DIR      put the virtual environment there
 
 PYTHON=/path/to/python chooses the Python. On Debian, as root, missing parts of the system are
@@ -31,7 +33,7 @@ installed with apt-get. Logs of each step: .cache/bootstrap/
 TEXT
 }
 
-check_health=yes requirements=dev with_model=no with_containers=no with_monitoring=no venv=$root/.venv
+check_health=yes requirements=dev with_model=no with_containers=no with_monitoring=no with_proxies=no venv=$root/.venv
 while (($#)); do
   case $1 in
     --skip-health) check_health=no ;;
@@ -39,6 +41,7 @@ while (($#)); do
     --with-model) with_model=yes ;;
     --with-containers) with_containers=yes ;;
     --with-monitoring) with_monitoring=yes ;;
+    --with-proxies) with_proxies=yes ;;
     --venv)
       [[ -n ${2:-} ]] || misused "--venv needs a directory"
       venv=$(realpath -m -- "$2")
@@ -240,22 +243,25 @@ need_packages() {
   if ((${#missing[@]})) && root_on_debian; then apt_install "${missing[@]}"; fi
 }
 
-# need_monitoring: Debian's programs without Debian's services. Elsewhere, and without package
-# lists, the tests that want them say what is missing.
-need_monitoring() {
-  local folder=$root/.cache/monitoring log=$logs/monitoring.log
+# need_unpacked NEED WHAT: Debian's programs without Debian's services, in .cache/NEED. Elsewhere, and
+# without package lists, the tests that want them say what is missing.
+need_unpacked() {
+  local need=$1 what=$2 folder=$root/.cache/$1 log=$logs/$1.log
+  local -a packages
   [[ ! -d $folder && -e /etc/debian_version ]] && command -v apt-get >/dev/null || return 0
   need_space 250 "$root"
+  mapfile -t packages < <(awk -v need="$need" '$1 == need { print $2 }' "$root/ops/lib/debian-packages")
   # apt-get checks what it downloads, as it does when it installs.
   # shellcheck disable=SC2016
-  step "Debian's Prometheus and Alertmanager, unpacked" "$log" sh -c \
+  step "Debian's $what, unpacked" "$log" sh -c \
     'set -e
+     folder=$1 && shift
      if [ "$(id -u)" = 0 ]; then apt-get -o DPkg::Lock::Timeout=120 update; fi
-     rm -rf "$1.new" && mkdir "$1.new" && cd "$1.new"
-     apt-get download prometheus prometheus-alertmanager
+     rm -rf "$folder.new" && mkdir "$folder.new" && cd "$folder.new"
+     apt-get download "$@"
      for package in *.deb; do dpkg-deb -x "$package" . && rm "$package"; done
-     mv "$1.new" "$1"' sh "$folder" ||
-    explain "Prometheus and Alertmanager" "$log"
+     mv "$folder.new" "$folder"' sh "$folder" "${packages[@]}" ||
+    explain "$what" "$log"
 }
 
 install_parts() {
@@ -302,7 +308,8 @@ provision() {
   fi
   [[ $with_model == no ]] || need_openmp
   [[ $with_containers == no ]] || need_packages documents manuals systemd containers clocks package
-  [[ $with_monitoring == no ]] || need_monitoring
+  [[ $with_monitoring == no ]] || need_unpacked monitoring "Prometheus and Alertmanager"
+  [[ $with_proxies == no ]] || need_unpacked proxies "nginx, HAProxy and Caddy"
   install_parts "${missing[@]}"
 }
 

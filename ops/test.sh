@@ -21,7 +21,7 @@ TEXT
 }
 
 processes=4 # many tests wait most of the time
-tests="not benchmark" parts=(--with-model --with-containers --with-monitoring)
+tests="not benchmark" parts=(--with-model --with-containers --with-monitoring --with-proxies)
 arguments=()
 for argument in "$@"; do
   case $argument in

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 import trio
+import trustme
 from ports import free_ports
 
 from ai_ticket_daemon.config.load import load_config
@@ -178,12 +179,15 @@ def test_every_document_is_reached_from_the_index(start: str) -> None:
 def test_every_conf_file_shown_is_valid(document: Path, tmp_path: Path) -> None:
     password = tmp_path / "password"
     password.write_text("secret\n")
+    pair = tmp_path / "pair.pem"
+    trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(pair))
     for block in blocks(document):
         if block.language != "toml":
             continue
         text = re.sub(
             r'(?<=^password_file = )".*?"', f'"{password}"', block.text, flags=re.MULTILINE
         )
+        text = re.sub(r'^(tls_\w+) = ".*?"', rf'\1 = "{pair}"', text, flags=re.MULTILINE)
         servers = tomllib.loads(text).get("backends", {}).get("server", [])
         if not any(server.get("role", "primary") == "primary" for server in servers):
             text += EXAMPLE_SERVER
