@@ -267,6 +267,52 @@ def test_the_check_of_a_conf_file_finds_the_credentials_as_root(host: ServiceHos
     assert host.box.run(*check).returncode == 0
 
 
+# ------------------------------------------------------------------------------------ address
+
+
+def test_a_fresh_installation_is_open_to_its_own_host_alone(host: ServiceHost) -> None:
+    assert host.shows("Listen", "ai-ticket.socket") == "127.0.0.1:5000 (Stream)"
+    opened = host.box.shell("cat /proc/net/tcp")
+    assert " 0100007F:1388 00000000:0000 0A" in opened
+    assert " 00000000:1388 00000000:0000 0A" not in opened
+
+
+def test_an_address_that_the_socket_unit_overrules_is_named_everywhere(host: ServiceHost) -> None:
+    host.drop_in("[Socket]\nListenStream=\nListenStream=0.0.0.0:5000\n", "ai-ticket.socket")
+    host.systemctl("stop", "ai-ticket.service")
+    host.systemctl("restart", "ai-ticket.socket")
+    host.systemctl("start", "ai-ticket.service")
+    told = "http.bind is not in force: ai-ticket.socket holds 0.0.0.0:5000"
+
+    warned = host.journal("AI_TICKET_LOG=config_warning", f"_PID={host.pid}")
+    assert any(told in line["AI_TICKET_DETAIL"] for line in warned)
+    for command in (("status",), ("reload", "--plan"), ("check-config",)):
+        said = host.box.run("ai-ticketctl", "--json", *command).stdout
+        assert told in said, command
+    check = (PYTHON, "-m", "ai_ticket_daemon", "--config", CONF, "--check-config")
+    assert told in host.box.run(*check).stdout
+
+    host.box.shell(
+        "rm -r /run/systemd/system/ai-ticket.socket.d; systemctl daemon-reload; "
+        "systemctl stop ai-ticket.service; systemctl restart ai-ticket.socket"
+    )
+
+
+def test_the_check_sees_files_as_the_service_will(host: ServiceHost) -> None:
+    host.box.write("/etc/ai-ticket/tokens", f"bot:{'0123456789abcdef' * 2}\n", mode=0o600)
+    host.configure('auth.tokens_file = "/etc/ai-ticket/tokens"\n')
+    check = (PYTHON, "-m", "ai_ticket_daemon", "--config", CONF, "--check-config")
+
+    refused = host.box.run(*check, check=False)
+
+    assert refused.returncode == 78
+    assert "the user ai-ticket cannot read /etc/ai-ticket/tokens" in refused.stderr
+    host.box.run("chgrp", "ai-ticket", "/etc/ai-ticket/tokens")
+    host.box.run("chmod", "0640", "/etc/ai-ticket/tokens")
+    passed = host.box.run(*check)
+    assert f"is held by a daemon that runs: the process {host.pid}" in passed.stdout
+
+
 # ------------------------------------------------------------------------------------ sandbox
 
 
