@@ -411,6 +411,7 @@ class Daemon:
                 all_in=all_in,
                 logger=self._logs.library_logger("http_server", actor="http"),
                 observer=ConnectionTelemetry(self._metrics),
+                trusted_proxies=lambda: self._live.current.http.trusted_proxies,
             )
             self._health.started = True
             self._addresses = addresses

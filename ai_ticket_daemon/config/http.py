@@ -72,6 +72,14 @@ class HttpConfig:
         default=1000,
         metadata=setting(integer(1, 100_000, "connections"), "Most client connections at a time."),
     )
+    max_connections_per_address: int = field(
+        default=800,
+        metadata=setting(
+            integer(0, 100_000, "connections"),
+            "Most connections of one client address (of one /64 network of IPv6) at a time; 0 for "
+            "no bound of its own. Trusted proxies and Unix sockets have none.",
+        ),
+    )
     trusted_proxies: tuple[IpNetwork, ...] = field(
         default=(),
         metadata=setting(

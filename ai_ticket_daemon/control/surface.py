@@ -30,7 +30,7 @@ from werkzeug.exceptions import (
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused, TicketError
 from ai_ticket_daemon.events.json_bounds import Excessive, values_of
 from ai_ticket_daemon.server.answers import error_object, to_json
-from ai_ticket_daemon.server.exchange import INVITE
+from ai_ticket_daemon.server.connection_state import INVITE, ask
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -189,8 +189,7 @@ async def _serve(operation: Operation, log: FilteringBoundLogger) -> Response:
 async def _read_arguments(operation: Operation) -> object:
     if not operation.changes:
         return dict(parse_qsl(request.query_string.decode("utf-8", "replace")))
-    if (invite := _state().get(INVITE)) is not None:
-        await invite()
+    await ask(cast("dict[str, Any]", request.scope), INVITE)
     body = cast("bytes", await request.get_data())
     return _decode(body or b"{}")
 

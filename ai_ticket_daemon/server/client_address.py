@@ -61,6 +61,19 @@ def client_of(
     return LOCAL if found is None else _name(found)
 
 
+def counted_address(peer: str | None, trusted: Sequence[IpNetwork]) -> str | None:
+    """Return the address, or the network for IPv6, that a connection counts for.
+
+    None for a Unix socket and a trusted proxy: those bring the requests of many.
+    """
+    if peer is None:
+        return None
+    address = _parse(peer)
+    if address is None:
+        return peer
+    return None if _is_trusted(address, trusted) else _name(address)
+
+
 def _behind(
     hops: Iterable[str], proxy: _Address | None, trusted: Sequence[IpNetwork]
 ) -> _Address | None:

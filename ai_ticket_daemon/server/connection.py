@@ -18,6 +18,7 @@ from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
+from ai_ticket_daemon.server.connection_state import PLACE
 from ai_ticket_daemon.server.ports import ConnectionRefusal
 from ai_ticket_daemon.server.protocols import Protocol
 from ai_ticket_daemon.server.sockets import peer_of
@@ -25,6 +26,8 @@ from ai_ticket_daemon.server.tasks import RequestTasks
 from ai_ticket_daemon.server.tls import answered_in_clear
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from hypercorn.config import Config
     from hypercorn.trio.worker_context import WorkerContext
     from hypercorn.typing import AppWrapper
@@ -69,11 +72,20 @@ class ConnectionRules:
 
 
 class Connection:
-    """One client connection."""
+    """One client connection.
 
-    def __init__(self, rules: ConnectionRules, stream: Stream) -> None:
+    Args:
+        rules: what it has in common with all others.
+        stream: its socket.
+        place: returns once it may serve more than probes; raises ``RequestRefused`` if never.
+    """
+
+    def __init__(
+        self, rules: ConnectionRules, stream: Stream, place: Callable[[], Awaitable[None]]
+    ) -> None:
         self._rules = rules
         self._stream = stream
+        self._place = place
         self._socket = (
             stream.transport_stream.socket if isinstance(stream, trio.SSLStream) else stream.socket
         )
@@ -87,6 +99,8 @@ class Connection:
         self._resume = False
         self._served = False
         self._stopping = False
+        self.idle_since: float | None = trio.current_time()
+        """Since when nothing has been asked; None while something is."""
         self.settled = trio.Event()
         """Set once the connection was told to stop and brings no further request."""
         self.ended = trio.Event()
@@ -112,16 +126,24 @@ class Connection:
         else:
             self.settled.set()
 
+    def give_way(self) -> None:
+        """End the connection at once: others need its place, and nothing was asked on it."""
+        self.idle_since = None
+        self._end()
+
     async def _serve(self) -> None:
         rules = self._rules
         use_h2 = False
         if isinstance(self._stream, trio.SSLStream):
-            try:
-                with trio.fail_after(rules.header_timeout_seconds):
+            self._wait(rules.header_timeout_seconds)
+            with trio.CancelScope(deadline=self._deadline) as self._waiting:
+                try:
                     if await answered_in_clear(self._stream.transport_stream):
                         return
                     await self._stream.do_handshake()
-            except (trio.BrokenResourceError, trio.TooSlowError):
+                except trio.BrokenResourceError:
+                    return
+            if self._waiting.cancel_called:
                 return
             use_h2 = self._stream.selected_alpn_protocol() == "h2"
         family = self._socket.family
@@ -135,7 +157,7 @@ class Connection:
                     rules.config,
                     rules.context,
                     task_group,
-                    ConnectionState(peer_of(self._socket)),
+                    ConnectionState({**peer_of(self._socket), PLACE: self._place}),
                     isinstance(self._stream, trio.SSLStream),
                     client,
                     server,
@@ -207,6 +229,7 @@ class Connection:
         if self._closing:
             return
         self._idle = idle
+        self.idle_since = trio.current_time() if idle else None
         if not idle:
             self._served = True
             self._wait(math.inf)
@@ -227,6 +250,7 @@ class Connection:
         if self._closing:
             return
         self._closing = True
+        self.idle_since = trio.current_time()
         self.settled.set()
         self._wait(LINGER_SECONDS)
         try:

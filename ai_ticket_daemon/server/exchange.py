@@ -23,6 +23,7 @@ from ai_ticket_daemon.server.answers import (
     internal_error,
     to_json,
 )
+from ai_ticket_daemon.server.connection_state import INVITE, PLACE, ask
 from ai_ticket_daemon.server.framing import check_size
 from ai_ticket_daemon.server.headers import JSON_TYPE, value_of
 from ai_ticket_daemon.server.ports import RequestEnded, RequestStarted
@@ -55,15 +56,8 @@ if TYPE_CHECKING:
 
     Write = Callable[[bytes], Awaitable[None]]
     Handler = Callable[..., Awaitable[Response]]
-    Invite = Callable[[], Awaitable[None]]
 
 STATUS_CLIENT_GONE = 499
-INVITE = "invite"
-"""The key of ASGI's state under which a connection keeps how to ask a client for its body.
-
-A client that sent ``Expect: 100-continue`` waits for that; it is called once a handler wants the
-body, so that nobody is asked for what will be refused.
-"""
 
 
 class Streamed(Response):
@@ -176,6 +170,8 @@ class Exchange:
             return self._failed(self._malformed)
         try:
             route, parts = find_route(self._scope["method"], self._path)
+            if route.scopes:
+                await ask(self._scope, PLACE)
             return await self._handlers[route.operation](self._surface, self, **parts)
         except Exception as error:  # noqa: BLE001 - the edge: whatever it is, the client is answered
             return self._failed(error)
@@ -253,7 +249,7 @@ class Exchange:
                 no memory for it.
         """
         if self._body.is_awaited:
-            await cast("Invite", self._scope["state"].get(INVITE, _nothing))()
+            await ask(self._scope, INVITE)
         return await self._body.read(self._surface.http().body_timeout_seconds)
 
     def weigh(self, event: Event) -> None:
@@ -366,7 +362,3 @@ def json_response(status: int, value: object, headers: Mapping[str, str] | None 
         status,
         {"content-type": JSON_TYPE, "cache-control": "no-store", **(headers or {})},
     )
-
-
-async def _nothing() -> None:
-    """Invite nobody: there is no connection of ours below this request."""

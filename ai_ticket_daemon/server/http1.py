@@ -19,7 +19,7 @@ from hypercorn.typing import ConnectionState
 
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 from ai_ticket_daemon.server.answers import error_object, to_json
-from ai_ticket_daemon.server.exchange import INVITE
+from ai_ticket_daemon.server.connection_state import INVITE
 from ai_ticket_daemon.server.framing import HeadRefused, check_framing, check_size, too_long
 from ai_ticket_daemon.server.headers import JSON_TYPE
 

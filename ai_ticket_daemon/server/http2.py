@@ -21,7 +21,7 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import filter_pseudo_headers
 from priority.priority import PriorityTree
 
-from ai_ticket_daemon.server.exchange import INVITE
+from ai_ticket_daemon.server.connection_state import INVITE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

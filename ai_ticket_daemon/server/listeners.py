@@ -6,8 +6,6 @@ event that tells it to stop accepting.
 
 from __future__ import annotations
 
-from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -15,25 +13,23 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.trio.worker_context import WorkerContext
 
-from ai_ticket_daemon.server.connection import (
-    FIRST_REQUEST_SECONDS,
-    Connection,
-    ConnectionRules,
-    Stream,
-)
+from ai_ticket_daemon.server.acceptor import Acceptor
+from ai_ticket_daemon.server.admission import Admission
+from ai_ticket_daemon.server.connection import FIRST_REQUEST_SECONDS, ConnectionRules
 from ai_ticket_daemon.server.edge import Edge
 from ai_ticket_daemon.server.framing import MAX_HEADER_BYTES
 from ai_ticket_daemon.server.ports import NullConnectionObserver
-from ai_ticket_daemon.server.sockets import open_listeners, watch_peer
+from ai_ticket_daemon.server.sockets import open_listeners
 
 if TYPE_CHECKING:
     import logging
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from hypercorn.typing import ASGIFramework
 
     from ai_ticket_daemon.config.http import HttpConfig
+    from ai_ticket_daemon.config.rules import IpNetwork
     from ai_ticket_daemon.server.ports import ConnectionObserver
     from ai_ticket_daemon.server.sockets import BoundListener
 
@@ -44,6 +40,8 @@ Its headers are there, its body and the store's word for it may not be; refusing
 error that a client gets for having come at the wrong moment.
 """
 _ACCEPT_RETRY_SECONDS = 0.1
+_YIELD_SECONDS = 0.05
+"""How much sooner other processes at the same socket may take a client while there is no room."""
 
 
 async def serve(
@@ -55,6 +53,7 @@ async def serve(
     all_in: trio.Event,
     logger: logging.Logger,
     observer: ConnectionObserver | None = None,
+    trusted_proxies: Callable[[], Sequence[IpNetwork]] = tuple,
     write_timeout_seconds: float = 30.0,
     task_status: trio.TaskStatus[tuple[str, ...]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -71,6 +70,7 @@ async def serve(
         all_in: set when after that no further request can come in.
         logger: told of crashes and refusals; hypercorn's own messages go there too.
         observer: told of each connection that is refused.
+        trusted_proxies: returns the proxies in force now, whose connections nobody counts.
         write_timeout_seconds: how long a client may refuse to read before it counts as gone.
         task_status: started with the addresses listened on, such as ``127.0.0.1:5000``.
 
@@ -88,25 +88,21 @@ async def serve(
             write_timeout_seconds=write_timeout_seconds,
             edge=edge,
         )
-        # Each listener holds one place while it waits for the next client.
-        places = trio.Semaphore(http.max_connections + len(listeners) - 1)
-        connections: set[Connection] = set()
+        admission = Admission(http.max_connections, http.max_connections_per_address)
         async with trio.open_nursery() as handlers:
+            acceptor = Acceptor(rules, admission, handlers, logger, trusted_proxies)
             async with trio.open_nursery() as acceptors:
                 acceptors.start_soon(edge.run)
                 for listener in listeners:
-                    acceptors.start_soon(
-                        partial(
-                            _accept, listener, rules, tls, places=places,
-                            connections=connections, handlers=handlers, logger=logger,
-                        )
-                    )  # fmt: skip
+                    acceptors.start_soon(_accept, listener, tls, acceptor)
                 task_status.started(tuple(listener.address for listener in listeners))
                 await stop_accepting.wait()
                 acceptors.cancel_scope.cancel()
             for listener in listeners:
                 listener.close()
+            admission.close()
             await rules.context.terminated.set()
+            connections = acceptor.connections
             for connection in tuple(connections):
                 connection.stop()
             with trio.move_on_after(FIRST_REQUEST_SECONDS):
@@ -122,52 +118,21 @@ async def serve(
 
 
 async def _accept(
-    listener: BoundListener,
-    rules: ConnectionRules,
-    tls: Callable[[], ssl.SSLContext | None],
-    *,
-    places: trio.Semaphore,
-    connections: set[Connection],
-    handlers: trio.Nursery,
-    logger: logging.Logger,
+    listener: BoundListener, tls: Callable[[], ssl.SSLContext | None], acceptor: Acceptor
 ) -> None:
-    """Accept connections for ever, but no more at a time than there are places.
-
-    The others wait in the kernel's backlog: a client that is not accepted can still connect
-    elsewhere, one that is accepted and refused has learnt the same later.
-    """
-
-    async def handle(stream: Stream) -> None:
-        connection = Connection(rules, stream)
-        connections.add(connection)
-        try:
-            await connection.run()
-        finally:
-            connections.discard(connection)
-            places.release()
-
+    """Accept connections for ever; the acceptor decides what becomes of each."""
     while True:
-        await places.acquire()
+        if listener.shared is not None and acceptor.is_full:
+            await trio.sleep(_YIELD_SECONDS)
         try:
             stream = await listener.accept()
         except OSError as error:
             # Out of file descriptors, or a client that left while it waited: neither is a reason
             # to stop, and only the first one needs time to get better.
-            places.release()
-            logger.warning("accept_failed", exc_info=error)
+            acceptor.logger.warning("accept_failed", exc_info=error)
             await trio.sleep(_ACCEPT_RETRY_SECONDS)
             continue
-        except BaseException:
-            places.release()
-            raise
-        with suppress(OSError):  # it has gone already, which the connection will notice
-            watch_peer(stream.socket, rules.write_timeout_seconds)
-        context = None if listener.is_unix else tls()
-        handlers.start_soon(handle, stream if context is None else _secured(stream, context))
-
-
-def _secured(stream: trio.SocketStream, context: ssl.SSLContext) -> Stream:
-    return trio.SSLStream(stream, context, server_side=True, https_compatible=True)
+        acceptor.receive(stream, None if listener.is_unix else tls())
 
 
 def _hypercorn_config(logger: logging.Logger) -> Config:

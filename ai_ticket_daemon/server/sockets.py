@@ -139,6 +139,16 @@ def peer_of(socket: trio.socket.SocketType) -> dict[str, int]:
     return {"peer_pid": pid, "peer_uid": uid}
 
 
+def peer_address(socket: trio.socket.SocketType) -> str | None:
+    """Return the address at the other end; None for a Unix socket, "" if it has gone already."""
+    if socket.family not in (stdlib_socket.AF_INET, stdlib_socket.AF_INET6):
+        return None
+    try:
+        return str(socket.getpeername()[0])
+    except OSError:
+        return ""
+
+
 async def _open(bind: Bind) -> list[BoundListener]:
     match bind:
         case TcpBind():

@@ -237,6 +237,7 @@ async def serving(
             stop_accepting=served.stop,
             all_in=trio.Event(),
             logger=logger,
+            trusted_proxies=lambda: served.http.trusted_proxies,
             write_timeout_seconds=write_timeout_seconds,
             task_status=task_status,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import ssl
 from dataclasses import replace
@@ -304,14 +305,95 @@ def test_a_certificate_that_does_not_fit_is_named(tls: HttpConfig, tmp_path: Pat
 
 async def test_connections_beyond_the_limit_wait_for_their_turn() -> None:
     async with serving(HttpConfig(bind=(LOOPBACK,), max_connections=2)) as served:
-        first, second, third = [await served.connect() for _ in range(3)]
-        assert await is_served(first)
-        assert await is_served(second)
-        await third.send(GET)
-        assert await is_served(second)
-        assert len(served.observer.requests) == 3
-        await first.stream.aclose()
+        served.pipeline.answer = None
+        busy = [await served.connect() for _ in range(2)]
+        for number, client in enumerate(busy, start=1):
+            await client.send(POST)
+            await served.pipeline.submission(number)
+        third = await served.connect()
+        await third.send(POST)
+        # Probes of this host get in all the same, however many connections wait.
+        for _ in range(20):
+            assert await is_served(await served.connect())
+        assert len(served.pipeline.submissions) == 2
+        served.pipeline.submissions[0].end(succeeded())
+        assert (await busy[0].reply()).status == 200
+        await busy[0].stream.aclose()
+        (await served.pipeline.submission(3)).end(succeeded())
         assert (await third.reply()).status == 200
+
+
+async def test_a_connection_that_asks_for_nothing_gives_way_to_one_that_does() -> None:
+    async with serving(HttpConfig(bind=(LOOPBACK,), max_connections=3)) as served:
+        silent = [await served.connect() for _ in range(3)]
+        for client in silent:
+            assert await is_served(client)
+        for number, client in enumerate(silent, start=1):
+            asking = await served.connect()
+            await asking.send(POST)
+            assert (await asking.reply()).status == 200
+            assert len(served.pipeline.submissions) == number
+            assert await client.at_end()
+
+
+async def test_an_address_that_has_all_it_may_have_is_told_and_probes_get_in() -> None:
+    http = HttpConfig(bind=(LOOPBACK,), max_connections=10, max_connections_per_address=3)
+    async with serving(http) as served:
+        for _ in range(3):
+            assert await is_served(await served.connect())
+        more = await served.connect()
+        await more.send(POST)
+        reply = await more.reply()
+        assert (reply.status, reply.json()["error"]) == (429, "rate_limited")
+        assert int(reply.headers["retry-after"]) >= 1
+        assert served.pipeline.submissions == []
+        assert await is_served(await served.connect())
+        # Another address has room.
+        other = await trio.open_tcp_stream("127.0.0.1", served.port, local_address="127.0.0.2")
+        client = served.client(other)
+        await client.send(POST)
+        assert (await client.reply()).status == 200
+        # So has this one, when it has closed one of its own.
+        await served.clients[0].stream.aclose()
+        with trio.fail_after(GUARD_SECONDS):
+            while True:
+                again = await served.connect()
+                await again.send(POST)
+                if (await again.reply()).status == 200:
+                    break
+
+
+async def test_a_trusted_proxy_and_a_unix_socket_have_no_bound_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "http"
+    http = HttpConfig(
+        bind=(LOOPBACK, UnixBind(path)),
+        max_connections_per_address=1,
+        trusted_proxies=(ipaddress.ip_network("127.0.0.0/8"),),
+    )
+    async with serving(http) as served:
+        for _ in range(5):
+            client = await served.connect()
+            await client.send(POST)
+            assert (await client.reply()).status == 200
+            local = served.client(await trio.open_unix_socket(str(path)))
+            await local.send(POST)
+            assert (await local.reply()).status == 200
+
+
+async def test_a_stop_sends_away_who_waits_for_a_place() -> None:
+    async with serving(HttpConfig(bind=(LOOPBACK,), max_connections=1)) as served:
+        served.pipeline.answer = None
+        busy, waiting = await served.connect(), await served.connect()
+        await busy.send(POST)
+        submission = await served.pipeline.submission()
+        await waiting.send(POST)
+        assert await is_served(await served.connect())
+        served.stop.set()
+        assert (await waiting.reply()).status == 503
+        submission.end(succeeded())
+        assert (await busy.reply()).status == 200
+        with trio.fail_after(GUARD_SECONDS):
+            await served.done.wait()
 
 
 async def test_many_connections_at_once_are_all_served() -> None:

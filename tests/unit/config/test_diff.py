@@ -82,6 +82,7 @@ def test_the_keys_that_need_a_restart_are_known() -> None:
         "http.bind",
         "http.header_timeout_seconds",
         "http.max_connections",
+        "http.max_connections_per_address",
         "store.url",
         "store.lease_seconds",
         "telemetry.service_name",
