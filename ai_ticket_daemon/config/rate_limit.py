@@ -1,4 +1,4 @@
-"""``[rate_limit]``: how many requests one client may make."""
+"""``[rate_limit]``: how many requests one client may make, and how many events hand over."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ai_ticket_daemon.config.schema import setting
 
 @dataclass(frozen=True, slots=True)
 class RateLimitConfig:
-    """How many requests one client may make."""
+    """How many requests one client may make, and how many events hand over."""
 
     requests: int = field(
         default=120,
         metadata=setting(
             integer(0, 1_000_000, "requests"),
             "Requests each client may make per window; 0 turns the limit off. A client is a name "
-            "of the tokens file, else an address. A batch counts as one request.",
+            "of the tokens file, else an address. A batch counts as one request; see `events`.",
             live=True,
         ),
     )
@@ -26,6 +26,16 @@ class RateLimitConfig:
         metadata=setting(
             seconds(1, 86_400),
             "Time in which a client that made all its requests gets them all back, evenly.",
+            live=True,
+        ),
+    )
+    events: int = field(
+        default=0,
+        metadata=setting(
+            integer(0, 1_000_000_000, "events"),
+            "Events each client may hand over per window, of which a batch counts as many as it "
+            "holds; 0 for no limit of their own. A larger batch is answered "
+            "`413 batch_too_large`.",
             live=True,
         ),
     )

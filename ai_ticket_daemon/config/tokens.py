@@ -5,7 +5,9 @@
     name:sha256:64 hexadecimal digits
     name:token submit,read,operate
 
-Scopes stand behind a blank; a line without them has ``submit,read``. A name may stand on several
+Scopes stand behind a blank; a line without them has ``submit,read``. Among them may stand
+``priority:N``, the best priority that events of the token may have, and ``priority``, which is any;
+without it, that is the one that events have by default. A name may stand on several
 lines, so that a token can be replaced while the old one still works.
 """
 
@@ -50,15 +52,23 @@ class Scope(StrEnum):
 
 
 DEFAULT_SCOPES = frozenset({Scope.SUBMIT, Scope.READ})
+BEST_PRIORITY_DEFAULT = 5
+"""The lowest number that ``priority`` may have with a token whose line does not say."""
+
+_PRIORITY = re.compile(r"priority(?::([0-9]))?")
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One line of the file. ``digest`` is the SHA-256 of the token itself, which is not kept."""
+    """One line of the file. ``digest`` is the SHA-256 of the token itself, which is not kept.
+
+    ``best_priority`` is the lowest number its events may have as theirs.
+    """
 
     name: str
     digest: bytes = field(repr=False)
     scopes: frozenset[Scope] = DEFAULT_SCOPES
+    best_priority: int = BEST_PRIORITY_DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +145,8 @@ def _parse_line(line: str) -> Token:
             "the first one a letter or digit"
         )
     secret, *scopes = rest.split(maxsplit=1)[:2] or [""]
-    return Token(name, _read_digest(secret), _read_scopes(scopes[0]) if scopes else DEFAULT_SCOPES)
+    digest = _read_digest(secret)
+    return Token(name, digest, *_read_scopes(scopes[0])) if scopes else Token(name, digest)
 
 
 def _read_digest(secret: str) -> bytes:
@@ -154,13 +165,23 @@ def _read_digest(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
-def _read_scopes(text: str) -> frozenset[Scope]:
+def _read_scopes(text: str) -> tuple[frozenset[Scope], int]:
+    """Return the scopes and the best priority; one that is not named is what it is by default."""
     known = {scope.value: scope for scope in Scope}
-    try:
-        return frozenset(known[word.strip()] for word in text.split(","))
-    except KeyError:
-        # Not quoted: it might be a token with a blank in it.
-        raise wrong(f"the scopes must be some of {','.join(known)}, with commas between") from None
+    scopes: set[Scope] = set()
+    best_priority = BEST_PRIORITY_DEFAULT
+    for word in (part.strip() for part in text.split(",")):
+        if (priority := _PRIORITY.fullmatch(word)) is not None:
+            best_priority = int(priority[1] or 0)
+        elif word in known:
+            scopes.add(known[word])
+        else:
+            # Not quoted: it might be a token with a blank in it.
+            raise wrong(
+                f"the scopes must be some of {','.join(known)},priority,priority:0 to priority:9, "
+                "with commas between"
+            )
+    return frozenset(scopes) or DEFAULT_SCOPES, best_priority
 
 
 def _in_line(number: int, error: Invalid) -> Iterator[Mistake]:

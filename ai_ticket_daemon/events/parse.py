@@ -65,6 +65,7 @@ def parse_event(
     trace_context: Mapping[str, str],
     owner: str = "",
     idempotency_key: str | None = None,
+    best_priority: int = PRIORITY_FIRST,
 ) -> Event:
     """Return the event that ``body`` asks for.
 
@@ -76,6 +77,7 @@ def parse_event(
         trace_context: W3C headers of the client's trace.
         owner: the name of the token it comes with; "" without tokens.
         idempotency_key: the client's own name for it, if it has one.
+        best_priority: the lowest number its priority may have.
 
     Raises:
         RequestRefused: the body is no event; ``details["field"]`` names the field at fault.
@@ -115,7 +117,7 @@ def parse_event(
         ),
         submitted_at=now,
         deadline_at=now + timeout_seconds,
-        priority=_integer(body, "priority", PRIORITY_DEFAULT, PRIORITY_FIRST, PRIORITY_LAST),
+        priority=_priority(body, best_priority),
         stream=_stream(body.get("stream")),
         metadata=_metadata(body.get("metadata")),
         trace_context=trace_context,
@@ -163,6 +165,24 @@ def _number(
         start = f"from {at_least:g}" if at_least > above else f"above {above:g}"
         raise _refused(field, f"a number {start} to {at_most:g}", value, {"maximum": at_most})
     return float(value)
+
+
+def _priority(body: Mapping[str, Any], best: int) -> int:
+    default = max(PRIORITY_DEFAULT, best)
+    priority = _integer(body, "priority", default, PRIORITY_FIRST, PRIORITY_LAST)
+    if priority < best:
+        raise RequestRefused(
+            ErrorCode.FORBIDDEN,
+            f'"priority" {priority} takes an access token with the scope "priority:{priority}"; '
+            f"this one may go down to {best}.",
+            details={
+                "field": "priority",
+                "got": str(priority),
+                "minimum": best,
+                "needed": [f"priority:{priority}"],
+            },
+        )
+    return priority
 
 
 def _stop(value: object) -> tuple[str, ...]:

@@ -1,13 +1,14 @@
-"""Who a request comes from, and whether it may go on: tokens, scopes, and the limit of requests."""
+"""Who a request comes from, and whether it may go on: tokens, scopes, the limits of requests."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ai_ticket_daemon.config.tokens import Scope
+from ai_ticket_daemon.config.tokens import BEST_PRIORITY_DEFAULT, Scope
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 from ai_ticket_daemon.server.client_address import client_of
+from ai_ticket_daemon.server.guesses import Guesses
 from ai_ticket_daemon.server.headers import values_of
 from ai_ticket_daemon.server.limiter import RateLimiter
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.config.auth import AuthConfig
     from ai_ticket_daemon.config.http import HttpConfig
     from ai_ticket_daemon.config.rate_limit import RateLimitConfig
-    from ai_ticket_daemon.config.tokens import Tokens
+    from ai_ticket_daemon.config.tokens import Token, Tokens
 
     RawHeaders = Sequence[tuple[bytes, bytes]]
 
@@ -26,10 +27,14 @@ _REALM = 'Bearer realm="ai-ticket-daemon"'
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who makes a request. ``name`` is the token's, and "" where no tokens are asked for."""
+    """Who makes a request. ``name`` is the token's, and "" where no tokens are asked for.
+
+    ``best_priority`` is the lowest number its events may have.
+    """
 
     name: str
     scopes: frozenset[Scope]
+    best_priority: int = BEST_PRIORITY_DEFAULT
 
     @property
     def may_read(self) -> bool:
@@ -41,21 +46,25 @@ class Caller:
         return self.name == owner or Scope.OPERATE in self.scopes
 
 
-ANYBODY = Caller("", frozenset(Scope))
+ANYBODY = Caller("", frozenset(Scope), best_priority=0)
 """Whoever connects to a daemon without a tokens file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a request may go on: ``refusal`` is None if so. ``headers`` go with any answer."""
+    """Whether a request may go on: ``refusal`` is None if so. ``headers`` go with any answer.
+
+    ``client`` is whom it counts for.
+    """
 
     caller: Caller
     refusal: RequestRefused | None
     headers: Mapping[str, str]
+    client: str
 
 
 class Gate:
-    """Judges each request before anything else of it is read. Owns the count of requests.
+    """Judges each request before anything else of it is read. Owns the counts of all clients.
 
     Args:
         auth: returns the ``[auth]`` settings in force now.
@@ -73,15 +82,17 @@ class Gate:
         self._auth = auth
         self._rate_limit = rate_limit
         self._http = http
-        self._limiter = RateLimiter()
+        self._requests = RateLimiter()
+        self._events = RateLimiter()
+        self._guesses = Guesses()
 
     def judge(
         self, headers: RawHeaders, peer: str | None, needed: Sequence[Scope], now: float
     ) -> Verdict:
         """Judge one request, and count it.
 
-        A request with a wrong token counts for its address, so that tokens cannot be guessed
-        faster than the limit allows.
+        A request with an unknown token counts for its address. After a few of them no token of
+        that address is looked at for a while; see :mod:`guesses`.
 
         Args:
             headers: those of the request, names in lower case.
@@ -89,15 +100,20 @@ class Gate:
             needed: the scopes of which the caller must have one.
             now: seconds on a clock that never goes back.
         """
-        caller, refusal = identify(headers, self._auth().tokens)
+        tokens = self._auth().tokens
+        presented = None if tokens is None else _presented(headers)
+        token = None if tokens is None or presented is None else tokens.find(presented)
+        caller, refusal = identify(tokens, presented, token)
+        address = client_of(headers, peer, self._http().trusted_proxies)
+        client = f"name {caller.name}" if caller.name else f"address {address}"
         answered: dict[str, str] = {}
+        if presented is not None:
+            wait_seconds = self._guesses.wait_seconds(address, token, now)
+            if wait_seconds is not None:
+                return Verdict(_NOBODY, _guessed(wait_seconds), answered, client)
         limit = self._rate_limit()
         if limit.requests:
-            if caller.name:
-                client = f"name {caller.name}"
-            else:
-                client = f"address {client_of(headers, peer, self._http().trusted_proxies)}"
-            allowance = self._limiter.take(
+            allowance = self._requests.take(
                 client, requests=limit.requests, window_seconds=limit.window_seconds, now=now
             )
             answered |= allowance.headers()
@@ -115,19 +131,65 @@ class Gate:
                         retry_after_seconds=allowance.retry_after_seconds,
                     ),
                     answered,
+                    client,
                 )
         if refusal is None and caller.scopes.isdisjoint(needed):
             refusal = _lacks(needed)
         if refusal is not None:
             answered["www-authenticate"] = _challenge(refusal)
-        return Verdict(caller, refusal, answered)
+        return Verdict(caller, refusal, answered, client)
+
+    def charge(self, client: str, events: int, now: float) -> None:
+        """Count ``events`` that a client hands over in one request.
+
+        Raises:
+            RequestRefused: ``rate_limited``, or ``batch_too_large``: it may never hand over so
+                many at once.
+        """
+        limit = self._rate_limit()
+        if not limit.events:
+            return
+        if events > limit.events:
+            raise RequestRefused(
+                ErrorCode.BATCH_TOO_LARGE,
+                f"The batch holds {events} events, more than the {limit.events} that one client "
+                f"may hand over within {limit.window_seconds:g} seconds; send it in parts or have "
+                "rate_limit.events raised.",
+                details={"max_batch": limit.events, "actual": events},
+            )
+        allowance = self._events.take(
+            client,
+            requests=limit.events,
+            window_seconds=limit.window_seconds,
+            now=now,
+            cost=events,
+        )
+        if allowance.retry_after_seconds is not None:
+            raise RequestRefused(
+                ErrorCode.RATE_LIMITED,
+                f"More than {limit.events} events within {limit.window_seconds:g} seconds; wait "
+                "as long as Retry-After says.",
+                details={
+                    "events": limit.events,
+                    "remaining": allowance.remaining,
+                    "window_seconds": limit.window_seconds,
+                },
+                retry_after_seconds=allowance.retry_after_seconds,
+            )
 
 
-def identify(headers: RawHeaders, tokens: Tokens | None) -> tuple[Caller, RequestRefused | None]:
-    """Return who makes a request with these ``headers``, and why it is refused if it is."""
+def identify(
+    tokens: Tokens | None, presented: str | None, token: Token | None
+) -> tuple[Caller, RequestRefused | None]:
+    """Return who makes a request, and why it is refused if it is.
+
+    Args:
+        tokens: those there are; None if none are asked for.
+        presented: what the client showed as one; None if nothing.
+        token: which of them that is; None if none.
+    """
     if tokens is None:
         return ANYBODY, None
-    presented = _presented(headers)
     if presented is None:
         return _NOBODY, RequestRefused(
             ErrorCode.UNAUTHORISED,
@@ -135,14 +197,13 @@ def identify(headers: RawHeaders, tokens: Tokens | None) -> tuple[Caller, Reques
             "'x-api-key: TOKEN'.",
             details={"reason": "missing_token"},
         )
-    token = tokens.find(presented)
     if token is None:
         return _NOBODY, RequestRefused(
             ErrorCode.UNAUTHORISED,
             "This access token is not known; ask the operator for one that is.",
             details={"reason": "unknown_token"},
         )
-    return Caller(token.name, token.scopes), None
+    return Caller(token.name, token.scopes, token.best_priority), None
 
 
 def _presented(headers: RawHeaders) -> str | None:
@@ -152,6 +213,16 @@ def _presented(headers: RawHeaders) -> str | None:
         if scheme.lower() == "bearer" and credentials.strip():
             return credentials.strip()
     return next(filter(None, values_of(headers, b"x-api-key")), None)
+
+
+def _guessed(wait_seconds: float) -> RequestRefused:
+    return RequestRefused(
+        ErrorCode.RATE_LIMITED,
+        "Too many unknown access tokens came from this address, so none is looked at for a while; "
+        "wait as long as Retry-After says.",
+        details={"reason": "unknown_tokens"},
+        retry_after_seconds=wait_seconds,
+    )
 
 
 def _lacks(needed: Sequence[Scope]) -> RequestRefused:

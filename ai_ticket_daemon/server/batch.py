@@ -205,6 +205,7 @@ async def _parse(
                 event_id=new_event_id(now),
                 trace_context=trace_context,
                 owner=owner,
+                best_priority=exchange.caller.best_priority,
                 idempotency_key=None if key is None else f"{key}/{index}",
             )
             if event.stream:
@@ -216,6 +217,7 @@ async def _parse(
             exchange.weigh(event)
             batch.add(event)
         await slices.rest()
+    exchange.charge(index + 1)
     return batch
 
 

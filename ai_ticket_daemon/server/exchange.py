@@ -111,6 +111,7 @@ class Exchange:
         self._body = self._expected_body()
         self._answer_headers: Mapping[str, str] = {}
         self.caller = ANYBODY
+        self._client = ""
         self._held: Submission | None = None
         self._event_id: str | None = None
         self._status: int | None = None
@@ -237,9 +238,18 @@ class Exchange:
             self.headers, None if client is None else client[0], scopes, trio.current_time()
         )
         self._answer_headers = verdict.headers
+        self._client = verdict.client
         if verdict.refusal is not None:
             raise verdict.refusal
         self.caller = verdict.caller
+
+    def charge(self, events: int) -> None:
+        """Count ``events`` for the client of this request, which was let in before.
+
+        Raises:
+            RequestRefused: these are more than it may hand over now, or ever at once.
+        """
+        self._surface.gate.charge(self._client, events, trio.current_time())
 
     async def read_body(self) -> bytes:
         """Return the whole body; a client that waits for the word to send it is given that now.

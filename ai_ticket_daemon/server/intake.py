@@ -86,6 +86,7 @@ async def _submit(
 
 async def _read(surface: Surface, exchange: Exchange, key: str | None) -> Event:
     data = await exchange.read_body()
+    exchange.charge(1)
     async with surface.heavy_work if is_heavy(data) else nullcontext():
         value = decode_json(data)
         if is_heavy(data):
@@ -98,6 +99,7 @@ async def _read(surface: Surface, exchange: Exchange, key: str | None) -> Event:
             event_id=new_event_id(now),
             trace_context=exchange.trace_context,
             owner=exchange.caller.name,
+            best_priority=exchange.caller.best_priority,
             idempotency_key=key,
         )
 

@@ -52,23 +52,24 @@ class RateLimiter:
     def __len__(self) -> int:
         return len(self._full_at)
 
-    def take(self, client: str, *, requests: int, window_seconds: float, now: float) -> Allowance:
-        """Count one request of ``client``, unless it has none left.
+    def take(
+        self, client: str, *, requests: int, window_seconds: float, now: float, cost: int = 1
+    ) -> Allowance:
+        """Count a request of ``client``, unless it has too little left.
 
         Args:
             client: who asks.
             requests: how many it may make per window; at least 1.
             window_seconds: the length of the window.
             now: seconds on a clock that never goes back.
+            cost: how many requests this one counts for; at most ``requests``.
         """
         self._forget(now)
         share = window_seconds / requests
-        # After a reload to a shorter window nobody has to wait longer than that.
-        owed = min(max(self._full_at.get(client, now) - now, 0.0), window_seconds)
-        # The fraction stands for rounding: the last request of a full allowance must fit.
-        allowed = owed + share <= window_seconds * (1 + 1e-9)
-        if allowed:
-            owed += share
+        owed = self._owed(client, window_seconds, now)
+        short = _short(owed + cost * share, window_seconds)
+        if short is None:
+            owed += cost * share
             self._full_at[client] = now + owed
             self._full_at.move_to_end(client)
             if len(self._full_at) > self._max_clients:
@@ -78,8 +79,19 @@ class RateLimiter:
             window_seconds=window_seconds,
             remaining=max(math.floor((window_seconds - owed) / share + 1e-6), 0),
             reset_seconds=owed,
-            retry_after_seconds=None if allowed else owed + share - window_seconds,
+            retry_after_seconds=short,
         )
+
+    def wait_seconds(
+        self, client: str, *, requests: int, window_seconds: float, now: float
+    ) -> float | None:
+        """Return the time until ``client`` has a request left, None if it has; counts nothing."""
+        share = window_seconds / requests
+        return _short(self._owed(client, window_seconds, now) + share, window_seconds)
+
+    def _owed(self, client: str, window_seconds: float, now: float) -> float:
+        # After a reload to a shorter window nobody has to wait longer than that.
+        return min(max(self._full_at.get(client, now) - now, 0.0), window_seconds)
 
     def _forget(self, now: float) -> None:
         """Drop a few clients that have everything back: they are as good as new."""
@@ -88,3 +100,9 @@ class RateLimiter:
             if full_at > now:
                 return
             del self._full_at[client]
+
+
+def _short(needed: float, window_seconds: float) -> float | None:
+    """Return by how much ``needed`` is more than the window; None if it is not."""
+    # The fraction stands for rounding: the last request of a full allowance must fit.
+    return None if needed <= window_seconds * (1 + 1e-9) else needed - window_seconds

@@ -174,3 +174,60 @@ async def test_a_wrong_token_never_reaches_the_log(caplog: pytest.LogCaptureFixt
     text = json.dumps([record.getMessage() for record in caplog.records])
     assert "wrong-token" not in text
     assert BOT not in text
+
+
+async def test_guessing_on_tells_nothing_and_harms_nobody_at_the_same_address() -> None:
+    async with serving(auth=auth()) as served, client_of(served) as client:
+        assert (await post(client, x_api_key=BOT)).status_code == 200
+        replies = [await post(client, x_api_key=f"guess-{number:02}") for number in range(12)]
+        statuses = [reply.status_code for reply in replies]
+        assert statuses[:10] == [401] * 10
+        assert statuses[-1] == 429
+        assert replies[-1].json()["details"] == {"reason": "unknown_tokens"}
+        assert 1 <= int(replies[-1].headers["retry-after"]) <= 6
+        assert (await post(client, x_api_key=BOT)).status_code == 200
+        assert submitted(served.pipeline) == 2
+
+
+async def test_events_are_limited_by_their_number_however_they_are_sent() -> None:
+    limit = RateLimitConfig(0, 3600.0, events=5)
+    async with serving(auth=auth(), rate_limit=limit) as served, client_of(served) as client:
+
+        async def post_batch(count: int) -> httpx.Response:
+            return await client.post(
+                "/events", json=[{"content": "a"}] * count, headers={"x-api-key": BOT}
+            )
+
+        never = await post_batch(6)
+        assert (never.status_code, never.json()["error"]) == (413, "batch_too_large")
+        assert "retry-after" not in never.headers
+        assert (await post_batch(4)).status_code == 200
+        later = await post_batch(2)
+        assert (later.status_code, later.json()["error"]) == (429, "rate_limited")
+        assert 700 <= int(later.headers["retry-after"]) <= 720
+        assert (await post(client, x_api_key=BOT)).status_code == 200
+        assert (await post(client, x_api_key=BOT)).status_code == 429
+        assert submitted(served.pipeline) == 5
+        served.rate_limit = RateLimitConfig(0, 3600.0)
+        assert (await post_batch(6)).status_code == 200
+
+
+async def test_a_priority_better_than_usual_takes_a_scope() -> None:
+    text = f"bot:{BOT}\nops:{OPS} submit,priority:1"
+    async with serving(auth=auth(text)) as served, client_of(served) as client:
+
+        async def post_at(token: str, priority: int | None) -> httpx.Response:
+            body = {"content": "a", "priority": priority}
+            return await client.post("/event", json=body, headers={"x-api-key": token})
+
+        assert [(await post_at(BOT, value)).status_code for value in (None, 9, 5)] == [200] * 3
+        refused = await post_at(BOT, 4)
+        assert (refused.status_code, refused.json()["error"]) == (403, "forbidden")
+        assert refused.json()["details"]["needed"] == ["priority:4"]
+        assert (await post_at(OPS, 1)).status_code == 200
+        assert (await post_at(OPS, 0)).status_code == 403
+        batch = [{"content": "a", "priority": 0}, {"content": "a"}]
+        reply = await client.post("/events", json=batch, headers={"x-api-key": BOT})
+        assert [item["status"] for item in reply.json()] == [403, 200]
+        served.auth = AuthConfig()
+        assert (await post_at("", 0)).status_code == 200

@@ -9,6 +9,7 @@ import pytest
 from ai_ticket_daemon.config import ConfigError, diff, load_config, warnings
 from ai_ticket_daemon.config.schema import Invalid
 from ai_ticket_daemon.config.tokens import (
+    BEST_PRIORITY_DEFAULT,
     DEFAULT_SCOPES,
     MAX_TOKENS,
     Scope,
@@ -16,6 +17,7 @@ from ai_ticket_daemon.config.tokens import (
     Tokens,
     parse_tokens,
 )
+from ai_ticket_daemon.events.event import PRIORITY_DEFAULT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,7 +93,7 @@ def test_two_tokens_may_have_one_name_so_that_one_can_replace_the_other(tmp_path
         ("bot:short", "the token must have at least 16 characters; make one with `openssl rand"),
         (f"bot:sha256:{DIGEST}00", "behind `sha256:` there must be 64 hexadecimal digits"),
         ("bot:sha256:", "behind `sha256:` there must be 64 hexadecimal digits"),
-        (f"bot:{SECRET} write", "the scopes must be some of submit,read,operate, with commas"),
+        (f"bot:{SECRET} write", "the scopes must be some of submit,read,operate,priority,"),
         (f"bot:{SECRET} read submit", "the scopes must be some of"),
         (f"bot:{SECRET} read,", "the scopes must be some of"),
         (f"bot:{SECRET} # mine", "the scopes must be some of"),
@@ -186,3 +188,30 @@ def test_a_file_that_everybody_can_read_is_warned_of(tmp_path: Path) -> None:
     told = f"auth.tokens_file: everybody on this host can read {tmp_path}/tokens; chmod o-r"
     assert told in warnings(load(tmp_path, f"bot:{SECRET}", 0o644))
     assert told not in warnings(load(tmp_path, f"bot:{SECRET}", 0o640))
+
+
+@pytest.mark.parametrize(
+    ("words", "scopes", "best"),
+    [
+        ("", {"submit", "read"}, 5),
+        (" priority", {"submit", "read"}, 0),
+        (" priority:3", {"submit", "read"}, 3),
+        (" operate,priority:0", {"operate"}, 0),
+        (" submit, priority:9", {"submit"}, 9),
+    ],
+)
+def test_a_line_says_which_priority_is_the_best(words: str, scopes: set[str], best: int) -> None:
+    (token,) = parse_tokens(f"bot:{'a' * 16}{words}")
+    assert ({scope.value for scope in token.scopes}, token.best_priority) == (scopes, best)
+
+
+@pytest.mark.parametrize(
+    "word", ["priority:", "priority:10", "priority:-1", "priority=1", "Priority"]
+)
+def test_a_priority_that_is_none_is_told(word: str) -> None:
+    with pytest.raises(Invalid, match="priority:0 to priority:9"):
+        parse_tokens(f"bot:{'a' * 16} {word}")
+
+
+def test_without_a_word_the_best_priority_is_the_usual_one() -> None:
+    assert BEST_PRIORITY_DEFAULT == PRIORITY_DEFAULT

@@ -9,8 +9,9 @@ from ai_ticket_daemon.config.auth import AuthConfig
 from ai_ticket_daemon.config.http import HttpConfig
 from ai_ticket_daemon.config.rate_limit import RateLimitConfig
 from ai_ticket_daemon.config.tokens import Scope, Tokens, parse_tokens
-from ai_ticket_daemon.errors import ErrorCode
+from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 from ai_ticket_daemon.server.access import ANYBODY, Caller, Gate, Verdict
+from ai_ticket_daemon.server.guesses import GUESSES, Guesses
 
 TOKENS = Tokens(
     Path("/tokens"),
@@ -163,3 +164,108 @@ def test_a_limit_of_zero_is_none() -> None:
     settings = Settings(requests=0)
     for _ in range(1000):
         assert settings.judge(BOT).refusal is None
+
+
+def guess(settings: Settings, token: bytes, now: float, peer: str = "192.0.2.1") -> str:
+    refusal = settings.gate.judge([bearer(token)], peer, SUBMIT, now).refusal
+    return "let in" if refusal is None else refusal.code.value
+
+
+@pytest.mark.parametrize("requests", [0, 1_000_000])
+def test_a_right_token_after_many_wrong_ones_of_an_address_is_not_looked_at(requests: int) -> None:
+    settings = Settings(requests=requests)
+    codes = [guess(settings, b"guess-%d" % number, 0.0) for number in range(400)]
+    assert codes == ["unauthorised"] * GUESSES + ["rate_limited"] * (400 - GUESSES)
+    # A right one and a wrong one are answered alike, to the letter.
+    right = settings.gate.judge([BOT], "192.0.2.1", SUBMIT, 0.0)
+    wrong = settings.gate.judge([bearer(b"nonsense")], "192.0.2.1", SUBMIT, 0.0)
+    assert right.refusal is not None
+    assert wrong.refusal is not None
+    assert right.refusal.code is ErrorCode.RATE_LIMITED
+    assert (right.refusal.message, right.refusal.details, right.headers) == (
+        wrong.refusal.message,
+        wrong.refusal.details,
+        wrong.headers,
+    )
+    assert right.refusal.retry_after_seconds == wrong.refusal.retry_after_seconds == 6.0
+    assert right.caller.name == ""
+    # From elsewhere it is; and here, too, when a guess has come back.
+    assert guess(settings, b"bot-token-bot-token", 0.0, "192.0.2.2") == "let in"
+    assert guess(settings, b"bot-token-bot-token", 6.0) == "let in"
+
+
+def test_a_token_that_was_used_from_an_address_goes_on_working_there() -> None:
+    settings = Settings()
+    assert guess(settings, b"bot-token-bot-token", 0.0) == "let in"
+    for number in range(400):
+        guess(settings, b"guess-%d" % number, 1.0)
+    assert guess(settings, b"bot-token-bot-token", 1.0) == "let in"
+    # The name is not enough: its other token was not used from here.
+    assert guess(settings, b"bot-token-to-come", 1.0) == "rate_limited"
+
+
+def test_who_guesses_on_waits_no_longer_than_who_stops() -> None:
+    settings = Settings()
+    for number in range(GUESSES):
+        guess(settings, b"guess-%d" % number, 0.0)
+    codes = [guess(settings, b"x", float(second)) for second in range(1, 61)]
+    assert codes.count("unauthorised") == GUESSES
+
+
+def test_who_shows_no_token_guesses_none() -> None:
+    settings = Settings()
+    for _ in range(100):
+        refusal = settings.judge().refusal
+        assert refusal is not None
+        assert refusal.code is ErrorCode.UNAUTHORISED
+    assert settings.judge(BOT).refusal is None
+
+
+def test_only_so_many_tokens_are_remembered() -> None:
+    guesses, token = Guesses(max_familiar=2), TOKENS.tokens[0]
+    for address in ("a", "b", "c"):
+        assert guesses.wait_seconds(address, token, 0.0) is None
+        for _ in range(GUESSES):
+            guesses.wait_seconds(address, None, 0.0)
+    waits = [guesses.wait_seconds(address, token, 0.0) for address in ("a", "b", "c")]
+    assert waits == [pytest.approx(6.0), None, None]
+
+
+class Charged(Settings):
+    def __init__(self, events: int) -> None:
+        super().__init__()
+        self.rate_limit = RateLimitConfig(0, 60.0, events=events)
+
+    def charge(self, events: int, now: float = 0.0, client: str = "name bot") -> str:
+        try:
+            self.gate.charge(client, events, now)
+        except RequestRefused as error:
+            waits = error.retry_after_seconds
+            return error.code.value + ("" if waits is None else f" {waits:g}")
+        return "let in"
+
+
+def test_a_batch_costs_as_many_events_as_it_holds() -> None:
+    settings = Charged(10)
+    assert [settings.charge(4) for _ in range(3)] == ["let in", "let in", "rate_limited 12"]
+    assert settings.charge(2) == "let in"
+    assert settings.charge(1) == "rate_limited 6"
+    assert settings.charge(4, client="name other") == "let in"
+    assert settings.charge(10, now=59.9) == "rate_limited 0.1"
+    assert settings.charge(10, now=60.0) == "let in"
+
+
+def test_a_batch_that_never_fits_is_told_so_and_not_to_come_back() -> None:
+    settings = Charged(10)
+    assert settings.charge(11) == "batch_too_large"
+    assert settings.charge(10) == "let in"
+    settings.rate_limit = RateLimitConfig(0, 60.0, events=0)
+    assert settings.charge(1_000_000) == "let in"
+
+
+def test_a_token_brings_the_best_priority_its_events_may_have() -> None:
+    tokens = Tokens(Path("/tokens"), parse_tokens(f"a:{'a' * 16}\nb:{'b' * 16} priority:2"))
+    settings = Settings(tokens=tokens)
+    assert settings.judge(bearer(b"a" * 16)).caller.best_priority == 5
+    assert settings.judge(bearer(b"b" * 16)).caller.best_priority == 2
+    assert Settings(tokens=None).judge().caller.best_priority == 0
