@@ -27,7 +27,7 @@ _PREFERENCE = re.compile(
     rf"\s*(?P<name>{_WORD})\s*(?:=\s*(?P<value>{_VALUE})?\s*)?(?P<rest>.*)", re.DOTALL
 )
 _SECONDS = re.compile(r"[0-9]{1,9}")
-_WAIT = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
+_WAIT = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,30})?")
 _QUALITY = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")
 _KEY = re.compile(rf"[\x20-\x7e]{{1,{MAX_KEY_CHARACTERS}}}")
 

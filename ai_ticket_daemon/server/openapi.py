@@ -127,7 +127,7 @@ def _answers(route: Route) -> _Json:
     """Return the responses of ``route`` that are not errors."""
     not_now = {"headers": _RETRY_AFTER}
     if route is POST_EVENT:
-        stream = {"text/event-stream": {"schema": {"type": "string"}}}
+        stream: dict[str, object] = {"text/event-stream": {"schema": {}}}
         return {
             "200": {
                 "description": "The completion; with `stream`, as events of StreamEvent.",

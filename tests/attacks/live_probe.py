@@ -1,7 +1,7 @@
 """Asks ``/live`` again and again until its standard input ends: live_probe.py HOST PORT.
 
 A process of its own, since the one that attacks is busy. Prints how many times it asked, the
-slowest answer in seconds, and how many asks got no 200 and why the last of them did not.
+slowest answer and the middle one in seconds, how many asks got no 200, and why the last of them.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import select
 import socket
+import statistics
 import sys
 import time
 
@@ -32,16 +33,18 @@ def ask(host: str, port: int) -> str:
 
 def main() -> None:
     host, port = sys.argv[1], int(sys.argv[2])
-    asked, slowest, failed, why = 0, 0.0, 0, ""
+    took: list[float] = []
+    failed, why = 0, ""
     over = False
     while not over:
         began = time.monotonic()
         wrong = ask(host, port)
-        asked, slowest = asked + 1, max(slowest, time.monotonic() - began)
+        took.append(time.monotonic() - began)
         if wrong:
             failed, why = failed + 1, wrong
         over = bool(select.select([sys.stdin], [], [], PAUSE_SECONDS)[0])
-    print(json.dumps({"asked": asked, "slowest": slowest, "failed": failed, "why": why}))
+    told = {"asked": len(took), "slowest": max(took), "median": statistics.median(took)}
+    print(json.dumps({**told, "failed": failed, "why": why}))
 
 
 main()

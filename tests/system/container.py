@@ -32,7 +32,8 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 BUILD_SECONDS = 300
 BOOT_SECONDS = 60
-COMMAND_SECONDS = 60
+COMMAND_SECONDS = 180
+"""A guard against hanging, for a machine that is busy, too."""
 LOOK_SECONDS = 0.05
 
 ENVIRONMENT = (

@@ -118,7 +118,15 @@ def test_a_key_that_cannot_be_kept_is_refused(values: list[bytes]) -> None:
 
 @pytest.mark.parametrize(
     ("values", "expected"),
-    [([], 0), (["0"], 0), (["2.5"], 2.5), (["300"], 300), (["007"], 7), (["300.0"], 300)],
+    [
+        ([], 0),
+        (["0"], 0),
+        (["2.5"], 2.5),
+        (["300"], 300),
+        (["007"], 7),
+        (["300.0"], 300),
+        (["186.7141464087256"], 186.7141464087256),
+    ],
 )
 def test_a_wait_is_a_number_of_seconds(values: list[str], expected: float) -> None:
     assert wait_seconds(values) == expected
