@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import faulthandler
 import gc
 import os
@@ -13,11 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ai_ticket_daemon import __version__
+from ai_ticket_daemon.config import otel_variables
 from ai_ticket_daemon.config.errors import ConfigError
 from ai_ticket_daemon.config.load import load_config
+from ai_ticket_daemon.descriptors import raise_limit
+from ai_ticket_daemon.exhaustion import exhausted
+from ai_ticket_daemon.standard_streams import Parser, run_command
 from ai_ticket_daemon.systemd import from_environment, journal_reads
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Sequence
 
     from ai_ticket_daemon.config.tree import Config
@@ -35,6 +39,11 @@ EXIT_CONFIG = 78
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon and return its exit code (sysexits.h: 0, 69, 70 or 78)."""
+    run = partial(_main, arguments)
+    return run_command("ai-ticket-daemon", run, quiet=EXIT_OK, unwritable=EXIT_UNAVAILABLE)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     options = command_line().parse_args(arguments)
     if options.reload is not None:
         from ai_ticket_daemon import verdict  # noqa: PLC0415
@@ -56,9 +65,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     # When the watchdog ends a daemon that hangs (SIGABRT), this tells where it hung.
     faulthandler.enable()
+    raise_limit()
     try:
         logs = Logs(config.log.level, config.log.format)
-    except OSError as error:
+    except (OSError, RuntimeError, MemoryError) as error:
+        if (lacking := exhausted(error)) is not None:
+            print(f"ai-ticket-daemon: this host is {lacking.lack}", file=sys.stderr)
+            return EXIT_UNAVAILABLE
+        if not isinstance(error, OSError):
+            raise
         print(f"ai-ticket-daemon: log.format: no journald here: {error}", file=sys.stderr)
         return EXIT_UNAVAILABLE
     try:
@@ -75,6 +90,8 @@ def _check(config: Config, path: Path | None) -> int:
 
     # Of the service only if this is its conf file; any other is for a daemon started by hand.
     service = ask_systemd() if path == DEFAULT_CONFIG else None
+    for sentence in otel_variables.warnings(os.environ):
+        print(f"warning: {sentence}")
     found = look(config, path, os.environ, service)
     for finding in found:
         if finding.weight is not Weight.PROBLEM:
@@ -150,6 +167,11 @@ def _explain(error: Exception, logs: Logs, systemd: Systemd) -> int:
         log.error("unavailable", detail=str(error))
         systemd.notifier.status(f"{error} (exit code {EXIT_UNAVAILABLE})")
         return EXIT_UNAVAILABLE
+    if (lacking := exhausted(error)) is not None:
+        detail = f"this host is {lacking.lack}"
+        log.error("unavailable", detail=detail)
+        systemd.notifier.status(f"{detail} (exit code {EXIT_UNAVAILABLE})")
+        return EXIT_UNAVAILABLE
     log.critical("failed", exc_info=error)
     # The type alone: what a fault says may hold what a client sent.
     cause = f"a fault of the daemon, {type(error).__name__}; the journal has the traceback"
@@ -206,7 +228,7 @@ def _load(options: argparse.Namespace) -> Config:
 
 def command_line() -> argparse.ArgumentParser:
     """Return what reads the command line, and knows every option."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="ai-ticket-daemon",
         description="Takes events over HTTP and answers each with a completion from KoboldCPP.",
         epilog="Signals: HUP reloads the configuration; TERM and INT drain and stop, a second one "

@@ -23,9 +23,11 @@ from ai_ticket_daemon import __version__, signals, timekeeper, trimmer, watchdog
 from ai_ticket_daemon.backends import keeper, prober
 from ai_ticket_daemon.backends.abort import AbortReason
 from ai_ticket_daemon.backends.factory import open_client
+from ai_ticket_daemon.backends.host_lacks import HostAwareClient
 from ai_ticket_daemon.backends.pool import BackendPool
 from ai_ticket_daemon.backends.severance import SeverableClient, Severance
 from ai_ticket_daemon.clock import Clock
+from ai_ticket_daemon.config import otel_variables
 from ai_ticket_daemon.config.auth import AuthConfig
 from ai_ticket_daemon.config.check import warnings
 from ai_ticket_daemon.config.log import LogLevel
@@ -36,6 +38,7 @@ from ai_ticket_daemon.control.operations import Operations
 from ai_ticket_daemon.control.orders import StandingOrders, this_process
 from ai_ticket_daemon.control.report import Parts
 from ai_ticket_daemon.control.surface import ControlSurface
+from ai_ticket_daemon.descriptors import limit, too_few_for, within
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.health import DaemonHealth
 from ai_ticket_daemon.liveness import Liveness
@@ -62,7 +65,12 @@ from ai_ticket_daemon.telemetry.http import (
 )
 from ai_ticket_daemon.telemetry.lag import LoopLag
 from ai_ticket_daemon.telemetry.metrics import Metrics
-from ai_ticket_daemon.telemetry.observers import PipelineTelemetry, PoolTelemetry, StoreTelemetry
+from ai_ticket_daemon.telemetry.observers import (
+    HostTelemetry,
+    PipelineTelemetry,
+    PoolTelemetry,
+    StoreTelemetry,
+)
 from ai_ticket_daemon.telemetry.tracing import open_tracing
 from ai_ticket_daemon.verdict import verdict_path
 
@@ -112,6 +120,9 @@ class Daemon:
         self._root = trio.CancelScope()
         self._metrics = metrics = Metrics(CollectorRegistry())
         self._lag = LoopLag()
+        self._exhaustion = exhaustion = HostTelemetry(
+            logs.logger(actor="host"), metrics
+        ).exhaustion()
         metrics.event_loop_lag.set_function(lambda: self._lag.worst_seconds)
         self._tracing = open_tracing(
             config.telemetry,
@@ -154,6 +165,7 @@ class Daemon:
             lambda: live.current.log,
             logs.logger(actor="capture"),
             self._failures("capture"),
+            exhaustion,
             clock=clock,
         )
         self._pipeline = AsyncInferencePipeline(
@@ -182,7 +194,11 @@ class Daemon:
             clock=clock,
         )
         self._health = DaemonHealth(
-            self._pool, self._pipeline, self._store, missing=lambda: self._orders.missing
+            self._pool,
+            self._pipeline,
+            self._store,
+            missing=lambda: self._orders.missing,
+            exhaustion=exhaustion,
         )
         make_app = partial(
             create_app,
@@ -249,7 +265,11 @@ class Daemon:
         """
         config = self._live.current
         # A series has to be there at 0 for its first increase to be seen.
-        supervisor = Supervisor(self._actor_crashed, takes_on=self._metrics.actor_restarts.labels)
+        supervisor = Supervisor(
+            self._actor_crashed,
+            takes_on=self._metrics.actor_restarts.labels,
+            exhaustion=self._exhaustion,
+        )
         self._warn(config)
         try:
             with self._root:
@@ -314,6 +334,7 @@ class Daemon:
             "metrics",
             exporter.run,
             registry=self._metrics.registry,
+            exhaustion=self._exhaustion,
             bind=self._live.current.metrics.bind,
         )
         await start("lag", self._lag.run)
@@ -381,6 +402,7 @@ class Daemon:
             sample=guarded(self._operations.reporter, self._failures("control")).sample,
             log=log,
             logger=self._logs.library_logger("control_server", actor="control"),
+            exhaustion=self._exhaustion,
         )
 
     async def _start_renewal(self, start: Callable[..., Awaitable[Any]]) -> None:
@@ -405,13 +427,14 @@ class Daemon:
                 "http",
                 listeners.serve,
                 app=self._app,
-                http=served(self._live.current.http, self._systemd.listen_fds),
+                http=within(limit(), served(self._live.current.http, self._systemd.listen_fds)),
                 tls=lambda: self._certificate.context,
                 stop_accepting=stop_accepting,
                 all_in=all_in,
                 logger=self._logs.library_logger("http_server", actor="http"),
                 observer=ConnectionTelemetry(self._metrics),
                 trusted_proxies=lambda: self._live.current.http.trusted_proxies,
+                exhaustion=self._exhaustion,
             )
             self._health.started = True
             self._addresses = addresses
@@ -437,7 +460,11 @@ class Daemon:
     async def _close(self) -> None:
         for backend in self._pool:
             await backend.client.aclose()
-        await trio.to_thread.run_sync(self._tracing.close)
+        try:
+            await trio.to_thread.run_sync(self._tracing.close)
+        except RuntimeError as error:
+            if self._exhaustion.meets(error, "traces") is None:
+                raise
         self._log.info("stopped")
 
     def _failures(self, part: str) -> Failures:
@@ -454,7 +481,7 @@ class Daemon:
             stall_seconds=lambda: self._live.current.backends.stall_timeout_seconds,
             on_abort=partial(self._aborted, server.name),
         )
-        severable = SeverableClient(client, self._severance)
+        severable = SeverableClient(HostAwareClient(client, self._exhaustion), self._severance)
         return InstrumentedClient(severable, server, self._metrics, self._tracer)
 
     def _aborted(self, name: str, reason: AbortReason, freed: bool) -> None:
@@ -487,7 +514,8 @@ class Daemon:
             )
 
     def _warn(self, config: Config) -> None:
-        for sentence in self._warnings(config):
+        of_host = too_few_for(config.http, limit())
+        for sentence in (*self._warnings(config), *of_host, *otel_variables.warnings(os.environ)):
             self._log.warning("config_warning", detail=sentence)
 
     def _current_warnings(self) -> list[str]:

@@ -170,6 +170,8 @@ class Disposition(StrEnum):
     """The backend died under this event: try another one, once (the event may be poison)."""
     BUSY = "busy"
     """The backend serves somebody else: wait and try again; costs no attempt."""
+    HOST = "host"
+    """This host lacked what the attempt needs: wait and try again, as if nothing had been tried."""
     FINAL = "final"
     """No retry can help."""
 

@@ -10,6 +10,7 @@ from ai_ticket_daemon import __version__
 from ai_ticket_daemon.backends.backend import GuestReason
 from ai_ticket_daemon.backends.dispatch import serving
 from ai_ticket_daemon.config.backends import BackendRole
+from ai_ticket_daemon.exhaustion import Exhaustion
 from ai_ticket_daemon.server.ports import BackendReport, HealthReport, HealthStatus
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class DaemonHealth:
     pipeline: AsyncInferencePipeline
     store: EventStore
     missing: Callable[[], str | None] = lambda: None
+    exhaustion: Exhaustion = field(default_factory=Exhaustion)
     started: bool = False
     queue: Mapping[str, int] = field(default_factory=dict)
     _since: float = field(default_factory=time.monotonic)
@@ -75,6 +77,8 @@ class DaemonHealth:
     def _reasons(self) -> Iterator[str]:
         if not self.started:
             yield "starting"
+        for resource in self.exhaustion.now:
+            yield f"this host is {resource.lack}: what needs more of it waits"
         if self.store.fault is not None:
             yield f"the store cannot be written: {self.store.fault}"
         held = self.pipeline.held

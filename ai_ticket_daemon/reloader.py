@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ai_ticket_daemon.config.diff import diff
 from ai_ticket_daemon.config.errors import ConfigError
+from ai_ticket_daemon.exhaustion import exhausted
 from ai_ticket_daemon.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Reloader:
         """Read, check and apply; on any mistake keep everything as it is and say so."""
         self._notifier.reloading()
         try:
-            self.problems = self._try()
+            self.problems = self._try_or_wait()
             if self.problems:
                 # At once, for whoever looks right after `systemctl reload` has failed.
                 self._notifier.status(f"LAST RELOAD REFUSED: {self.problems[0]}")
@@ -115,19 +116,35 @@ class Reloader:
         except OSError as error:
             self._log.error("verdict_not_written", detail=str(error))
 
+    def _try_or_wait(self) -> tuple[str, ...]:
+        """Reload; one that this host has no means for now is refused like any other."""
+        try:
+            return self._try()
+        except Exception as error:
+            lacking = exhausted(error)
+            if lacking is None:
+                raise
+            return self._refused(f"this host is {lacking.lack}: reload again when there is more")
+
+    def _refused(self, *problems: str) -> tuple[str, ...]:
+        self._metrics.config_reloads.labels("refused").inc()
+        self._metrics.config_last_reload_successful.set(0)
+        self._log.error("reload_refused", problems=list(problems))
+        return problems
+
     def _try(self) -> tuple[str, ...]:
         """Reload; return why that was refused, nothing if it was applied."""
         try:
             new = self._load()
         except ConfigError as error:
-            problems = tuple(str(problem) for problem in error.problems)
-            self._metrics.config_reloads.labels("refused").inc()
-            self._metrics.config_last_reload_successful.set(0)
-            self._log.error("reload_refused", problems=list(problems))
-            return problems
-        changes = diff(self._live.current, new)
+            return self._refused(*map(str, error.problems))
+        old, changes = self._live.current, diff(self._live.current, new)
         self._live.current = new
-        self._apply(new)
+        try:
+            self._apply(new)
+        except BaseException:
+            self._live.current = old
+            raise
         self._metrics.config_reloads.labels("applied").inc()
         self._succeeded()
         self._log.info(

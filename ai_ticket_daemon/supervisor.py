@@ -1,6 +1,8 @@
 """Who restarts what: each actor runs under a policy, all of them under one budget.
 
-An actor that raises is logged once with its traceback and started again after a delay that
+An actor that raises because the host has run out of something (:mod:`ai_ticket_daemon.exhaustion`)
+waits a moment and is started again, as often as it takes: no restart heals that, and none is to
+blame. Any other is logged once with its traceback and started again after a delay that
 doubles. More than ``max_restarts`` within ``window_seconds``, all actors counted, and the fault is
 not of the passing kind: :class:`RestartBudgetExceeded` goes up, the process exits 70 and systemd
 takes over. An actor that fails before it has ever started is not restarted: that is a fault of the
@@ -14,6 +16,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import trio
+
+from ai_ticket_daemon.exhaustion import AGAIN_SECONDS, Exhaustion
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -61,6 +65,7 @@ class Supervisor:
         crashed: is told the actor's name and the error, before the actor is started again.
         first_delay_seconds: before the first restart; doubles with each recent restart.
         max_delay_seconds: the longest delay.
+        exhaustion: is told of what the host lacks.
     """
 
     crashed: Callable[[str, Exception], None]
@@ -68,6 +73,7 @@ class Supervisor:
     takes_on: Callable[[str], object] = lambda _name: None
     first_delay_seconds: float = 0.1
     max_delay_seconds: float = 5.0
+    exhaustion: Exhaustion = field(default_factory=Exhaustion)
 
     async def run(
         self,
@@ -96,6 +102,9 @@ class Supervisor:
                 error = unwrap(error)
                 if not started:
                     raise error from error.__cause__
+                if self.exhaustion.meets(error, name) is not None:
+                    await trio.sleep(AGAIN_SECONDS)
+                    continue
                 self.crashed(name, error)
                 if not self.budget.take(trio.current_time()):
                     raise RestartBudgetExceeded(

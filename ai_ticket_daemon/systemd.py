@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,17 +22,24 @@ PATIENCE_SECONDS = 0.2
 """How long a systemd that does not read may hold up the event loop, for what has to arrive."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Notifier:
     """Sends messages to systemd.
 
-    What systemd does not take is dropped: at once, or after a moment where it waits for it.
+    What systemd does not take is dropped: at once, or after a moment where it waits for it. The
+    socket stays open from the first message on: the watchdog has to be fed also when no descriptor
+    is left.
 
     Args:
         address: where systemd listens, as in ``$NOTIFY_SOCKET``; empty if nobody does.
     """
 
     address: str = ""
+    _socket: socket.socket | None = field(default=None, init=False, repr=False, compare=False)
+
+    def __del__(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
 
     def ready(self) -> None:
         """Startup is complete, or the reload that was announced is."""
@@ -67,9 +74,11 @@ class Notifier:
         path = "\0" + self.address[1:] if self.address.startswith("@") else self.address
         message = "\n".join(assignments).encode("utf-8", "backslashreplace")
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-                sender.settimeout(patience_seconds)
-                sender.sendto(message, path)
+            if self._socket is None:
+                kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
+                self._socket = socket.socket(socket.AF_UNIX, kind)
+            self._socket.settimeout(patience_seconds)
+            self._socket.sendto(message, path)
         except OSError:
             return False
         return True
@@ -85,7 +94,7 @@ class Systemd:
         listen_fds: the sockets handed over, by file descriptor, with the names they were given.
     """
 
-    notifier: Notifier = Notifier()
+    notifier: Notifier = field(default_factory=Notifier)
     watchdog_seconds: float | None = None
     listen_fds: tuple[tuple[int, str], ...] = ()
 

@@ -7,7 +7,7 @@ help, and whatever happens is final.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -275,6 +275,9 @@ BY_SEEN: Mapping[Seen, Verdict] = MappingProxyType(
 )
 
 
+_HOST_EXHAUSTED = Verdict(_CONNECTION, Disposition.HOST, None, "was not asked: this host is {lack}")
+
+
 def classify(backend: str, observation: Observation) -> BackendError:
     """Return the error that says what went wrong at ``backend`` and how to treat it."""
     verdict = _verdict(observation)
@@ -304,6 +307,9 @@ def _verdict(observation: Observation) -> Verdict:
             return _broken_off(observation)
         case Seen.STATUS:
             return _refused(observation)
+        case Seen.HOST_EXHAUSTED:
+            lack = "exhausted" if observation.lacking is None else observation.lacking.lack
+            return replace(_HOST_EXHAUSTED, sentence=_HOST_EXHAUSTED.sentence.format(lack=lack))
         case seen:
             return BY_SEEN[seen]
 

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ai_ticket_daemon.exhaustion import Resource
 
 
 class Seen(StrEnum):
     """How an attempt ended without a completion."""
 
+    HOST_EXHAUSTED = "host_exhausted"
+    """This host had run out of what talking to the server takes; it says nothing of the server."""
     UNREACHABLE = "unreachable"
     """The connection was refused, had no route, no such host, or no common TLS."""
     CONNECT_TIMEOUT = "connect_timeout"
@@ -79,7 +85,7 @@ class Observation:
     ``passed_on``: the caller was already given a part of the text. ``error_type``: the server's
     own short word for the error; ``words`` is what it says of it, cleaned, and None where that
     repeats the prompt or the credential. ``slot_freed`` False: the server was told to stop
-    generating and did not within reasonable time.
+    generating and did not within reasonable time. ``lacking`` is what this host had run out of.
     """
 
     seen: Seen
@@ -93,6 +99,7 @@ class Observation:
     aftermath: Aftermath = Aftermath.NOT_ASKED
     passed_on: bool = False
     slot_freed: bool = True
+    lacking: Resource | None = None
 
 
 class AttemptFailed(Exception):

@@ -161,6 +161,8 @@ class OpenAIClient:
             match failure.observation.seen:
                 case Seen.NO_REPLY | Seen.CONNECT_TIMEOUT:
                     return Aftermath.SILENT
+                case Seen.HOST_EXHAUSTED:
+                    raise classify(self.name, failure.observation) from failure
                 case Seen.STATUS:
                     return Aftermath.ANSWERS
                 case _:

@@ -85,6 +85,9 @@ async def find_aftermath(wire: Wire, *, sent_at: float) -> Aftermath:
     Args:
         wire: leads to the server.
         sent_at: when the request was sent, on trio's clock.
+
+    Raises:
+        AttemptFailed: this host lacks what asking takes.
     """
     try:
         perf = await read_perf(wire)
@@ -92,6 +95,8 @@ async def find_aftermath(wire: Wire, *, sent_at: float) -> Aftermath:
         match failure.observation.seen:
             case Seen.NO_REPLY | Seen.CONNECT_TIMEOUT:
                 return Aftermath.SILENT
+            case Seen.HOST_EXHAUSTED:
+                raise  # What became of the server is not known, and nobody may guess.
             case Seen.STATUS if failure.observation.status in BUSY_STATUSES:
                 return Aftermath.ANSWERS  # Whoever answers is only too busy for this.
             case Seen.STATUS | Seen.NOT_JSON | Seen.WRONG_SHAPE | Seen.TOO_LARGE:

@@ -27,6 +27,7 @@ from ai_ticket_daemon.backends.signs import (
 from ai_ticket_daemon.backends.switch import ActiveRole, Roles, choose_role, fail_back, pin, unpin
 from ai_ticket_daemon.config.backends import BackendRole
 from ai_ticket_daemon.errors import Disposition
+from ai_ticket_daemon.exhaustion import AGAIN_SECONDS
 from ai_ticket_daemon.runtime.signal import Signal
 
 if TYPE_CHECKING:
@@ -93,17 +94,23 @@ class BackendPool:
 
         Generations that run go on, also on a removed server, with the settings they began with.
         """
+        # First what may fail: then nothing has changed yet.
+        clients = {
+            config.name: self._open_client(config)
+            for config in servers
+            if not (old := self._backends.get(config.name)) or old.config != config
+        }
         before, self._backends = self._backends, {}
         for config in servers:
             old = before.get(config.name)
             if old is None or (old.config.url, old.config.kind) != (config.url, config.kind):
-                backend = Backend(config, self._open_client(config), Health())
+                backend = Backend(config, clients[config.name], Health())
             else:
                 del before[config.name]
                 backend = old
                 if old.config != config:
                     self._retired.append((old, old.client))
-                    old.config, old.client = config, self._open_client(config)
+                    old.config, old.client = config, clients[config.name]
             self._backends[config.name] = backend
         for backend in before.values():
             backend.removed = True
@@ -224,6 +231,11 @@ class BackendPool:
     def attempt_failed(self, slot: Slot, event_id: str, error: BackendError) -> None:
         """Take in how an attempt failed: what it says of the server, or how long to leave it."""
         backend = slot.backend
+        if error.disposition is Disposition.HOST:
+            # Nothing is known of the server; the next event would fare no better at once.
+            backend.paused_until = self._clock() + AGAIN_SECONDS
+            self.changed.notify()
+            return
         if error.disposition is Disposition.BUSY:
             backend.refusals += 1
             wait = pause_seconds(

@@ -13,7 +13,7 @@ import trio
 
 from ai_ticket_daemon.backends.health import HealthState
 from ai_ticket_daemon.backends.signs import ProbeFailed, ProbeSilent
-from ai_ticket_daemon.errors import BackendError
+from ai_ticket_daemon.errors import BackendError, Disposition
 from ai_ticket_daemon.liveness import Liveness
 
 if TYPE_CHECKING:
@@ -118,7 +118,9 @@ async def _probe(pool: BackendPool, backend: Backend, rules: BackendsConfig) -> 
         stood_still = trio.current_time() - began > 1.5 * timeout
         pool.saw(backend, ProbeFailed(silence) if stood_still else ProbeSilent(silence))
     except BackendError as error:
-        pool.probe_failed(backend, error)
+        # If this host could not ask, the server is as it was.
+        if error.disposition is not Disposition.HOST:
+            pool.probe_failed(backend, error)
     else:
         pool.probed(backend, result)
 

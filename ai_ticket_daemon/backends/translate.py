@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+
 import httpx
 import trio
 
-from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
+from ai_ticket_daemon.backends.observation import AttemptFailed, Observation, Seen
+from ai_ticket_daemon.exhaustion import exhausted, exhausted_by_name
 
 # From an exception to what it means before and inside an answer; the first match counts.
 _MEANINGS: tuple[tuple[type[Exception], Seen, Seen], ...] = (
@@ -25,7 +28,12 @@ _MEANINGS: tuple[tuple[type[Exception], Seen, Seen], ...] = (
     (trio.BrokenResourceError, Seen.BROKEN, Seen.CUT),
     (trio.ClosedResourceError, Seen.BROKEN, Seen.CUT),
 )
-FOREIGN = tuple(foreign for foreign, _, _ in _MEANINGS)
+# What there is to translate; of the last two only what says that this host is out of something.
+FOREIGN: tuple[type[Exception], ...] = (
+    *(foreign for foreign, _, _ in _MEANINGS),
+    RuntimeError,
+    MemoryError,
+)
 
 
 def translate(error: Exception, *, answering: bool) -> AttemptFailed:
@@ -35,6 +43,11 @@ def translate(error: Exception, *, answering: bool) -> AttemptFailed:
         error: the foreign exception.
         answering: whether the head of the answer had been read.
     """
+    # A name that cannot be looked up may be one for which no socket could be had.
+    unnamed = isinstance(error, httpx.ConnectError) and _comes_from_resolver(error)
+    lacking = exhausted_by_name(error) if unnamed else exhausted(error)
+    if lacking is not None:
+        return AttemptFailed(Observation(Seen.HOST_EXHAUSTED, lacking=lacking))
     for foreign, before, inside in _MEANINGS:
         if isinstance(error, foreign):
             seen = inside if answering else before
@@ -42,6 +55,15 @@ def translate(error: Exception, *, answering: bool) -> AttemptFailed:
                 seen = Seen.NOT_HTTP
             return AttemptFailed.seen(seen)
     raise error
+
+
+def _comes_from_resolver(error: BaseException) -> bool:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, socket.gaierror):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def _comes_from_parser(error: BaseException) -> bool:

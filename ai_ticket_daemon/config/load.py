@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from ai_ticket_daemon.config import otel_variables
 from ai_ticket_daemon.config.credentials import resolve_credentials
 from ai_ticket_daemon.config.document import Document, Origin, read_document
 from ai_ticket_daemon.config.environment import apply_environment
@@ -40,7 +41,7 @@ def load_config(
         ConfigError: with every mistake found.
     """
     document = Document(Origin("configuration")) if path is None else read_document(path)
-    problems = list(apply_environment(document, environ))
+    problems = [*apply_environment(document, environ), *otel_variables.problems(environ)]
     for key, value in overrides.items():
         document.set(tuple(key.split(".")), value, _COMMAND_LINE)
     first = [*resolve_credentials(document, environ)]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from ai_ticket_daemon.control.session import (
     Session,
 )
 from ai_ticket_daemon.control.words import parser
+from ai_ticket_daemon.standard_streams import run_command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,10 +27,14 @@ _NOT_FOUND = frozenset({"not_found", "event_not_found"})
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
+    run = partial(_main, arguments)
+    return run_command("ai-ticketctl", run, quiet=EXIT_OK, unwritable=EXIT_REFUSED)
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     session = Session(parser().parse_args(arguments))
     try:
-        code = command_of(session.options.run)(session)
-        sys.stdout.flush()
+        return command_of(session.options.run)(session)
     except Unreachable as error:
         session.tell(f"ai-ticketctl: {error}")
         return EXIT_UNREACHABLE
@@ -39,12 +44,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
-    except OSError as error:  # of a file named on the command line, or the disk it is on
+        raise
+    except OSError as error:
+        # Of a file named on the command line, or the disk it is on; one without a name is what
+        # the answer was to be written to.
+        if error.filename is None:
+            raise
         session.tell(f"ai-ticketctl: {error}")
         return EXIT_REFUSED
-    return code
 
 
 def command_of(place: str) -> Callable[[Session], int]:

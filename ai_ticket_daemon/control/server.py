@@ -1,11 +1,12 @@
 """The control socket: an actor that serves the operator's requests.
 
 It owns the socket. A socket that cannot be opened is logged and is no reason to stop: it looks on
-and is never in the way.
+and is never in the way. If the host had run out of what it takes, it is tried again.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,15 +15,18 @@ import trio
 from ai_ticket_daemon.config.addresses import UnixBind
 from ai_ticket_daemon.config.control import DEFAULT_SOCKET
 from ai_ticket_daemon.config.http import HttpConfig
+from ai_ticket_daemon.exhaustion import AGAIN_SECONDS
 from ai_ticket_daemon.server import listeners
 from ai_ticket_daemon.server.sockets import ListenerUnavailable
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from hypercorn.typing import ASGIFramework
     from structlog.typing import FilteringBoundLogger
+
+    from ai_ticket_daemon.exhaustion import Exhaustion
 
 MAX_CONNECTIONS = 64
 SAMPLE_SECONDS = 5.0
@@ -43,6 +47,7 @@ async def run(
     sample: Callable[[], None],
     log: FilteringBoundLogger,
     logger: logging.Logger,
+    exhaustion: Exhaustion,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve ``app`` on the Unix socket ``path``, or nothing for None; runs until cancelled.
@@ -51,21 +56,50 @@ async def run(
     """
     async with trio.open_nursery() as nursery:
         if path is not None:
-            try:
-                await nursery.start(_serve, app, path, logger)
-            except* ListenerUnavailable as group:
-                [reason] = {str(error) for error in group.exceptions}
-                log.warning("control_unavailable", reason=reason.partition(";")[0])
+            serve = partial(_serve, app, path, logger, exhaustion)
+            if await _lacking(nursery, serve, log, exhaustion):
+                nursery.start_soon(_open_later, nursery, serve, log, exhaustion)
         task_status.started()
         while True:
             sample()
             await trio.sleep(SAMPLE_SECONDS)
 
 
+async def _lacking(
+    nursery: trio.Nursery,
+    serve: Callable[..., Awaitable[None]],
+    log: FilteringBoundLogger,
+    exhaustion: Exhaustion,
+) -> bool:
+    """Open the socket; return whether that failed only for what the host lacks now."""
+    lacking = False
+    try:
+        await nursery.start(serve)
+    except* ListenerUnavailable as group:
+        lacking = exhaustion.meets(group, "control") is not None
+        if not lacking:
+            [reason] = {str(error) for error in group.exceptions}
+            log.warning("control_unavailable", reason=reason.partition(";")[0])
+    return lacking
+
+
+async def _open_later(
+    nursery: trio.Nursery,
+    serve: Callable[..., Awaitable[None]],
+    log: FilteringBoundLogger,
+    exhaustion: Exhaustion,
+) -> None:
+    lacking = True
+    while lacking:
+        await trio.sleep(AGAIN_SECONDS)
+        lacking = await _lacking(nursery, serve, log, exhaustion)
+
+
 async def _serve(
     app: ASGIFramework,
     path: Path,
     logger: logging.Logger,
+    exhaustion: Exhaustion,
     *,
     task_status: trio.TaskStatus[tuple[str, ...]],
 ) -> None:
@@ -75,5 +109,6 @@ async def _serve(
         stop_accepting=trio.Event(),
         all_in=trio.Event(),
         logger=logger,
+        exhaustion=exhaustion,
         task_status=task_status,
     )

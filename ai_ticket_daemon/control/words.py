@@ -11,6 +11,7 @@ import shtab
 from ai_ticket_daemon import __version__
 from ai_ticket_daemon.control.session import SOCKET_VARIABLE
 from ai_ticket_daemon.control.verdict import Slo
+from ai_ticket_daemon.standard_streams import Parser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
 
     ``run`` of what is parsed names the function that does it, as ``module:function``.
     """
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="ai-ticketctl",
         description="Looks at the running ai-ticket-daemon and acts on it.",
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -155,6 +155,9 @@ class Worker:
     ) -> _End | _PutBack:
         """Decide what is to be written about an attempt; decided once, however often written."""
         if isinstance(result, BackendError):
+            if result.disposition is Disposition.HOST:
+                # Nothing was tried: the pool keeps the next event away from there for a while.
+                return _PutBack(self.now(), run.lease.attempts)
             return self._after_failure(run, slot, result)
         event, now = run.lease.event, self.now()
         if isinstance(result, _Stopped):

@@ -16,6 +16,7 @@ import trio
 from hypercorn.utils import UnexpectedMessageError
 from priority.priority import PriorityError
 
+from ai_ticket_daemon.exhaustion import Exhaustion
 from ai_ticket_daemon.server.ports import ConnectionRefusal
 
 if TYPE_CHECKING:
@@ -49,9 +50,16 @@ class Edge:
     Args:
         logger: told of refusals at ``info``, of crashes at ``error``.
         observer: told of each refusal.
+        exhaustion: told of what the host lacks.
     """
 
-    def __init__(self, logger: logging.Logger, observer: ConnectionObserver) -> None:
+    def __init__(
+        self,
+        logger: logging.Logger,
+        observer: ConnectionObserver,
+        exhaustion: Exhaustion | None = None,
+    ) -> None:
+        self._exhaustion = exhaustion or Exhaustion()
         self._logger = logger
         self._observer = observer
         self._untold = dict.fromkeys(ConnectionRefusal, 0)
@@ -69,6 +77,8 @@ class Edge:
         """Take note of what a connection or a request on it raised."""
         if _is_fault_of_client(error):
             self.refused(ConnectionRefusal.MALFORMED)
+            return
+        if self._exhaustion.meets(error, "http") is not None:
             return
         now = trio.current_time()
         if now - self._crash_told_at < TELL_EVERY_SECONDS:

@@ -13,6 +13,7 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.trio.worker_context import WorkerContext
 
+from ai_ticket_daemon.exhaustion import Exhaustion
 from ai_ticket_daemon.server.acceptor import Acceptor
 from ai_ticket_daemon.server.admission import Admission
 from ai_ticket_daemon.server.connection import FIRST_REQUEST_SECONDS, ConnectionRules
@@ -39,7 +40,8 @@ HAND_IN_SECONDS = 2.0
 Its headers are there, its body and the store's word for it may not be; refusing it then would be an
 error that a client gets for having come at the wrong moment.
 """
-_ACCEPT_RETRY_SECONDS = 0.1
+_ACCEPT_RETRY_SECONDS = 0.05
+_LONGEST_RETRY_SECONDS = 0.5
 _YIELD_SECONDS = 0.05
 """How much sooner other processes at the same socket may take a client while there is no room."""
 
@@ -55,6 +57,7 @@ async def serve(
     observer: ConnectionObserver | None = None,
     trusted_proxies: Callable[[], Sequence[IpNetwork]] = tuple,
     write_timeout_seconds: float = 30.0,
+    exhaustion: Exhaustion | None = None,
     task_status: trio.TaskStatus[tuple[str, ...]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve ``app`` until ``stop_accepting`` is set and the last connection is done.
@@ -72,12 +75,14 @@ async def serve(
         observer: told of each connection that is refused.
         trusted_proxies: returns the proxies in force now, whose connections nobody counts.
         write_timeout_seconds: how long a client may refuse to read before it counts as gone.
+        exhaustion: told of what the host lacks.
         task_status: started with the addresses listened on, such as ``127.0.0.1:5000``.
 
     Raises:
         ListenerUnavailable: an address cannot be listened on.
     """
-    edge = Edge(logger, observer or NullConnectionObserver())
+    exhaustion = exhaustion or Exhaustion()
+    edge = Edge(logger, observer or NullConnectionObserver(), exhaustion)
     listeners = await open_listeners(http.bind)
     try:
         rules = ConnectionRules(
@@ -94,7 +99,7 @@ async def serve(
             async with trio.open_nursery() as acceptors:
                 acceptors.start_soon(edge.run)
                 for listener in listeners:
-                    acceptors.start_soon(_accept, listener, tls, acceptor)
+                    acceptors.start_soon(_accept, listener, tls, acceptor, exhaustion)
                 task_status.started(tuple(listener.address for listener in listeners))
                 await stop_accepting.wait()
                 acceptors.cancel_scope.cancel()
@@ -118,20 +123,30 @@ async def serve(
 
 
 async def _accept(
-    listener: BoundListener, tls: Callable[[], ssl.SSLContext | None], acceptor: Acceptor
+    listener: BoundListener,
+    tls: Callable[[], ssl.SSLContext | None],
+    acceptor: Acceptor,
+    exhaustion: Exhaustion,
 ) -> None:
     """Accept connections for ever; the acceptor decides what becomes of each."""
+    retry_seconds = _ACCEPT_RETRY_SECONDS
     while True:
         if listener.shared is not None and acceptor.is_full:
             await trio.sleep(_YIELD_SECONDS)
         try:
             stream = await listener.accept()
-        except OSError as error:
-            # Out of file descriptors, or a client that left while it waited: neither is a reason
-            # to stop, and only the first one needs time to get better.
-            acceptor.logger.warning("accept_failed", exc_info=error)
-            await trio.sleep(_ACCEPT_RETRY_SECONDS)
+        except Exception as error:
+            # A client that left while it waited, or a host that has run out of something: neither
+            # is a reason to stop, and only the second one needs time to get better.
+            lacking = exhaustion.meets(error, listener.address)
+            if lacking is None and not isinstance(error, OSError):
+                raise
+            if lacking is None:
+                acceptor.logger.info("accept_failed: %s", error)
+            retry_seconds = min(2 * retry_seconds, _LONGEST_RETRY_SECONDS)
+            await trio.sleep(retry_seconds)
             continue
+        retry_seconds = _ACCEPT_RETRY_SECONDS
         acceptor.receive(stream, None if listener.is_unix else tls())
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import apsw
 import trio
 
+from ai_ticket_daemon.exhaustion import exhausted
 from ai_ticket_daemon.store.connection import Connection, value
 from ai_ticket_daemon.store.faults import unavailable
 
@@ -42,7 +43,9 @@ async def copy(source: Path, target: Path, *, vfs: str | None) -> None:
     except FileExistsError as error:
         finished = True  # It is somebody else's.
         raise unavailable(error) from error
-    except (apsw.Error, OSError) as error:
+    except (apsw.Error, OSError, MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and exhausted(error) is None:
+            raise
         raise unavailable(error) from error
     finally:
         if not finished:

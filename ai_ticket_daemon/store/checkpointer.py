@@ -15,6 +15,7 @@ import trio
 
 from ai_ticket_daemon.runtime.signal import Signal
 from ai_ticket_daemon.store.schema import LOG_BYTES
+from ai_ticket_daemon.store.threads import KeptThread
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,6 +46,8 @@ class Checkpointer:
         self._rest_moved = Signal()
         self.has_rest = False
         """Whether the writer is to move what is left, by :meth:`move_rest`."""
+        self.thread = KeptThread("checkpoint")
+        """Runs from before :meth:`run` to its end."""
 
     def grew(self, pages: int) -> None:
         """Note how long the log is after a commit; a shorter one was begun anew."""
@@ -61,7 +64,7 @@ class Checkpointer:
         while True:
             await self._due.wait(seen)
             seen = self._due.version
-            if await trio.to_thread.run_sync(_move_all, self._path, self._vfs):
+            if await self.thread.run(_move_all, self._path, self._vfs):
                 self.has_rest = True
                 self._nearly_done.notify()
                 await self._rest_moved.wait(self._rest_moved.version)
@@ -69,10 +72,10 @@ class Checkpointer:
                 await trio.sleep(AGAIN_SECONDS)
                 self._due.notify()
 
-    async def move_rest(self, connection: apsw.Connection) -> None:
+    async def move_rest(self, by: KeptThread, connection: apsw.Connection) -> None:
         """Move what was written since, and cut the log; nothing may be written meanwhile."""
         self.has_rest = False
-        if await trio.to_thread.run_sync(_cut, connection):
+        if await by.run(_cut, connection):
             self._pages, self._due_pages = 0, LONG_PAGES
         self._rest_moved.notify()
 
@@ -86,7 +89,7 @@ def _move_all(path: Path, vfs: str | None) -> bool:
             return _move(connection)
         finally:
             connection.close()
-    except apsw.Error:
+    except (apsw.Error, MemoryError):
         return False
 
 
@@ -94,7 +97,7 @@ def _move(connection: apsw.Connection) -> bool:
     """Move what can be moved without keeping readers waiting; False if the disk refused."""
     try:
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-    except apsw.Error:
+    except (apsw.Error, MemoryError):
         return False
     return True
 
@@ -108,6 +111,6 @@ def _cut(connection: apsw.Connection) -> bool:
         pages, moved = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
         if pages * connection.pragma("page_size") > LOG_BYTES:
             connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-    except apsw.Error:
+    except (apsw.Error, MemoryError):
         return False
     return moved == pages

@@ -62,12 +62,12 @@ class Database:
                 _create(path)
             self._file = path.stat()
             self.connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE, vfs=vfs)
-        except (apsw.Error, OSError) as error:
+        except (apsw.Error, OSError, MemoryError) as error:
             raise _cannot_open(path, error) from error
         try:
             self.connection.set_busy_timeout(LOCKED_MILLISECONDS)
             open_for_writing(self.connection)
-        except (apsw.Error, StoreUnavailable) as error:
+        except (apsw.Error, StoreUnavailable, MemoryError) as error:
             self.connection.close()
             raise _cannot_open(path, error) from error
         self.connection.set_busy_timeout(0)
@@ -105,7 +105,7 @@ class Database:
             self.connection.execute("COMMIT")
         except PROGRAM_FAULTS as error:
             return self._one_by_one(group, error)
-        except (apsw.Error, OSError) as error:
+        except (apsw.Error, OSError, MemoryError) as error:
             self._roll_back()
             for operation in group:
                 operation.error = unavailable(error)

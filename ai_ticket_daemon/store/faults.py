@@ -5,6 +5,7 @@ from __future__ import annotations
 import apsw
 
 from ai_ticket_daemon.errors import StoreUnavailable
+from ai_ticket_daemon.exhaustion import exhausted, exhausted_by_name
 
 _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (apsw.FullError, "the disk is full: free some space on it"),
@@ -33,6 +34,10 @@ def explain(error: Exception) -> str:
     """Return in words why the store cannot be used."""
     if isinstance(error, StoreUnavailable):
         return error.message
+    unsaid = isinstance(error, apsw.CantOpenError | apsw.IOError)
+    lacking = exhausted_by_name(error) if unsaid else exhausted(error)
+    if lacking is not None:
+        return lacking.lack
     for kind, reason in _REASONS:
         if isinstance(error, kind):
             return reason

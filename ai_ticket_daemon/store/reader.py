@@ -8,6 +8,7 @@ import apsw
 import trio
 
 from ai_ticket_daemon.errors import StoreUnavailable
+from ai_ticket_daemon.exhaustion import exhausted
 from ai_ticket_daemon.store.connection import Connection
 from ai_ticket_daemon.store.faults import NEEDS_REOPENING, unavailable
 from ai_ticket_daemon.store.schema import open_for_reading
@@ -57,7 +58,9 @@ class Reader:
                 if connection is None or self.stale:
                     connection = await self._open()
                 return await connection.run(question, *args, **kwargs)
-        except (apsw.Error, OSError, trio.TooSlowError) as error:
+        except (apsw.Error, OSError, MemoryError, RuntimeError, trio.TooSlowError) as error:
+            if isinstance(error, RuntimeError) and exhausted(error) is None:
+                raise
             if isinstance(error, NEEDS_REOPENING):
                 self.stale = True
             raise unavailable(error) from error
@@ -82,8 +85,13 @@ class Reader:
             self.stale = False
             await self._close()
         if self._connection is None:
-            self._connection = await Connection.open(self._path, vfs=self._vfs)
-            await self._connection.run(open_for_reading)
+            connection = await Connection.open(self._path, vfs=self._vfs)
+            try:
+                await connection.run(open_for_reading)
+            except BaseException:
+                await connection.aclose()
+                raise
+            self._connection = connection
         return self._connection
 
     async def _close(self) -> None:

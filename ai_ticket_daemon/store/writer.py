@@ -33,6 +33,7 @@ from ai_ticket_daemon.store.checkpointer import Checkpointer
 from ai_ticket_daemon.store.database import Database, Operation
 from ai_ticket_daemon.store.faults import NEEDS_REOPENING, explain, unavailable
 from ai_ticket_daemon.store.log_file import LogFile
+from ai_ticket_daemon.store.threads import KeptThread
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -99,6 +100,7 @@ class Writer:
         self._wake = Signal()
         self._checkpointer = Checkpointer(path, nearly_done=self._wake, vfs=vfs)
         self._database: Database | None = None
+        self._thread = KeptThread("store")
         self._in_thread = False
         self._syncing = False
         self._synced = Signal()
@@ -149,8 +151,9 @@ class Writer:
         Raises:
             StoreUnavailable: the file cannot be opened.
         """
-        self._database = await trio.to_thread.run_sync(partial(self._open_database, create=True))
+        self._start_threads()
         try:
+            self._database = await self._thread.run(partial(self._open_database, create=True))
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._checkpointer.run)
                 task_status.started()
@@ -161,6 +164,16 @@ class Writer:
                 await self._close()
             self._database = None
             await self._write_groups()
+            self._thread.end()
+            self._checkpointer.thread.end()
+
+    def _start_threads(self) -> None:
+        """Start all threads the store will ever need, before it promises anything."""
+        try:
+            self._thread.start()
+            self._checkpointer.thread.start()
+        except RuntimeError as error:
+            raise unavailable(error) from error
 
     async def _write_and_look(self) -> None:
         look_at = trio.current_time() + LOOK_SECONDS
@@ -168,7 +181,8 @@ class Writer:
             seen = self._wake.version
             await self._write_groups()
             if self._checkpointer.has_rest and self._database is not None:
-                await self._alone(self._checkpointer.move_rest, self._database.connection)
+                move_rest = partial(self._checkpointer.move_rest, self._thread)
+                await self._alone(move_rest, self._database.connection)
             if trio.current_time() >= look_at:
                 await self._look()
                 look_at = trio.current_time() + LOOK_SECONDS
@@ -177,9 +191,9 @@ class Writer:
 
     async def _close(self) -> None:
         database, self._database = self._database, None
-        await trio.to_thread.run_sync(self._log.close)
+        await self._thread.run(self._log.close)
         if database is not None:
-            await trio.to_thread.run_sync(database.close)
+            await self._thread.run(database.close)
 
     async def _write_groups(self) -> None:
         """Write all that waits, and what comes while it is being written."""
@@ -219,7 +233,7 @@ class Writer:
             error = database.transact(group)
             if not isinstance(error, apsw.BusyError):
                 return error
-        return await self._alone(trio.to_thread.run_sync, database.transact_patiently, group)
+        return await self._alone(self._thread.run, database.transact_patiently, group)
 
     async def _alone(self, use: Callable[..., Awaitable[T]], *args: object) -> T:
         """Use the database in a thread, while nothing else uses it."""
@@ -240,8 +254,8 @@ class Writer:
 
     async def _sync(self, database: Database, group: Sequence[_Write[Any]]) -> Exception | None:
         try:
-            await trio.to_thread.run_sync(self._sync_in_place, database)
-        except (OSError, _Removed) as error:
+            await self._thread.run(self._sync_in_place, database)
+        except (OSError, MemoryError, _Removed) as error:
             for write in group:
                 if write.durable and write.error is None:
                     write.error = unavailable(error)
@@ -278,9 +292,7 @@ class Writer:
             return
         if self._database is None:
             try:
-                self._database = await trio.to_thread.run_sync(
-                    partial(self._open_database, create=False)
-                )
+                self._database = await self._thread.run(partial(self._open_database, create=False))
             except StoreUnavailable as error:
                 missing = isinstance(error.__cause__, FileNotFoundError)
                 self._fails(REMOVED if missing else error.message)

@@ -21,6 +21,7 @@ import trio
 from ai_ticket_daemon.events.json_bounds import values_of
 from ai_ticket_daemon.events.outcome import Failed
 from ai_ticket_daemon.events.state import EventState
+from ai_ticket_daemon.exhaustion import Exhaustion
 from ai_ticket_daemon.telemetry.exemplars import trace_id_of
 from ai_ticket_daemon.telemetry.guard import Failures
 from ai_ticket_daemon.telemetry.redact import redact
@@ -74,6 +75,7 @@ class Capture:
         settings: the ``[log]`` section in force now.
         log: told when the files cannot be written.
         failures: told of faults of this program.
+        exhaustion: told of what the host lacks.
         clock: tells the time.
     """
 
@@ -82,9 +84,11 @@ class Capture:
         settings: Callable[[], LogConfig],
         log: FilteringBoundLogger,
         failures: Failures | None = None,
+        exhaustion: Exhaustion | None = None,
         *,
         clock: Clock,
     ) -> None:
+        self._exhaustion = exhaustion or Exhaustion()
         self._failures = failures or Failures("capture", log)
         self._settings = settings
         self._log = log
@@ -125,12 +129,15 @@ class Capture:
             )
             try:
                 await trio.to_thread.run_sync(write, what)
-            except OSError as error:
-                if self._works:
-                    self._log.warning("capture_failed", reason=str(error))
-                self._works = False
             except Exception as error:  # noqa: BLE001 - the edge: one payload never costs the actor
-                self._failures.note("keep", error)
+                lacking = self._exhaustion.meets(error, "capture")
+                if lacking is None and not isinstance(error, OSError):
+                    self._failures.note("keep", error)
+                    continue
+                if self._works:
+                    reason = str(error) if lacking is None else lacking.lack
+                    self._log.warning("capture_failed", reason=reason)
+                self._works = False
             else:
                 self._works = True
 

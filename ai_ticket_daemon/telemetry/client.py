@@ -14,7 +14,7 @@ import trio
 from opentelemetry.trace import SpanKind
 
 from ai_ticket_daemon.config.backend_server import Dialect
-from ai_ticket_daemon.errors import BackendError
+from ai_ticket_daemon.errors import BackendError, Disposition
 from ai_ticket_daemon.telemetry import exemplars
 from ai_ticket_daemon.telemetry.spans import current_context
 
@@ -110,6 +110,8 @@ class InstrumentedClient:
         try:
             result = await self._client.generate(request, on_delta)
         except BackendError as error:
+            if error.disposition is Disposition.HOST:
+                raise  # The backend was not even asked.
             outcome = "failed"
             metrics.kobold_request_failures.labels(self.name, error.code.value).inc()
             raise
@@ -126,19 +128,21 @@ class InstrumentedClient:
     async def probe(self, *, identify: bool = False) -> ProbeResult:
         """See :meth:`BackendClient.probe`."""
         started_at = trio.current_time()
-        result = "timeout"
+        result: str | None = "timeout"
         try:
             found = await self._client.probe(identify=identify)
-        except BackendError:
-            result = "failed"
+        except BackendError as error:
+            # One that this host could not make says nothing of the server.
+            result = None if error.disposition is Disposition.HOST else "failed"
             raise
         else:
             result = "answered"
             return found
         finally:
-            self._metrics.kobold_probe_duration.labels(self.name, result).observe(
-                trio.current_time() - started_at
-            )
+            if result is not None:
+                self._metrics.kobold_probe_duration.labels(self.name, result).observe(
+                    trio.current_time() - started_at
+                )
 
     def doubt(self) -> None:
         """See :meth:`BackendClient.doubt`."""

@@ -16,6 +16,7 @@ import threading
 import time
 from array import array
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class JournalWriter:
 
     Raises:
         OSError: nobody listens at ``path``.
+        RuntimeError: no thread is to be had.
     """
 
     def __init__(
@@ -78,8 +80,7 @@ class JournalWriter:
         self._waiting_bytes = 0
         self._more = threading.Condition()
         self._give_up_at: float | None = None
-        self._thread = threading.Thread(target=self._run, name="journal", daemon=True)
-        self._thread.start()
+        self._thread = self._start()
 
     @property
     def is_idle(self) -> bool:
@@ -98,8 +99,16 @@ class JournalWriter:
                 self._lines.append(line)
                 self._waiting_bytes += len(line)
                 self._more.notify()
+                if not self._thread.is_alive():  # there was no memory left for what it did
+                    with suppress(RuntimeError):  # tried again with the next line
+                        self._thread = self._start()
                 return
         self._dropped(1)
+
+    def _start(self) -> threading.Thread:
+        thread = threading.Thread(target=self._run, name="journal", daemon=True)
+        thread.start()
+        return thread
 
     def _send_now(self, line: bytes) -> bool:
         # Waking the thread for each line would cost more than all the rest of logging it.
@@ -154,7 +163,12 @@ class JournalWriter:
         return True
 
     def _send_as_file(self, line: bytes) -> bool:
-        descriptor = os.memfd_create("ai-ticket-log-line", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+            descriptor = os.memfd_create("ai-ticket-log-line", flags)
+        except OSError:  # out of descriptors, or of memory
+            time.sleep(RETRY_SECONDS)
+            return False
         try:
             with os.fdopen(descriptor, "wb", closefd=False) as file:
                 file.write(line)

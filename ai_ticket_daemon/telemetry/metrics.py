@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ai_ticket_daemon import __version__
 from ai_ticket_daemon.events.state import FINAL_STATES
+from ai_ticket_daemon.exhaustion import Resource
 from ai_ticket_daemon.telemetry.guard import PARTS
 from ai_ticket_daemon.telemetry.span_sender import DropReason
 
@@ -170,6 +171,13 @@ class Metrics:
         self.actor_restarts = self._counter(
             "actor_restarts", "Actors started again after a crash.", "actor"
         )
+        self.host_exhausted = self._counter(
+            "host_exhausted",
+            "Times something had to wait because this host had run out of it.",
+            "resource",
+        )
+        for resource in Resource:  # there at 0, so that the first increase is seen
+            self.host_exhausted.labels(resource.value)
         self.event_loop_lag = self._gauge(
             "event_loop_lag_seconds", "How late a task was woken at worst within the last minute."
         )

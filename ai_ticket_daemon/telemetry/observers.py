@@ -14,6 +14,7 @@ from ai_ticket_daemon.config.backends import BackendRole
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.outcome import Failed, Waste
 from ai_ticket_daemon.events.state import EventState
+from ai_ticket_daemon.exhaustion import Exhaustion
 from ai_ticket_daemon.runtime.observer import PipelineObserver
 from ai_ticket_daemon.telemetry import exemplars
 from ai_ticket_daemon.telemetry.spans import client_of, current_span, parent_of
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.backends.switch import ActiveRole
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Attempt, Outcome
+    from ai_ticket_daemon.exhaustion import Resource
     from ai_ticket_daemon.runtime.turns import Waited
     from ai_ticket_daemon.store.port import CutOff
     from ai_ticket_daemon.telemetry.capture import Capture
@@ -285,6 +287,29 @@ class StoreTelemetry:
             )
             span.fail("The daemon died before it had answered.")
             span.end()
+
+
+class HostTelemetry:
+    """Counts and logs what the host runs out of."""
+
+    def __init__(self, log: FilteringBoundLogger, metrics: Metrics) -> None:
+        self._log = log
+        self._metrics = metrics
+
+    def exhaustion(self) -> Exhaustion:
+        """Return what takes note of it."""
+        return Exhaustion(
+            say=self._say, count=lambda r: self._metrics.host_exhausted.labels(r.value).inc()
+        )
+
+    def _say(self, resource: Resource, where: str, times: int) -> None:
+        self._log.warning(
+            "host_exhausted",
+            resource=resource.value,
+            reason=resource.lack,
+            where=where,
+            times=times,
+        )
 
 
 class PoolTelemetry:

@@ -29,11 +29,15 @@ The daemon serves its metrics in Prometheus' text format on an address of their 
 $ curl -s http://127.0.0.1:9464/metrics
 ```
 
-The page is served by a thread of its own, so it answers even when the event loop does not. A family
-with labels has no series before something has been counted under them, but for these, which start
-at 0: `ai_ticket_actor_restarts_total`, `ai_ticket_pipeline_events_total`,
-`ai_ticket_server_connections_refused_total` and `ai_ticket_telemetry_spans_dropped_total`. One
-without labels starts at 0, too.
+The page is served by a thread of its own, so it answers even when the event loop does not. It is
+served to 16 connections at a time: a request has to come within 5 seconds and its answer be read
+within 10, and whoever has been silent longest makes room for the next one. Only `GET` and `HEAD` of
+`/metrics` (or `/`) are answered.
+
+A family with labels has no series before something has been counted under them, but for these,
+which start at 0: `ai_ticket_actor_restarts_total`, `ai_ticket_host_exhausted_total`,
+`ai_ticket_pipeline_events_total`, `ai_ticket_server_connections_refused_total` and
+`ai_ticket_telemetry_spans_dropped_total`. One without labels starts at 0, too.
 The gauges of the pipeline are set once a second.
 
 Who asks for OpenMetrics (`Accept: application/openmetrics-text`, as Prometheus does) also gets
@@ -78,6 +82,7 @@ No label ever holds an event id, a prompt, an address of a client, or a path tha
 | `outcome` of `pipeline_*` | the final state of the event: `succeeded`, `failed`, `cancelled`, \
 `expired` |
 | `outcome` of `kobold_*` | how the attempt ended: `succeeded`, `failed`, `cancelled` |
+| `resource` | `file descriptors`, `threads`, `memory`, `socket buffers` |
 | `state` | `queued`, `running` |
 | `order` | `paused`, `draining` (also while the daemon stops), `pinned` |
 | `backend`, `from_backend`, `to_backend` | `name` of a `[[backends.server]]` |

@@ -10,10 +10,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from contextlib import suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.trace.export import SpanExportResult
+
+from ai_ticket_daemon.exhaustion import exhausted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -76,8 +79,12 @@ class SpanSender:
         self._in_hand = 0
         self._lost_since_failure: int | None = None
         self._last_words = _LastWords()
-        self._thread = threading.Thread(target=self._run, name="spans", daemon=True)
-        self._thread.start()
+        self._thread = self._start()
+
+    def _start(self) -> threading.Thread:
+        thread = threading.Thread(target=self._run, name="spans", daemon=True)
+        thread.start()
+        return thread
 
     def put(self, span: Span) -> None:
         """Queue an ended span; never blocks."""
@@ -85,6 +92,9 @@ class SpanSender:
             self._lose(DropReason.STOPPED, 1)
         elif len(self._queue) >= self._max_queue_size:
             self._lose(DropReason.QUEUE_FULL, 1)
+            if not self._thread.is_alive():  # there was no memory left for what it did
+                with suppress(RuntimeError):  # tried again with the next span
+                    self._thread = self._start()
         else:
             self._queue.append(span)
             if len(self._queue) >= self._max_batch_size and not self._wake.is_set():
@@ -96,8 +106,9 @@ class SpanSender:
         self._wake.set()
         self._thread.join(timeout_seconds)
         shutdown = threading.Thread(target=self._exporter.shutdown, daemon=True)
-        shutdown.start()
-        shutdown.join(_ABORT_SECONDS)
+        with suppress(RuntimeError):  # no thread is to be had: the end of the process does it
+            shutdown.start()
+            shutdown.join(_ABORT_SECONDS)
         self._thread.join(_ABORT_SECONDS)
         if self._thread.is_alive():  # stuck in the exporter; it ends with the process
             self._abandoned = True
@@ -141,6 +152,9 @@ class SpanSender:
             result = self._exporter.export([self._maker.make(span) for span in batch])
         # The edge of a foreign part: whatever it raises, the thread lives on.
         except Exception as error:  # noqa: BLE001
+            lacking = exhausted(error)
+            if lacking is not None:
+                return f"this host is {lacking.lack}"
             return f"{type(error).__name__}: {error}"
         if result is SpanExportResult.SUCCESS:
             return None

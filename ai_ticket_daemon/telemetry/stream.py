@@ -59,6 +59,8 @@ class StreamWriter:
             return
         line = text.encode("utf-8", "backslashreplace") + b"\n"
         with self._more:
+            if self._lines and not self._writes:
+                self._send_what_fits()
             if not self._lines and self._takes(line):
                 self._send(line)
             elif self._closing or self._waiting_bytes + len(line) > self._queue_bytes:
@@ -67,9 +69,8 @@ class StreamWriter:
                 self._lines.append(line)
                 self._waiting_bytes += len(line)
                 self._more.notify()
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="log", daemon=True)
-                    self._thread.start()
+                if not self._writes:
+                    self._thread = self._start()
 
     def close(self, timeout_seconds: float = CLOSE_SECONDS) -> None:
         """Let the last lines out, for ``timeout_seconds`` at the most."""
@@ -78,10 +79,34 @@ class StreamWriter:
             self._more.notify()
         if self._thread is not None:
             self._thread.join(timeout_seconds)
+        with self._more:
+            if not self._writes:
+                self._send_what_fits()
 
     def _takes(self, line: bytes) -> bool:
         """Whether the kernel takes the line at once: a pipe with room takes so much, whole."""
         return len(line) <= select.PIPE_BUF and bool(self._poll.poll(0))
+
+    @property
+    def _writes(self) -> bool:
+        """Whether there is a thread that writes what waits."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def _start(self) -> threading.Thread | None:
+        """Start what writes the lines that wait; None while the host has no thread for it."""
+        thread = threading.Thread(target=self._run, name="log", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # tried again with the next line
+            return None
+        return thread
+
+    def _send_what_fits(self) -> None:
+        """Without a thread: send those lines that the kernel takes at once."""
+        while self._lines and self._takes(self._lines[0]):
+            line = self._lines.popleft()
+            self._waiting_bytes -= len(line)
+            self._send(line)
 
     def _run(self) -> None:
         while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,9 @@ def open_tracing(
         dropped: counts spans that are lost; called from any thread.
         environ: the standard variables that this module reads itself.
     """
+    # Left alone, its modules would write what they think of their variables to standard error, past
+    # the log; the configuration has been checked for that.
+    logging.getLogger("opentelemetry").addHandler(logging.NullHandler())
     exporter = None
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true":
         exporter = _exporter(config)

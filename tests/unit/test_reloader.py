@@ -28,7 +28,7 @@ GOOD = '[[backends.server]]\nname = "primary"\nurl = "http://127.0.0.1:5001"\n'
 BAD = "pipeline.max_concurrency = 0\n" + GOOD
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Messages(Notifier):
     """Keeps what systemd would be told."""
 
@@ -48,7 +48,7 @@ class House:
         self.apply_error: Exception | None = None
         self._stream = io.StringIO()
         self.metrics = Metrics(CollectorRegistry())
-        self.messages = Messages("somewhere")
+        self.messages = Messages(address="somewhere")
         self.live = LiveConfig(self.load())
         self.reloader = Reloader(
             self.live,

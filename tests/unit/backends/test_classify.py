@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ai_ticket_daemon.backends.classify import BY_SEEN, classify
 from ai_ticket_daemon.backends.observation import Aftermath, Observation, Seen
 from ai_ticket_daemon.errors import Disposition, ErrorCode
+from ai_ticket_daemon.exhaustion import Resource
 
 D, E = Disposition, ErrorCode
 ROWS = [
@@ -108,7 +111,24 @@ def test_what_was_seen_decides_what_is_done(
 
 
 def test_everything_that_can_be_seen_has_a_verdict() -> None:
-    assert set(Seen) - set(BY_SEEN) == {Seen.NO_BYTE, Seen.BROKEN, Seen.CUT, Seen.STATUS}
+    assert set(Seen) - set(BY_SEEN) == {
+        Seen.NO_BYTE,
+        Seen.BROKEN,
+        Seen.CUT,
+        Seen.STATUS,
+        Seen.HOST_EXHAUSTED,
+    }
+
+
+def test_a_host_that_lacks_something_says_nothing_of_the_server() -> None:
+    seen = Observation(Seen.HOST_EXHAUSTED, lacking=Resource.DESCRIPTORS)
+    error = classify("primary", seen)
+    assert error.message == "backend primary was not asked: this host is out of file descriptors"
+    assert error.disposition is Disposition.HOST
+    assert error.symptom is None
+    assert not error.backend_fault
+    # A client that has a part of the text must not get it again.
+    assert classify("primary", replace(seen, passed_on=True)).disposition is Disposition.FINAL
 
 
 def test_what_the_server_says_stands_behind_what_it_means() -> None:

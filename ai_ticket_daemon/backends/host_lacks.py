@@ -1,0 +1,81 @@
+"""Tells a server's client that failed from a host that could not let it work.
+
+The wire tells most of it itself; but memory can be lacking anywhere. Whatever it was, from here on
+it is a failure that is neither the server's nor the event's, and it is noted.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn
+
+from ai_ticket_daemon.backends.classify import classify
+from ai_ticket_daemon.backends.observation import Observation, Seen
+from ai_ticket_daemon.errors import BackendError, Disposition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ai_ticket_daemon.backends.generation import (
+        BackendClient,
+        GenerationRequest,
+        GenerationResult,
+        ProbeResult,
+    )
+    from ai_ticket_daemon.exhaustion import Exhaustion
+
+WHERE = "backends"
+
+
+class HostAwareClient:
+    """A backend client that says so if this host lacks something; else just that client."""
+
+    def __init__(self, client: BackendClient, exhaustion: Exhaustion) -> None:
+        self._client = client
+        self._exhaustion = exhaustion
+
+    @property
+    def name(self) -> str:
+        """The server's name in the conf file."""
+        return self._client.name
+
+    async def generate(
+        self, request: GenerationRequest, on_delta: Callable[[str], None] | None = None
+    ) -> GenerationResult:
+        """See :meth:`BackendClient.generate`."""
+        passed_on = False
+
+        def pass_on(text: str) -> None:
+            nonlocal passed_on
+            passed_on = True
+            assert on_delta is not None  # noqa: S101 - not called otherwise
+            on_delta(text)
+
+        try:
+            return await self._client.generate(request, None if on_delta is None else pass_on)
+        except Exception as error:  # noqa: BLE001 - raised again, under its right name
+            self._raise(error, passed_on=passed_on)
+
+    async def probe(self, *, identify: bool = False) -> ProbeResult:
+        """See :meth:`BackendClient.probe`."""
+        try:
+            return await self._client.probe(identify=identify)
+        except Exception as error:  # noqa: BLE001 - raised again, under its right name
+            self._raise(error, passed_on=False)
+
+    def doubt(self) -> None:
+        """See :meth:`BackendClient.doubt`."""
+        self._client.doubt()
+
+    async def aclose(self) -> None:
+        """See :meth:`BackendClient.aclose`."""
+        await self._client.aclose()
+
+    def _raise(self, error: Exception, *, passed_on: bool) -> NoReturn:
+        known = isinstance(error, BackendError)
+        if isinstance(error, BackendError) and error.disposition is not Disposition.HOST:
+            raise error
+        lacking = self._exhaustion.meets(error, WHERE)
+        if lacking is None or (known and not passed_on):
+            raise error
+        seen = Observation(Seen.HOST_EXHAUSTED, lacking=lacking, passed_on=passed_on)
+        raise classify(self.name, seen) from error
