@@ -49,6 +49,7 @@ from ai_ticket_daemon.server import listeners, renewal
 from ai_ticket_daemon.server.app import create_app
 from ai_ticket_daemon.server.handed_over import look_at, served
 from ai_ticket_daemon.server.memory import MemoryBudget
+from ai_ticket_daemon.server.refusals import Refusals
 from ai_ticket_daemon.server.tls import ServedCertificate
 from ai_ticket_daemon.status import StatusLine
 from ai_ticket_daemon.store.factory import make_store
@@ -214,8 +215,11 @@ class Daemon:
             logger=logs.library_logger("handler_crashed", actor="http"),
             now=clock.now,
         )
+        refusals = Refusals()
         self._app = make_app(
-            auth=lambda: live.current.auth, rate_limit=lambda: live.current.rate_limit
+            auth=lambda: live.current.auth,
+            rate_limit=lambda: live.current.rate_limit,
+            refusals=refusals,
         )
         # Whoever may open the control socket needs no token, and has no limit.
         self._local_app = make_app(auth=AuthConfig, rate_limit=lambda: RateLimitConfig(requests=0))
@@ -247,6 +251,7 @@ class Daemon:
                 orders=self._orders,
                 severance=self._severance,
                 clock=clock,
+                refusals=refusals,
                 stopping=self._stop.is_set,
                 addresses=lambda: self._addresses,
                 warnings=self._current_warnings,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ai_ticket_daemon.config.addresses import Bind, TcpBind, bind
 from ai_ticket_daemon.config.certificate import CertificateUnusable, check_pair
 from ai_ticket_daemon.config.rules import (
+    boolean,
     integer,
     list_of,
     network,
@@ -86,6 +87,16 @@ class HttpConfig:
             list_of(network),
             "Addresses or networks of proxies whose `X-Forwarded-For` or `Forwarded` header is "
             "believed. Whoever connects over a Unix socket is.",
+            live=True,
+        ),
+    )
+    record_client_addresses: bool = field(
+        default=True,
+        metadata=setting(
+            boolean,
+            "Whether the address of a client is kept with its events, written on the debug line of "
+            "each request, and counted in `ai-ticketctl status` when it is refused. Of IPv6, the "
+            "network (/64) stands for the client. It is never a label of a metric.",
             live=True,
         ),
     )

@@ -360,6 +360,7 @@ def _whole(
         failure = {"error": outcome.code, "message": outcome.message, "details": outcome.details}
     return shown(summary) | {
         "position": record.position,
+        "client": event.client,
         "stream": event.stream,
         "max_tokens": event.sampling.max_tokens,
         "idempotency_key": event.idempotency_key is not None,

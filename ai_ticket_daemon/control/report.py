@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.health import DaemonHealth
     from ai_ticket_daemon.reloader import LiveConfig, Reloader
     from ai_ticket_daemon.runtime.async_pipeline import AsyncInferencePipeline
+    from ai_ticket_daemon.server.refusals import Refusals
     from ai_ticket_daemon.store.port import EventStore
     from ai_ticket_daemon.telemetry.logs import Logs
     from ai_ticket_daemon.telemetry.metrics import Metrics
@@ -52,6 +53,7 @@ class Parts:
     orders: StandingOrders
     severance: Severance
     clock: Clock
+    refusals: Refusals
     stopping: Callable[[], bool]
     addresses: Callable[[], tuple[str, ...]]
     warnings: Callable[[], Sequence[str]]
@@ -116,6 +118,7 @@ class Reporter:
             "warnings": list(parts.warnings()),
             "reload": {"refused": list(parts.reloader.problems)},
             "store": {"url": config.store.url, "fault": parts.store.fault},
+            "refused_clients": [asdict(refused) for refused in parts.refusals.most()],
             "log_level": parts.logs.level.value,
             "capture_payloads": config.log.capture_payloads,
             "metrics": str(config.metrics.bind),

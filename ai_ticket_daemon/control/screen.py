@@ -77,6 +77,12 @@ def status(report: Mapping[str, Any]) -> RenderableType:
     head.add_row("reload", f"[red]refused: {escape(refused[0])}[/]" if refused else "applied")
     for sentence in report["warnings"]:
         head.add_row("warning", f"[yellow]{escape(sentence)}[/]")
+    for refused in report["refused_clients"][:3]:
+        ago = seconds(time.time() - refused["last_at"])
+        head.add_row(
+            "refused",
+            escape(f"{refused['client']}: {refused['number']} times, {refused['error']} {ago} ago"),
+        )
     if report["log_level"] != "info" or report["capture_payloads"]:
         head.add_row(
             "logging", f"{report['log_level']}, {report['capture_payloads']} payloads captured"

@@ -54,6 +54,7 @@ def _life(
     event = record.event
     ahead = _count(summary.ahead, "event") + " ahead" if summary.ahead else "nothing ahead"
     by = f" from {event.owner}" if event.owner else ""
+    by += f" at {event.client}" if event.client else ""
     told = f"accepted{by} with priority {event.priority}, {ahead}"
     yield Line(event.submitted_at, told, "accepted")
     before: Attempt | None = None

@@ -55,6 +55,7 @@ class Event:
     time does not count, and then the two do not agree. ``metadata`` is returned to the client as
     given. ``trace_context`` holds the W3C headers of the client's trace and the client's span, so
     that the trace survives the queue.
+    ``client`` is the address it came from, if that is recorded.
     ``owner`` names the token that submitted the event ("" without tokens); ``idempotency_key`` is
     the client's own name for it, unique for its owner.
     """
@@ -71,6 +72,7 @@ class Event:
     owner: str = ""
     idempotency_key: str | None = field(default=None, repr=False)
     timeout_seconds: float | None = None
+    client: str | None = field(default=None, repr=False)
 
     @property
     def given_seconds(self) -> float:

@@ -66,6 +66,7 @@ def parse_event(
     owner: str = "",
     idempotency_key: str | None = None,
     best_priority: int = PRIORITY_FIRST,
+    client: str | None = None,
 ) -> Event:
     """Return the event that ``body`` asks for.
 
@@ -78,6 +79,7 @@ def parse_event(
         owner: the name of the token it comes with; "" without tokens.
         idempotency_key: the client's own name for it, if it has one.
         best_priority: the lowest number its priority may have.
+        client: the address it comes from, if that is recorded.
 
     Raises:
         RequestRefused: the body is no event; ``details["field"]`` names the field at fault.
@@ -124,6 +126,7 @@ def parse_event(
         owner=owner,
         idempotency_key=idempotency_key,
         timeout_seconds=timeout_seconds,
+        client=client,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.config.http import HttpConfig
     from ai_ticket_daemon.config.rate_limit import RateLimitConfig
     from ai_ticket_daemon.config.tokens import Token, Tokens
+    from ai_ticket_daemon.server.refusals import Refusals
 
     RawHeaders = Sequence[tuple[bytes, bytes]]
 
@@ -70,6 +72,7 @@ class Gate:
         auth: returns the ``[auth]`` settings in force now.
         rate_limit: returns the ``[rate_limit]`` settings in force now.
         http: returns the ``[http]`` settings in force now.
+        refusals: counts who is refused.
     """
 
     def __init__(
@@ -78,18 +81,27 @@ class Gate:
         auth: Callable[[], AuthConfig],
         rate_limit: Callable[[], RateLimitConfig],
         http: Callable[[], HttpConfig],
+        refusals: Refusals,
     ) -> None:
         self._auth = auth
         self._rate_limit = rate_limit
         self._http = http
+        self._refusals = refusals
         self._requests = RateLimiter()
         self._events = RateLimiter()
         self._guesses = Guesses()
 
+    def client_of(self, headers: RawHeaders, peer: str | None) -> str | None:
+        """Return the address of a request's client; None if it is not to be recorded."""
+        http = self._http()
+        if not http.record_client_addresses:
+            return None
+        return client_of(headers, peer, http.trusted_proxies)
+
     def judge(
         self, headers: RawHeaders, peer: str | None, needed: Sequence[Scope], now: float
     ) -> Verdict:
-        """Judge one request, and count it.
+        """Judge one request, and count it; a refusal is counted for its address, too.
 
         A request with an unknown token counts for its address. After a few of them no token of
         that address is looked at for a while; see :mod:`guesses`.
@@ -100,6 +112,16 @@ class Gate:
             needed: the scopes of which the caller must have one.
             now: seconds on a clock that never goes back.
         """
+        verdict = self._judge(headers, peer, needed, now)
+        if verdict.refusal is not None:
+            client = self.client_of(headers, peer)
+            if client is not None:
+                self._refusals.note(client, verdict.refusal.code.value, time.time())
+        return verdict
+
+    def _judge(
+        self, headers: RawHeaders, peer: str | None, needed: Sequence[Scope], now: float
+    ) -> Verdict:
         tokens = self._auth().tokens
         presented = None if tokens is None else _presented(headers)
         token = None if tokens is None or presented is None else tokens.find(presented)

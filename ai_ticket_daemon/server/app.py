@@ -19,6 +19,7 @@ from ai_ticket_daemon.server.lookup import delete_event, get_event
 from ai_ticket_daemon.server.memory import MemoryBudget
 from ai_ticket_daemon.server.openapi import openapi_json
 from ai_ticket_daemon.server.ports import HealthStatus, NullRequestObserver
+from ai_ticket_daemon.server.refusals import Refusals
 from ai_ticket_daemon.server.surface import Surface
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def create_app(
     events: Callable[[], EventsConfig],
     auth: Callable[[], AuthConfig],
     rate_limit: Callable[[], RateLimitConfig],
+    refusals: Refusals | None = None,
     observer: RequestObserver | None = None,
     logger: logging.Logger | None = None,
     heartbeat_seconds: float = HEARTBEAT_SECONDS,
@@ -81,6 +83,7 @@ def create_app(
         events: returns the ``[events]`` settings in force now.
         auth: returns the ``[auth]`` settings in force now.
         rate_limit: returns the ``[rate_limit]`` settings in force now.
+        refusals: counts who is refused.
         observer: told of each request.
         logger: told of each handler that crashed.
         heartbeat_seconds: the longest silence in a stream.
@@ -93,7 +96,7 @@ def create_app(
         health=health,
         http=http,
         events=events,
-        gate=Gate(auth=auth, rate_limit=rate_limit, http=http),
+        gate=Gate(auth=auth, rate_limit=rate_limit, http=http, refusals=refusals or Refusals()),
         observer=observer or NullRequestObserver(),
         logger=logger or logging.getLogger("ai_ticket_daemon.server"),
         heartbeat_seconds=heartbeat_seconds,

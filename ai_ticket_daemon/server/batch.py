@@ -185,7 +185,7 @@ async def _parse(
     surface: Surface, exchange: Exchange, items: Iterator[object], key: str | None
 ) -> Batch:
     limits, now, owner = surface.events(), surface.now(), exchange.caller.name
-    trace_context = exchange.trace_context
+    trace_context, client = exchange.trace_context, exchange.client
     batch = Batch(exchange.trace_id, exchange.let_go_of_body)
     slices, index = Slices(), -1
     for item in items:
@@ -207,6 +207,7 @@ async def _parse(
                 owner=owner,
                 best_priority=exchange.caller.best_priority,
                 idempotency_key=None if key is None else f"{key}/{index}",
+                client=client,
             )
             if event.stream:
                 raise _no_stream()

@@ -233,10 +233,7 @@ class Exchange:
         Raises:
             RequestRefused: the caller lacks the right to ask, or has asked too often.
         """
-        client = self._scope["client"]
-        verdict = self._surface.gate.judge(
-            self.headers, None if client is None else client[0], scopes, trio.current_time()
-        )
+        verdict = self._surface.gate.judge(self.headers, self._peer, scopes, trio.current_time())
         self._answer_headers = verdict.headers
         self._client = verdict.client
         if verdict.refusal is not None:
@@ -250,6 +247,16 @@ class Exchange:
             RequestRefused: these are more than it may hand over now, or ever at once.
         """
         self._surface.gate.charge(self._client, events, trio.current_time())
+
+    @property
+    def client(self) -> str | None:
+        """The address of the client; None if it is not to be recorded."""
+        return self._surface.gate.client_of(self.headers, self._peer)
+
+    @property
+    def _peer(self) -> str | None:
+        client = self._scope["client"]
+        return None if client is None else str(client[0])
 
     async def read_body(self) -> bytes:
         """Return the whole body; a client that waits for the word to send it is given that now.
@@ -361,6 +368,7 @@ class Exchange:
                 error=ErrorCode.CANCELLED if gone else self._error,
                 duration_seconds=trio.current_time() - self._begun_at,
                 event_id=self._event_id,
+                client=self.client,
             )
         )
 

@@ -101,6 +101,7 @@ async def _read(surface: Surface, exchange: Exchange, key: str | None) -> Event:
             owner=exchange.caller.name,
             best_priority=exchange.caller.best_priority,
             idempotency_key=key,
+            client=exchange.client,
         )
 
 

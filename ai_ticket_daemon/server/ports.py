@@ -174,7 +174,7 @@ class RequestEnded:
 
     ``status`` is the one that was sent; 499 if the client left before there was any. ``error`` is
     the code that was answered, also inside a stream whose status is 200, and ``cancelled`` if the
-    client left.
+    client left. ``client`` is its address, unless that is not to be recorded.
     """
 
     route: str
@@ -183,6 +183,7 @@ class RequestEnded:
     error: ErrorCode | None
     duration_seconds: float
     event_id: str | None
+    client: str | None = None
 
 
 class ObservedRequest(Protocol):

@@ -101,6 +101,7 @@ class HttpTelemetry:
             error=error,
             event_id=request.event_id,
             trace_id=trace.trace_id,
+            client=request.client,
             duration_seconds=round(request.duration_seconds, 4),
         )
 

@@ -40,7 +40,7 @@ FIELDS = {
     "status": (
         "addresses backends capacity capture_payloads draining events_per_second in_flight "
         "log_level max_concurrency metrics oldest_queued_seconds paused pid queue ready "
-        "reasons reload serving status store uptime_seconds version warnings wasted"
+        "reasons refused_clients reload serving status store uptime_seconds version warnings wasted"
     ),
     "backends": "backends serving",
     "audit": "accepted difference problems pruned states",
@@ -53,8 +53,8 @@ FIELDS = {
     "drain": "draining in_flight not_reached reached scope",
     "resume": "draining not_reached reached scope",
     "events show": (
-        "ahead attempts backend claimed_at deadline_at due_at ended_at error event_id failure "
-        "idempotency_key max_tokens owner place position priority state stream submitted_at "
+        "ahead attempts backend claimed_at client deadline_at due_at ended_at error event_id "
+        "failure idempotency_key max_tokens owner place position priority state stream submitted_at "
         "trace_context usage"
     ),
     "why": "event_id lines state",
@@ -156,6 +156,36 @@ async def test_a_drained_daemon_refuses_until_it_is_resumed(capsys: Captured) ->
         assert "draining" in await house.ctl("submit", "Hello", code=1)
         await house.ctl("resume")
         assert (await house.json("submit", "Hello", "--max-tokens", "4"))["completion"]
+
+
+async def test_the_address_of_a_client_leads_from_its_event_and_from_its_refusals(
+    capsys: Captured,
+) -> None:
+    tokens = Tokens(Path("/tokens"), parse_tokens("bot:bot-token-bot-token"))
+
+    def with_tokens(config: Config) -> Config:
+        return replace(config, auth=AuthConfig(tokens))
+
+    async with open_house(capsys, change=with_tokens) as house:
+        async with httpx.AsyncClient(base_url=house.running.url) as client:
+            event = {"content": "Hello", "max_tokens": 4}
+            known = {"authorization": "Bearer bot-token-bot-token"}
+            told = (await client.post("/event", json=event, headers=known)).json()
+            assert (await client.post("/event", json=event)).status_code == 401
+            port = house.running.daemon.metrics_port
+            page = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+        shown = await house.json("events", "show", told["event_id"])
+        life = await house.ctl("why", told["event_id"])
+        report = await house.json("status")
+        screen = await house.ctl("status")
+        lines = house.running.log("request")
+    assert shown["client"] == "127.0.0.1"
+    assert "accepted from bot at 127.0.0.1" in life
+    (refused,) = report["refused_clients"]
+    assert (refused["client"], refused["number"]) == ("127.0.0.1", 1)
+    assert "127.0.0.1: 1 times, unauthorised" in screen
+    assert ("127.0.0.1", 401) in [(line["client"], line["status"]) for line in lines]
+    assert '"127.0.0.1"' not in page
 
 
 async def test_why_tells_the_life_of_an_event(capsys: Captured) -> None:

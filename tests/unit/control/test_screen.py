@@ -17,6 +17,9 @@ REPORT: dict[str, Any] = {
     "addresses": ["127.0.0.1:5000"],
     "draining": True,
     "paused": True,
+    "refused_clients": [
+        {"client": "192.0.2.7", "number": 3, "error": "unauthorised", "last_at": 0.0}
+    ],
     "serving": {"role": "primary", "pinned": "a[b]", "reason": "x", "detail": "[/] closes nothing"},
     "severed": {"servers": ["a[b]"], "left_seconds": 12.0},
     "backends": [

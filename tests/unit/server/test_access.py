@@ -12,6 +12,7 @@ from ai_ticket_daemon.config.tokens import Scope, Tokens, parse_tokens
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 from ai_ticket_daemon.server.access import ANYBODY, Caller, Gate, Verdict
 from ai_ticket_daemon.server.guesses import GUESSES, Guesses
+from ai_ticket_daemon.server.refusals import MOST_CLIENTS, TOLD_CLIENTS, Refusals
 
 TOKENS = Tokens(
     Path("/tokens"),
@@ -28,8 +29,12 @@ class Settings:
         self.auth = AuthConfig(tokens)
         self.rate_limit = RateLimitConfig(requests, 60.0)
         self.http = HttpConfig()
+        self.refusals = Refusals()
         self.gate = Gate(
-            auth=lambda: self.auth, rate_limit=lambda: self.rate_limit, http=lambda: self.http
+            auth=lambda: self.auth,
+            rate_limit=lambda: self.rate_limit,
+            http=lambda: self.http,
+            refusals=self.refusals,
         )
 
     def judge(
@@ -269,3 +274,34 @@ def test_a_token_brings_the_best_priority_its_events_may_have() -> None:
     assert settings.judge(bearer(b"a" * 16)).caller.best_priority == 5
     assert settings.judge(bearer(b"b" * 16)).caller.best_priority == 2
     assert Settings(tokens=None).judge().caller.best_priority == 0
+
+
+def test_who_is_refused_is_counted_by_address_and_for_what() -> None:
+    settings = Settings()
+    for _ in range(3):
+        settings.judge(bearer(b"a-token-nobody-knows"), peer="192.0.2.7")
+    settings.judge(BOT, peer="192.0.2.8")
+    settings.judge(BOT, peer="192.0.2.9", scopes=(Scope.OPERATE,))
+    told = [(r.client, r.number, r.error) for r in settings.refusals.most()]
+    assert told == [("192.0.2.7", 3, "unauthorised"), ("192.0.2.9", 1, "forbidden")]
+
+
+def test_no_address_is_kept_where_that_is_not_wanted() -> None:
+    settings = Settings()
+    settings.http = dataclasses.replace(settings.http, record_client_addresses=False)
+    settings.judge(peer="192.0.2.7")
+    assert settings.refusals.most() == []
+    assert settings.gate.client_of([], "192.0.2.7") is None
+
+
+def test_the_count_of_refused_clients_is_bounded_and_never_misses_who_is_refused_often() -> None:
+    refusals = Refusals()
+    for number in range(10 * MOST_CLIENTS):
+        refusals.note(f"198.51.100.{number}", "unauthorised", float(number))
+        if number % 4 == 0:
+            refusals.note("192.0.2.7", "rate_limited", float(number))
+    told = refusals.most()
+    assert len(told) == TOLD_CLIENTS
+    assert told[0].client == "192.0.2.7"
+    assert told[0].number >= 10 * MOST_CLIENTS / 4
+    assert len(refusals._by_client) == MOST_CLIENTS

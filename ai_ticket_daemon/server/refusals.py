@@ -1,0 +1,45 @@
+"""Which clients are refused most: for an operator who looks, never a label of a metric."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MOST_CLIENTS = 256
+"""How many are remembered. For one more, the one that was refused least makes room, and the new one
+takes over its number, so that whoever is refused often is never missing (Metwally, 2005)."""
+TOLD_CLIENTS = 10
+
+
+@dataclass(slots=True)
+class Refused:
+    """How often one client was refused, at the most; for what and when it was last."""
+
+    client: str
+    number: int
+    error: str
+    last_at: float
+
+
+class Refusals:
+    """Counts what each client was refused: a token, a scope, or a place within the limit."""
+
+    def __init__(self) -> None:
+        self._by_client: dict[str, Refused] = {}
+
+    def note(self, client: str, error: str, now: float) -> None:
+        """Note that ``client`` was refused with the code ``error``."""
+        known = self._by_client.get(client)
+        if known is None:
+            number = 0
+            if len(self._by_client) >= MOST_CLIENTS:
+                least = min(self._by_client.values(), key=lambda refused: refused.number)
+                number = least.number
+                del self._by_client[least.client]
+            known = self._by_client[client] = Refused(client, number, error, now)
+        known.number += 1
+        known.error, known.last_at = error, now
+
+    def most(self) -> list[Refused]:
+        """Return those that were refused most."""
+        found = sorted(self._by_client.values(), key=lambda refused: -refused.number)
+        return found[:TOLD_CLIENTS]
