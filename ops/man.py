@@ -92,7 +92,10 @@ def _ctl_page() -> Iterator[str]:
     yield from _section("DESCRIPTION", _line(parser.description or ""))
     yield from _paragraph(
         "It talks to the daemon over the control socket, which the daemon's user and group may "
-        "open. Every change is logged with the user id of whoever made it."
+        "open. Every change is in the journal twice: under AI_TICKET_LOG=control_asked with the "
+        "user (_UID) who asked, as journald knows it, and under AI_TICKET_LOG=control_change with "
+        "its result, as the daemon knows it. The uid in the latter is 65534 for all but root where "
+        "the daemon runs as a service."
     )
     yield ".SH OPTIONS"
     yield from _paragraph("They stand before the command or behind it.")

@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import fcntl
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -47,7 +48,7 @@ EXIT_INTERRUPTED = 130
 INSTRUCTION = "You sort support tickets. Answer with one category: hardware, software or account."
 TICKET = "The printer on the third floor prints blank pages since this morning."
 
-# The environment goes over the conf file, and what is set in a shell is not meant for this run.
+# The environment overrides the conf file, and what is set in a shell is not meant for this run.
 FOREIGN_SETTINGS = ("KOBOLDCPP_", "OTEL_", "LOG_LEVEL", "PORT", "NOTIFY_SOCKET", "LISTEN_")
 
 
@@ -278,6 +279,8 @@ def say_what_next(daemon: Child, primary: Child, metrics_port: int) -> None:
     say("""       -d '{"content": "My password has expired. What do I do?", "max_tokens": 64}'""")
     say("Pull the primary's plug, send it again, and see the standby answer:")
     say(f"  kill {primary.process.pid}")
+    say("Bring it back, in a shell of its own, and see it serve again half a minute later:")
+    say(f"  {shlex.join(primary.command)}")
     if has_control():
         say("Look on as an operator:")
         say(f"  {Path(sys.executable).with_name('ai-ticketctl')} --socket {CONTROL} top")

@@ -4,7 +4,7 @@ schema.py, rules.py   how a key is described and read; every mistake collected
 http.py … control.py  the sections, each with its defaults, units and cross-checks
 tree.py               the sections together: :class:`Config`
 document.py           the file as TOML, with the line of every key (locate.py)
-environment.py        the variables that go over the file
+environment.py        the variables that override the file
 load.py               all of the above: file + environment + command line → Config or ConfigError
 diff.py, check.py     what a reload changes; what deserves a warning
 reference.py          docs/configuration.md, written from the sections

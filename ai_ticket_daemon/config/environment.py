@@ -1,4 +1,4 @@
-"""The environment variables that go over the file."""
+"""The environment variables that override the file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Variable:
     """One environment variable.
 
     Args:
-        path: the key it goes over.
+        path: the key it overrides.
         effect: what it does, for the reference.
         apply: puts a value, never empty, into the document; raises :class:`Invalid`.
     """

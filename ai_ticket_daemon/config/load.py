@@ -34,8 +34,8 @@ def load_config(
 
     Args:
         path: the conf file; None if there is none.
-        environ: the environment; goes over the file.
-        overrides: what the command line says, by ``section.key``, as TOML values; goes over both.
+        environ: the environment; overrides the file.
+        overrides: what the command line says, by ``section.key``, as TOML values; overrides both.
 
     Raises:
         ConfigError: with every mistake found.

@@ -51,7 +51,7 @@ class TelemetryConfig:
         default=None,
         metadata=setting(
             optional(url),
-            "Full URL of the collector for spans, taken as it is; goes over `otlp_endpoint`.",
+            "Full URL of the collector for spans, taken as it is; overrides `otlp_endpoint`.",
         ),
     )
     otlp_protocol: OtlpProtocol = field(

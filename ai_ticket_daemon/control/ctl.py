@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from functools import partial
 from importlib import import_module
@@ -14,6 +15,7 @@ from ai_ticket_daemon.control.session import (
     EXIT_OK,
     EXIT_REFUSED,
     EXIT_UNREACHABLE,
+    EXIT_USAGE,
     Session,
 )
 from ai_ticket_daemon.control.words import parser
@@ -23,6 +25,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _NOT_FOUND = frozenset({"not_found", "event_not_found"})
+_WRONG_USAGE = frozenset({"invalid_parameter"})
+_REMEDIES: dict[type[OSError], str] = {
+    FileNotFoundError: "is the path right, and does its directory exist?",
+    PermissionError: "use sudo, or name a place that this user may use",
+    IsADirectoryError: "name a file in it",
+    NotADirectoryError: "a part of the path is a file",
+    FileExistsError: "name another one, or remove it first",
+}
+_REMEDIES_BY_NUMBER = {
+    errno.ENOSPC: "free space there, or name a place on another disk",
+    errno.EROFS: "name a place that can be written to",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,6 +54,8 @@ def _main(arguments: Sequence[str] | None) -> int:
         return EXIT_UNREACHABLE
     except Refused as error:
         session.tell(f"ai-ticketctl: {error} ({error.code})")
+        if error.code in _WRONG_USAGE:
+            return EXIT_USAGE
         return EXIT_NOT_FOUND if error.code in _NOT_FOUND else EXIT_REFUSED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
@@ -50,8 +66,16 @@ def _main(arguments: Sequence[str] | None) -> int:
         # the answer was to be written to.
         if error.filename is None:
             raise
-        session.tell(f"ai-ticketctl: {error}")
+        session.tell(f"ai-ticketctl: {file_error(error)}")
         return EXIT_REFUSED
+
+
+def file_error(error: OSError) -> str:
+    """Return what is wrong with a file, where, and what to do about it."""
+    reason = error.strerror or str(error)
+    remedy = _REMEDIES.get(type(error)) or _REMEDIES_BY_NUMBER.get(error.errno or 0, "")
+    place = "" if error.filename is None else f"{error.filename}: "
+    return f"{place}{reason}{f'; {remedy}' if remedy else ''}"
 
 
 def command_of(place: str) -> Callable[[Session], int]:

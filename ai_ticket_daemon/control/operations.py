@@ -28,7 +28,7 @@ from ai_ticket_daemon.control.arguments import (
 )
 from ai_ticket_daemon.control.orders import Name
 from ai_ticket_daemon.control.report import Reporter
-from ai_ticket_daemon.control.surface import Operation
+from ai_ticket_daemon.control.surface import Answer, Operation
 from ai_ticket_daemon.control.why import explain
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 from ai_ticket_daemon.events.outcome import Failed
@@ -184,13 +184,13 @@ class Operations:
 
     async def _retry(self, wanted: ByEvent) -> object:
         await self._find(wanted.event_id)
-        await self._change("retry", [wanted.event_id])
-        return await self._event(wanted)
+        changed = await self._change("retry", [wanted.event_id])
+        return Answer(await self._event(wanted), "done" if changed else "unchanged")
 
     async def _cancel(self, wanted: ByEvent) -> object:
         await self._find(wanted.event_id)
-        await self._change("cancel", [wanted.event_id])
-        return await self._event(wanted)
+        changed = await self._change("cancel", [wanted.event_id])
+        return Answer(await self._event(wanted), "done" if changed else "unchanged")
 
     async def _bulk(self, wanted: Bulk) -> object:
         asked = self._filter(wanted)
@@ -206,7 +206,10 @@ class Operations:
         )
         event_ids = [event.event_id for event in page.events]
         changed = await self._change(wanted.action, event_ids) if wanted.apply else 0
-        return {"event_ids": event_ids, "changed": changed, "below": page.below}
+        told = {"event_ids": event_ids, "changed": changed, "below": page.below}
+        if not wanted.apply:
+            return Answer(told, "counted")
+        return Answer(told, "done" if changed == len(event_ids) else "partly")
 
     async def _change(self, action: str, event_ids: list[str]) -> int:
         """Do it to all of them at once, so that they share their writes to the disk."""
@@ -317,7 +320,8 @@ class Operations:
         self._parts.reloader.reload()
         problems = list(self._parts.reloader.problems)
         assert isinstance(plan, dict)  # noqa: S101 - made above
-        return plan | {"applied": not problems, "problems": problems}
+        told = plan | {"applied": not problems, "problems": problems}
+        return Answer(told, "refused" if problems else "done")
 
     async def _log_level(self, wanted: Level) -> object:
         self._parts.logs.level = wanted.level

@@ -43,7 +43,7 @@ def status(report: Mapping[str, Any]) -> RenderableType:
     head = Table.grid(padding=(0, 2))
     flags = [name for name in ("draining", "paused") if report[name]]
     head.add_row("status", " ".join([coloured(report["status"]), *map(coloured, flags)]))
-    for reason in report["reasons"]:
+    for reason in told_nowhere_else(report):
         head.add_row("", escape(reason))
     head.add_row(
         "daemon",
@@ -96,6 +96,16 @@ def status(report: Mapping[str, Any]) -> RenderableType:
     return Group(head, Text(), backends(report["backends"]))
 
 
+def told_nowhere_else(report: Mapping[str, Any]) -> list[str]:
+    """Return the reasons that do not stand on the screen anyway: with a server, or the store."""
+    elsewhere = [
+        report["serving"]["detail"],
+        report["store"]["fault"],
+        *(f"backend {b['name']} is {b['state']}" for b in report["backends"] if not b["usable"]),
+    ]
+    return [r for r in report["reasons"] if not any(told and told in r for told in elsewhere)]
+
+
 def serving(answer: Mapping[str, Any]) -> Table:
     """Return the servers of an answer."""
     return backends(answer["backends"])
@@ -108,6 +118,8 @@ def backends(servers: Sequence[Mapping[str, Any]]) -> Table:
         table.add_column(name)
     for server in servers:
         serves = "pinned" if server["pinned"] else "yes" if server["active"] else "no"
+        if not server["usable"]:
+            serves = "pinned, but cannot" if server["pinned"] else "no"
         rest = server["resting_seconds"]
         why = f"left alone for {seconds(rest)} more" if rest else server["reason"]
         table.add_row(
@@ -215,8 +227,21 @@ def fields(answer: Mapping[str, Any]) -> Table:
     """Return any answer, a line for each thing it says."""
     table = Table.grid(padding=(0, 2))
     for key, value in answer.items():
-        table.add_row(key.replace("_", " "), escape(_words(value)))
+        name = key.replace("_", " ")
+        for item in value if isinstance(value, list) and value else [value]:
+            told = _time(item) if key.endswith("_at") else _words(item)
+            table.add_row(name, escape(told))
+            name = ""
     return table
+
+
+def _time(at: object) -> str:
+    """Return a time as this host's clock has it, and how far away it is."""
+    if not isinstance(at, int | float) or not at:
+        return "none"
+    away = time.time() - at
+    far = f"{seconds(away)} ago" if away >= 0 else f"in {seconds(-away)}"
+    return f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(at))}, {far}"
 
 
 def _words(value: object) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,16 +42,45 @@ class Session:
     def say(self, answer: Any, screen: str = "fields") -> None:
         """Print an answer: as JSON, or as the function ``screen`` of :mod:`screen` shows it."""
         if self.options.json:
-            sys.stdout.write(visible_json(answer, indent=2) + "\n")
+            sys.stdout.write(visible_json(with_times(answer), indent=2) + "\n")
             return
         from rich.console import Console  # noqa: PLC0415 - not needed for --json
 
         from ai_ticket_daemon.control import screen as screens  # noqa: PLC0415
 
-        # What a program reads is not to be folded.
-        width = None if sys.stdout.isatty() else WIDE
-        Console(width=width, highlight=False).print(getattr(screens, screen)(visible_in(answer)))
+        shown = getattr(screens, screen)(visible_in(answer))
+        if sys.stdout.isatty():
+            Console(highlight=False).print(shown)
+            return
+        # What a program reads is not to be folded, and has no blanks at the ends of its lines.
+        console = Console(width=WIDE, highlight=False)
+        with console.capture() as captured:
+            console.print(shown)
+        sys.stdout.writelines(line.rstrip() + "\n" for line in captured.get().splitlines())
 
     def tell(self, sentence: str) -> None:
         """Say something to whoever sits there, not to what reads the output."""
         sys.stderr.write(visible(sentence) + "\n")
+
+
+def with_times(answer: Any) -> Any:
+    """Return an answer with its times as ISO 8601 has them; 0 stands for none."""
+    match answer:
+        case dict():
+            return {
+                key: _iso(value) if _is_time(key, value) else with_times(value)
+                for key, value in answer.items()
+            }
+        case list():
+            return [with_times(value) for value in answer]
+        case _:
+            return answer
+
+
+def _is_time(key: object, value: object) -> bool:
+    return (key in ("at", "since") or str(key).endswith("_at")) and type(value) in (int, float)
+
+
+def _iso(at: float) -> str | None:
+    told = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+    return told.replace("+00:00", "Z") if at else None

@@ -8,7 +8,9 @@ import stat
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from typing import IO, TYPE_CHECKING, Any, Self
+from urllib.parse import quote
 
 from ai_ticket_daemon.control.client import Refused, Unreachable
 from ai_ticket_daemon.control.ndjson import windows
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 SILENCE_SECONDS = 60.0
 """The daemon sends a heartbeat more often than that, however long an event takes."""
+LOOK_SECONDS = 30.0
+"""How long one look at an event waits for its end."""
 _TOO_LARGE = frozenset({"payload_too_large"})
 
 
@@ -40,7 +44,11 @@ def submit(session: Session) -> int:
 
 def _wishes(session: Session) -> dict[str, Any]:
     options = session.options
-    given = {"max_tokens": options.max_tokens, "priority": options.priority}
+    given = {
+        "max_tokens": options.max_tokens,
+        "priority": options.priority,
+        "timeout_seconds": options.deadline,
+    }
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -49,8 +57,14 @@ def _one(session: Session, event: dict[str, Any]) -> int:
     if options.no_wait:
         headers = {"prefer": "respond-async"}
         with client.open("POST", "/event", event, headers=headers) as answer:
-            session.say(answer.json())
+            told = answer.json()
+        if options.json:
+            session.say(told)
+        else:
+            sys.stdout.write(f"{told['event_id']}\n")
+        _tell_if_held(session)
         return EXIT_OK
+    _tell_if_held(session)
     # Always as a stream: its heartbeats tell a slow daemon from one that hangs.
     body = event | {"stream": True}
     pieces = []
@@ -79,6 +93,33 @@ def _completion(text: str) -> str:
     return visible(text) if sys.stdout.isatty() else text
 
 
+def wait(session: Session) -> int:
+    """Wait for an event, and print its completion; exit code 1 if it has none."""
+    target = f"/event/{quote(session.options.event, safe='')}?wait={LOOK_SECONDS:g}"
+    _tell_if_held(session)
+    while True:
+        with session.client.open("GET", target, timeout_seconds=SILENCE_SECONDS) as answer:
+            told = answer.json()
+        outcome = told["outcome"]
+        if outcome is not None:
+            break
+    if "error" in outcome:
+        raise Refused(outcome["error"], outcome["message"])
+    if session.options.json:
+        session.say(outcome)
+    else:
+        sys.stdout.write(_completion(outcome["completion"]) + "\n")
+    return EXIT_OK
+
+
+def _tell_if_held(session: Session) -> None:
+    """Say so if an operator keeps events from being started, so that nobody wonders."""
+    with suppress(Refused, Unreachable):  # said of the event itself
+        report = session.client.look("status")
+        if report["paused"]:
+            session.tell("ai-ticketctl: the daemon is paused, so the event waits: see status")
+
+
 def _frames(answer: Answer) -> Iterator[dict[str, Any]]:
     for line in answer:
         if line.startswith(b"data: "):
@@ -95,6 +136,7 @@ def _many(session: Session, file: IO[bytes]) -> int:
         return EXIT_USAGE
     if file.isatty():
         session.tell("Type an event per line, as JSON; Ctrl-D ends.")
+    _tell_if_held(session)
     counts = Counter[bool]()
     with _Progress(file) as progress:
         for window in windows(file, _wishes(session)):

@@ -50,11 +50,20 @@ _CRASHED = "The daemon failed at this; its log has the details."
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """What is answered, and what the audit says of it where that is not ``done``."""
+
+    told: object
+    result: str
+
+
+@dataclass(frozen=True, slots=True)
 class Operation:
     """One thing an operator can ask for.
 
     ``changes``: it is asked for by POST, and logged. ``call`` gets an instance of ``arguments`` and
-    returns what is answered as JSON, or the path of a file, which is sent and removed.
+    returns what is answered as JSON, an :class:`Answer`, or the path of a file, which is sent and
+    removed.
     """
 
     name: str
@@ -151,6 +160,9 @@ async def _serve(operation: Operation, log: FilteringBoundLogger) -> Response:
         with trio.fail_after(operation.seconds):
             answer = await operation.call(arguments)
         said = "done"
+        if isinstance(answer, Answer):
+            said = answer.result
+            answer = answer.told
     except trio.TooSlowError:
         raise RequestRefused(
             ErrorCode.REQUEST_TIMEOUT, f"This took longer than {operation.seconds:g} seconds."

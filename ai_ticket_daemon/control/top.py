@@ -17,8 +17,8 @@ from rich.text import Text
 
 from ai_ticket_daemon.control import screen
 from ai_ticket_daemon.control.client import Refused, Unreachable
-from ai_ticket_daemon.control.session import EXIT_OK, EXIT_USAGE
-from ai_ticket_daemon.visible import visible, visible_in
+from ai_ticket_daemon.control.session import EXIT_OK, EXIT_USAGE, with_times
+from ai_ticket_daemon.visible import visible, visible_in, visible_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 def top(session: Session) -> int:
     """Show the screen again and again."""
+    if session.options.json:
+        return _lines(session)
     console = Console(highlight=False)
     if not console.is_terminal or console.is_dumb_terminal:
         session.tell("ai-ticketctl: top needs a terminal; ask for status again and again instead")
@@ -49,6 +51,15 @@ def top(session: Session) -> int:
                     return EXIT_OK
     except KeyboardInterrupt:
         return EXIT_OK
+
+
+def _lines(session: Session) -> int:
+    """Print the status as a line of JSON, again and again, until interrupted."""
+    while True:
+        report = with_times(session.client.look("status"))
+        sys.stdout.write(visible_json(report) + "\n")
+        sys.stdout.flush()
+        time.sleep(session.options.interval)
 
 
 @contextmanager

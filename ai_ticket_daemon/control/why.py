@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ai_ticket_daemon.events.outcome import Failed, Succeeded, Waste
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.runtime.turns import Waited
+from ai_ticket_daemon.server.client_address import LOCAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -54,7 +55,7 @@ def _life(
     event = record.event
     ahead = _count(summary.ahead, "event") + " ahead" if summary.ahead else "nothing ahead"
     by = f" from {event.owner}" if event.owner else ""
-    by += f" at {event.client}" if event.client else ""
+    by += f" at {event.client}" if event.client not in (None, LOCAL) else ""
     told = f"accepted{by} with priority {event.priority}, {ahead}"
     yield Line(event.submitted_at, told, "accepted")
     before: Attempt | None = None

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import re
+from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import shtab
 
 from ai_ticket_daemon import __version__
 from ai_ticket_daemon.control.session import SOCKET_VARIABLE
 from ai_ticket_daemon.control.verdict import Slo
+from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.standard_streams import Parser
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 MAX_OPEN = 1000
 """So many events may be under way at a time in a load test."""
@@ -27,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
 
     ``run`` of what is parsed names the function that does it, as ``module:function``.
     """
-    top = Parser(
+    top = _Parser(
         prog="ai-ticketctl",
         description="Looks at the running ai-ticket-daemon and acts on it.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -94,6 +97,46 @@ def clients(text: str) -> int:
     return int(text)
 
 
+class _Parser(Parser):
+    """Suggests what may have been meant by a word that is not known."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong, with the nearest word, and end with the code for wrong usage."""
+        wrong = re.match(r"(.*invalid choice: '(.*)') \(choose from (.*)\)$", message)
+        if wrong is not None:
+            known = re.findall(r"'([^']*)'", wrong[3])
+            near = get_close_matches(wrong[2], known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(known)}"
+            message = f"{wrong[1]}{hint}"
+        super().error(message)
+
+
+def number(lowest: int, highest: int) -> Callable[[str], int]:
+    """Return what reads a whole number from ``lowest`` to ``highest``."""
+
+    def read(text: str) -> int:
+        try:
+            found = int(text)
+        except ValueError:
+            found = lowest - 1
+        if not lowest <= found <= highest:
+            raise argparse.ArgumentTypeError(f"{text!r} is no number from {lowest} to {highest}")
+        return found
+
+    return read
+
+
+def states(text: str) -> str:
+    """Return names of states, parted by commas, as they are."""
+    known = [state.value for state in EventState]
+    for name in filter(None, text.split(",")):
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+            raise argparse.ArgumentTypeError(f"{name!r} is no state; {hint}")
+    return text
+
+
 class _Commands:
     """Makes commands that all take the common options, and show examples in their help."""
 
@@ -138,7 +181,7 @@ class _Commands:
 
 
 def _add_common(to: argparse.ArgumentParser, *, inner: bool) -> None:
-    """Add what may stand before the command and behind it; behind it, it goes over."""
+    """Add what may stand before the command and behind it; behind it, it overrides."""
 
     def default(value: object) -> Any:
         return argparse.SUPPRESS if inner else value
@@ -166,8 +209,9 @@ def _add_looks(commands: _Commands) -> None:
         "status", "status --json | jq .serving",
     )  # fmt: skip
     live = commands.add(
-        "top", "top:top", "Show that screen live, until q or Ctrl-C.", "top --interval 5"
-    )
+        "top", "top:top", "Show that screen live, until q or Ctrl-C; with --json, a line a time.",
+        "top --interval 5", "top --json > status.ndjson",
+    )  # fmt: skip
     live.add_argument("--interval", type=positive, default=1.0, metavar="SECONDS")
     commands.add(
         "backends", "commands:backends", "List the servers, and why each is as it is.",
@@ -211,7 +255,7 @@ def _add_changes(commands: _Commands) -> None:
     capture = commands.change(
         "capture", "Keep payloads of failing events, redacted.", "payloads", example="capture 20"
     )
-    capture.add_argument("payloads", type=int, help="how many; 0 to stop")
+    capture.add_argument("payloads", type=number(0, 10_000), help="how many; 0 to stop")
 
 
 def _add_events(commands: _Commands) -> None:
@@ -221,7 +265,9 @@ def _add_events(commands: _Commands) -> None:
         "events list --state failed,expired --newer-than 15m",
         "events list --token billing --limit 500",
     )  # fmt: skip
-    listing.add_argument("--limit", type=int, default=50, metavar="N", help="at most so many (50)")
+    listing.add_argument(
+        "--limit", type=number(1, 1_000_000), default=50, metavar="N", help="at most so many (50)"
+    )
     _add_filter(listing)
     for name, run, about in (
         ("show", "commands:event", "Show what is known of one event."),
@@ -244,7 +290,12 @@ def _add_events(commands: _Commands) -> None:
 
 
 def _add_filter(to: argparse.ArgumentParser) -> None:
-    to.add_argument("--state", metavar="STATE[,STATE]", help="queued, running, succeeded, ...")
+    to.add_argument(
+        "--state",
+        type=states,
+        metavar="STATE[,STATE]",
+        help=f"of {', '.join(EventState)}",
+    )
     to.add_argument("--error", metavar="CODE", help="ended with this error code")
     to.add_argument("--token", metavar="NAME", help="submitted with the token of this name")
     to.add_argument("--older-than", type=duration, metavar="AGE", help="such as 15m, 2h, 3d")
@@ -283,8 +334,20 @@ def _add_traffic(commands: _Commands) -> None:
     _add_path(submit, "--file", "FILE", help="NDJSON, an event per line")
     submit.add_argument("--follow", action="store_true", help="print the text as it is made")
     submit.add_argument("--no-wait", action="store_true", help="print the id and go")
-    submit.add_argument("--max-tokens", type=int, metavar="N")
-    submit.add_argument("--priority", type=int, metavar="0-9")
+    submit.add_argument("--max-tokens", type=number(1, 2**31), metavar="N")
+    submit.add_argument("--priority", type=number(0, 9), metavar="0-9")
+    submit.add_argument(
+        "--deadline",
+        type=duration,
+        metavar="AGE",
+        help="no result is wanted after; such as 30s, 10m",
+    )
+    wait = commands.add(
+        "wait", "submit:wait", "Wait for an event and print its completion.",
+        "wait 01890a5d-ac96-774b-bcce-b302099a8057",
+        "wait 01890a5d-ac96-774b-bcce-b302099a8057 --json | jq -r .completion",
+    )  # fmt: skip
+    wait.add_argument("event")
     _add_loadtest(commands)
     drills = commands.group("drill", "Rehearse an incident on the running daemon, measured.")
     drill = drills.add(

@@ -22,6 +22,7 @@ from control_house import QUICK, SLOW, House, open_house
 from ai_ticket_daemon.config.auth import AuthConfig
 from ai_ticket_daemon.config.backends import Failback, ServerConfig
 from ai_ticket_daemon.config.control import DEFAULT_SOCKET, ControlConfig
+from ai_ticket_daemon.config.errors import ConfigError, Problem
 from ai_ticket_daemon.config.tokens import Tokens, parse_tokens
 from ai_ticket_daemon.control import ctl
 from ai_ticket_daemon.control.client import Client, Refused
@@ -54,8 +55,8 @@ FIELDS = {
     "resume": "draining not_reached reached scope",
     "events show": (
         "ahead attempts backend claimed_at client deadline_at due_at ended_at error event_id "
-        "failure idempotency_key max_tokens owner place position priority state stream submitted_at "
-        "trace_context usage"
+        "failure idempotency_key max_tokens owner place position priority state stream "
+        "submitted_at trace_context usage"
     ),
     "why": "event_id lines state",
     "failover SERVER": "detail not_reached pinned reached reason role scope",
@@ -124,6 +125,33 @@ async def test_every_change_is_logged_with_who_made_it_and_no_look_is(capsys: Ca
     assert changes[0]["arguments"] == {"level": "debug"}
 
 
+async def test_the_audit_says_of_each_change_what_became_of_it(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_house(capsys) as house:
+        told = await house.json("submit", "Hello", "--max-tokens", "4")
+        await house.ctl("events", "cancel", told["event_id"])
+        await house.ctl("events", "retry", told["event_id"])
+        await house.ctl("events", "purge", "--state", "succeeded")
+        await house.ctl("events", "purge", "--state", "succeeded", "--yes")
+        await house.ctl("reload")
+        monkeypatch.setattr(house.running.daemon._reloader, "_load", _refuse)
+        await house.ctl("reload", code=1)
+        changes = house.running.log("control_change")
+    assert [(c["operation"], c["result"]) for c in changes] == [
+        ("cancel", "unchanged"),
+        ("retry", "unchanged"),
+        ("bulk", "counted"),
+        ("bulk", "done"),
+        ("reload", "done"),
+        ("reload", "refused"),
+    ]
+
+
+def _refuse() -> Config:
+    raise ConfigError([Problem("ai-ticket.conf", 3, "log.level", "is a mistake")])
+
+
 async def test_failover_pins_and_auto_gives_the_rules_back(capsys: Captured) -> None:
     async with open_house(capsys) as house:
         pinned = await house.json("failover", "standby")
@@ -147,6 +175,33 @@ async def test_a_paused_daemon_keeps_events_and_starts_none(capsys: Captured) ->
         assert "it waits in place 1" in await house.ctl("why", told["event_id"])
         await house.ctl("unpause")
         await house.until(lambda r: r["queue"].get("succeeded") == 1)
+
+
+async def test_an_event_that_was_not_waited_for_can_be_waited_for_by_its_bare_id(
+    capsys: Captured,
+) -> None:
+    async with open_house(capsys) as house:
+        told = await house.ctl("submit", "Hello", "--no-wait", "--max-tokens", "4")
+        event_id = told.rstrip("\n")
+        assert re.fullmatch(r"[0-9a-f-]{36}", event_id)
+        completion = await house.ctl("wait", event_id)
+        assert completion.strip()
+        assert (await house.json("wait", event_id))["completion"] == completion.rstrip("\n")
+        assert "event_not_found" in await house.ctl("wait", event_id[::-1], code=4)
+        await house.ctl("pause")
+        held = await house.ctl("submit", "Hello", "--deadline", "1s", code=1)
+    assert "the daemon is paused, so the event waits" in held
+    assert "paused by an operator since" in held
+    assert "deadline_exceeded" in held
+
+
+async def test_what_goes_into_a_pipe_has_no_blanks_at_the_ends_of_its_lines(
+    capsys: Captured,
+) -> None:
+    async with open_house(capsys) as house:
+        for words in (["status"], ["backends"], ["events", "list"]):
+            told = await house.ctl(*words)
+            assert [line for line in told.splitlines() if line != line.rstrip()] == []
 
 
 async def test_a_drained_daemon_refuses_until_it_is_resumed(capsys: Captured) -> None:
@@ -242,7 +297,7 @@ async def test_events_are_found_retried_cancelled_and_purged(capsys: Captured) -
         assert (done["found"], done["changed"]) == (2, 2)
         assert "name an event" in await house.ctl("events", "cancel", code=2)
         assert "retry is for events that are failed" in await house.ctl(
-            "events", "retry", "--state", "queued", code=1
+            "events", "retry", "--state", "queued", code=2
         )
         gone = await house.json("events", "purge", "--state", "cancelled", "--yes")
         assert gone["changed"] == 3

@@ -211,7 +211,8 @@ def test_a_mistake_on_the_command_line_is_told_as_such(tmp_path: Path) -> None:
         (
             "command line: http.limit: is not a known key; known here: bind, max_body_bytes, "
             "max_memory_bytes, header_timeout_seconds, body_timeout_seconds, max_connections, "
-            "max_connections_per_address, trusted_proxies, tls_cert, tls_key"
+            "max_connections_per_address, trusted_proxies, record_client_addresses, tls_cert, "
+            "tls_key"
         ),
         "command line: http.bind[0]: the port must be a whole number from 0 to 65535",
     ]

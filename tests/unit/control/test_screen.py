@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import re
+import time
 from typing import Any
 
 import pytest
@@ -95,12 +97,46 @@ def test_no_line_is_longer_than_the_terminal_is_wide(width: int) -> None:
         ({}, "none"),
         (True, "yes"),
         (0, "0"),
-        ([1, "[x]"], "1, [x]"),
+        ({"of": [1, "[x]"]}, "of 1, [x]"),
         ({"queued": 2, "failed": None}, "queued 2, failed none"),
     ],
 )
 def test_any_answer_can_be_shown(value: object, words: str) -> None:
     assert shown(screen.fields({"some_key": value})).strip() == f"some key  {words}"
+
+
+def test_each_item_of_a_list_has_a_line() -> None:
+    lines = shown(screen.fields({"valid": False, "problems": ["one", "two"]})).splitlines()
+    assert [line.rstrip() for line in lines] == ["valid     no", "problems  one", "          two"]
+
+
+def test_a_time_is_told_with_how_long_ago_it_was() -> None:
+    text = shown(screen.fields({"ended_at": time.time() - 90, "due_at": 0.0}))
+    assert "1 min 30 s ago" in text
+    assert re.search(r"due at +none", text)
+
+
+def test_a_reason_stands_on_the_screen_once() -> None:
+    report = REPORT | {
+        "reasons": [
+            "on the standby: no primary is usable",
+            "backend a is down: nobody listens",
+            "the store cannot be written: full",
+            "something else",
+        ],
+        "serving": {"role": "standby", "pinned": None, "detail": "no primary is usable"},
+        "store": {"url": "", "fault": "full"},
+        "backends": [
+            {"name": "a", "role": "primary", "state": "down", "reason": "nobody listens",
+             "usable": False, "active": True, "pinned": False, "in_flight": 0, "max_in_flight": 1,
+             "resting_seconds": 0.0},
+        ],
+    }  # fmt: skip
+    text = shown(screen.status(report))
+    for told in ("no primary is usable", "nobody listens", "full", "something else"):
+        assert text.count(told) == 1, text
+    (line,) = [line for line in text.splitlines() if line.startswith("a ")]
+    assert "yes" not in line
 
 
 def test_a_listed_event_keeps_its_brackets() -> None:

@@ -118,3 +118,45 @@ def test_the_exit_codes_are_those_of_their_page() -> None:
     assert listed == codes
     told = parser().format_help().partition("exit codes:")[2]
     assert {int(code) for code in re.findall(r"\b(\d+) ", told)} == codes
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["stauts"], "did you mean status?"),
+        (["events", "lsit"], "did you mean list?"),
+        (["log-level", "loud"], "there are debug, info, warning, error"),
+        (["events", "list", "--state", "faild"], "did you mean failed?"),
+        (["events", "list", "--state", "foo"], "there are queued, running, succeeded"),
+        (["capture", "-1"], "'-1' is no number from 0 to 10000"),
+        (["events", "list", "--limit", "0"], "'0' is no number from 1"),
+        (["submit", "x", "--priority", "11"], "'11' is no number from 0 to 9"),
+    ],
+)
+def test_wrong_usage_says_what_would_be_right(
+    words: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parser().parse_args(words)
+    assert ended.value.code == session.EXIT_USAGE
+    assert hint in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_used_is_named_with_the_reason_and_a_remedy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tmp_path / "none.ndjson"
+    assert ctl.main(["submit", "--file", str(missing)]) == session.EXIT_REFUSED
+    told = capsys.readouterr().err
+    assert told.startswith(f"ai-ticketctl: {missing}: No such file or directory; is the path right")
+    assert "Errno" not in told
+
+
+def test_times_of_an_answer_are_told_to_programs_as_iso_8601() -> None:
+    answer = {"ended_at": 0.5, "due_at": 0.0, "lines": [{"at": 1764075600.25}], "attempts": 3}
+    assert session.with_times(answer) == {
+        "ended_at": "1970-01-01T00:00:00.500Z",
+        "due_at": None,
+        "lines": [{"at": "2025-11-25T13:00:00.250Z"}],
+        "attempts": 3,
+    }
