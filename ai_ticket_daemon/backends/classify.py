@@ -290,6 +290,7 @@ def classify(backend: str, observation: Observation) -> BackendError:
         sentence += "; a part of the text was already delivered"
     if observation.words:
         sentence += f'; it says: "{observation.words}"'
+    sentence += _sizes(observation) if verdict is OVERFLOW else ""
     return BackendError(
         verdict.code,
         f"backend {backend} {sentence}",
@@ -299,6 +300,19 @@ def classify(backend: str, observation: Observation) -> BackendError:
         retry_after_seconds=observation.retry_after_seconds if verdict is BUSY else None,
         symptom=symptom,
     )
+
+
+def _sizes(observation: Observation) -> str:
+    """Return how large prompt and context are, as far as it is known."""
+    prompt, asked = observation.prompt_tokens, observation.max_tokens
+    context = observation.context_tokens
+    sizes = [
+        None if prompt is None else f"the prompt has {prompt} tokens",
+        None if asked is None else f"max_tokens is {asked}",
+        None if context is None else f"the context holds {context}",
+    ]
+    known = ", ".join(size for size in sizes if size is not None)
+    return f" ({known})" if known else ""
 
 
 def _verdict(observation: Observation) -> Verdict:

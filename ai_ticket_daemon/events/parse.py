@@ -92,9 +92,12 @@ def parse_event(
         )
     content = body.get("content")
     if content is None:
+        shape = '{"content": "..."}'
+        if "messages" in body:
+            shape = '{"content": {"messages": [...]}}: the messages belong in it'
         raise RequestRefused(
             ErrorCode.MISSING_CONTENT_FIELD,
-            'The body has no "content"; send {"content": "..."}.',
+            f'The body has no "content"; send {shape}.',
             details={"field": "content"},
         )
     messages = extract_messages(content, max_bytes=limits.max_content_bytes)

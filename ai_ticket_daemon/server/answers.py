@@ -175,10 +175,18 @@ def delta_frame(delta: str) -> bytes:
     return _frame({"delta": delta, "done": False})
 
 
-def last_frame(event: Event, outcome: Outcome, trace_id: str) -> bytes:
+def with_warnings(answer: dict[str, Any], warnings: Sequence[str]) -> dict[str, Any]:
+    """Return ``answer`` with what is likely to be a mistake in the request, if anything is."""
+    return {**answer, "warnings": list(warnings)} if warnings else answer
+
+
+def last_frame(
+    event: Event, outcome: Outcome, trace_id: str, warnings: Sequence[str] = ()
+) -> bytes:
     """Return the server-sent event that ends a stream."""
     if isinstance(outcome, Succeeded):
-        return _frame({"delta": "", "done": True, **_result(event, outcome)})
+        last = {"delta": "", "done": True, **_result(event, outcome)}
+        return _frame(with_warnings(last, warnings))
     return _frame(
         {**error_object(outcome, event_id=event.event_id, trace_id=trace_id), "done": True}
     )

@@ -102,7 +102,7 @@ def decode_batch(
     """
     is_lines = media_type == NDJSON_TYPE
     max_values = MAX_JSON_VALUES + VALUES_PER_EVENT * max_items
-    count = 0
+    count, line, counted_to = 0, 1, 0
     for place in (_lines if is_lines else _items)(data, max_values):
         if place is None:
             yield PAUSE
@@ -125,7 +125,10 @@ def decode_batch(
                 # A line stands for itself; a list with an item that is no JSON is none, either.
                 if not is_lines:
                     raise _moved(error, data, start) from error
-                item = error
+                # Counted on from the last one, so that many of them cost no more than one.
+                line += data.count(b"\n", counted_to, start)
+                counted_to = start
+                item = _in_line(error, line)
         yield item
     _check_count(count, max_items)
 
@@ -271,8 +274,19 @@ def _moved(error: RequestRefused, data: bytes, start: int) -> RequestRefused:
         line + details["line"] - 1,
         details["column"] + (column - 1 if details["line"] == 1 else 0),
     )
-    reason = error.message.partition(": ")[2].rpartition(" in line ")[0]
-    return _not_json(reason, line, column)
+    return _not_json(_reason(error), line, column)
+
+
+def _in_line(error: RequestRefused, line: int) -> RequestRefused:
+    """Return what is wrong with a line as what is wrong with the body it is in."""
+    details = error.details or {}
+    if "line" not in details:
+        return error
+    return _not_json(_reason(error), line, details["column"])
+
+
+def _reason(error: RequestRefused) -> str:
+    return error.message.partition(": ")[2].rpartition(" in line ")[0]
 
 
 def _place(data: bytes, position: int) -> tuple[int, int]:

@@ -112,6 +112,7 @@ class Exchange:
         self._answer_headers: Mapping[str, str] = {}
         self.caller = ANYBODY
         self._client = ""
+        self.warnings: Sequence[str] = ()
         self._held: Submission | None = None
         self._event_id: str | None = None
         self._status: int | None = None

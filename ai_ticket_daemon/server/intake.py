@@ -11,11 +11,13 @@ from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.ids import new_event_id
 from ai_ticket_daemon.events.outcome import Failed
 from ai_ticket_daemon.events.parse import parse_event
+from ai_ticket_daemon.events.unknown_fields import likely_mistakes
 from ai_ticket_daemon.server.answers import (
     accepted_object,
     completion_object,
     last_frame,
     status_of,
+    with_warnings,
 )
 from ai_ticket_daemon.server.body import check_media_type, decode_json
 from ai_ticket_daemon.server.exchange import Exchange, Streamed, json_response
@@ -89,6 +91,7 @@ async def _read(surface: Surface, exchange: Exchange, key: str | None) -> Event:
     exchange.charge(1)
     async with surface.heavy_work if is_heavy(data) else nullcontext():
         value = decode_json(data)
+        exchange.warnings = likely_mistakes(value)
         if is_heavy(data):
             await trio.lowlevel.checkpoint()
         now = surface.now()
@@ -134,7 +137,7 @@ async def _accepted(
         applied.append(f"wait={wishes.wait_seconds}")
     return json_response(
         202,
-        accepted_object(status),
+        with_warnings(accepted_object(status), exchange.warnings),
         {
             "location": f"/event/{submission.event_id}",
             "preference-applied": ", ".join(applied),
@@ -150,7 +153,8 @@ def _answer(
     exchange.note(outcome)
     if isinstance(outcome, Failed):
         return exchange.refusal(outcome, status_of(outcome), told)
-    return json_response(200, completion_object(submission.status.event, outcome), told)
+    completion = completion_object(submission.status.event, outcome)
+    return json_response(200, with_warnings(completion, exchange.warnings), told)
 
 
 def _stream(
@@ -165,6 +169,7 @@ def _stream(
             outcome = Failed.from_error(exchange.crashed(error))
         else:
             exchange.note(outcome)
-        return last_frame(submission.status.event, outcome, exchange.trace_id)
+        event = submission.status.event
+        return last_frame(event, outcome, exchange.trace_id, exchange.warnings)
 
     return Streamed({**_STREAM_HEADERS, **told}, write_body)

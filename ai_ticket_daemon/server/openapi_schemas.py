@@ -58,6 +58,7 @@ def schemas() -> _Json:
         "duration_seconds": {"type": "number"},
         "metadata": anything,
     }
+    warnings = {"type": "array", "items": text}
     backend = _object(
         ["name", "role", "state", "active", "in_flight"],
         name=text,
@@ -135,8 +136,10 @@ def schemas() -> _Json:
             metadata={"type": "object", "description": f"At most {MAX_METADATA_BYTES} bytes."},
             stream={"type": "boolean", "default": False},
         ),
-        "Completion": _object(["completion", *result], completion=text, **result),
-        "Accepted": _object([*accepted], **accepted, held=text),
+        "Completion": _object(
+            ["completion", *result], completion=text, **result, warnings=warnings
+        ),
+        "Accepted": _object([*accepted], **accepted, held=text, warnings=warnings),
         "EventStatus": _object(
             [*accepted, "submitted_at", "deadline_at", "attempts", "outcome"],
             **accepted,

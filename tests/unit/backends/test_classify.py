@@ -134,3 +134,13 @@ def test_a_host_that_lacks_something_says_nothing_of_the_server() -> None:
 def test_what_the_server_says_stands_behind_what_it_means() -> None:
     error = classify("p", Observation(Seen.STATUS, status=500, words="CUDA out of memory"))
     assert error.message == 'backend p failed by itself; it says: "CUDA out of memory"'
+
+
+def test_what_is_too_large_for_a_context_is_told_in_numbers() -> None:
+    seen = Observation(Seen.OVERFLOW, prompt_tokens=5000, context_tokens=4096, max_tokens=256)
+    error = classify("primary", seen)
+    assert error.code is ErrorCode.CONTEXT_OVERFLOW
+    assert (
+        "(the prompt has 5000 tokens, max_tokens is 256, the context holds 4096)" in error.message
+    )
+    assert "(" not in classify("primary", Observation(Seen.OVERFLOW)).message

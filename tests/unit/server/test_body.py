@@ -256,3 +256,15 @@ def test_an_event_of_too_many_values_is_refused_before_any_of_them_is_made() -> 
     assert caught.value.details == {"max_values": MAX_JSON_VALUES}
     text = b'{"content": "' + b"a, b [c] {d}, " * 9_000 + b'"}'
     assert decode_json(text)
+
+
+def test_a_line_that_is_no_json_is_named_by_its_number_in_the_body() -> None:
+    body = b'{"content": "a"}\n{"content": }\n\n\n{"content"\n2'
+    items = [
+        item
+        for item in decode_batch(body, "application/x-ndjson", max_items=9, max_item_bytes=99)
+        if item is not PAUSE
+    ]
+    told = [item.message for item in items if isinstance(item, RequestRefused)]
+    assert ["line 2," in told[0], "line 5," in told[1]] == [True, True], told
+    assert len(told) == 2
