@@ -12,6 +12,7 @@ all daemons at one store have the same time.
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 KEPT_UNDER = "timeline"
 """The key of the note in the store."""
@@ -32,6 +33,9 @@ STEP_SECONDS = 0.1
 
 _READ_SECONDS = 0.001
 _TRIES = 20
+
+BOOT_ID_VARIABLE = "BOOT_ID"
+"""Where the unit says in which boot it was started."""
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _TIME_NAMESPACE = Path("/proc/self/ns/time")
@@ -97,11 +101,13 @@ def look(timeline: Timeline, reading: Reading) -> tuple[Timeline, float]:
     return replace(timeline, seen_at=now, ahead=ahead), step
 
 
-def boot_of_host() -> str:
+def boot_of_host(environ: Mapping[str, str]) -> str:
     """Name the start of the host, and the namespace in which its steady clock is read."""
     named = []
-    with suppress(OSError):
-        named.append(_BOOT_ID.read_text().strip())
+    try:
+        named.append(_BOOT_ID.read_text().strip().replace("-", ""))
+    except OSError:  # the unit shows of /proc nothing but processes
+        named.append(environ.get(BOOT_ID_VARIABLE, ""))
     with suppress(OSError):  # older kernels have none
         named.append(str(_TIME_NAMESPACE.readlink()))
     return " ".join(named)
@@ -135,7 +141,7 @@ class Clock:
         read: Callable[[], Reading] | None = None,
         elapsed: Callable[[], float] = _elapsed,
     ) -> None:
-        self._read = read or partial(read_host, boot_of_host())
+        self._read = read or partial(read_host, boot_of_host(os.environ))
         self._elapsed = elapsed
         self._timeline = begin(self._read())
 

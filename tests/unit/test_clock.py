@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from ai_ticket_daemon.clock import STEP_SECONDS, Clock, boot_of_host, read_host
 from ai_ticket_daemon.testing.clock import HostClocks
 
 HOURS = 3600.0
+UNITS = Path(__file__).parents[2] / "systemd"
 
 
 @pytest.fixture
@@ -130,9 +132,20 @@ def test_a_note_that_cannot_be_read_is_as_none(host: HostClocks, kept: str) -> N
     assert clock.now() == 1_000_000.0
 
 
+def test_a_service_that_sees_no_kernel_in_proc_is_told_the_boot_by_its_unit(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told = boot_of_host({})
+    monkeypatch.setattr("ai_ticket_daemon.clock._BOOT_ID", tmp_path / "missing")
+    assert boot_of_host({"BOOT_ID": told.partition(" ")[0]}) == told
+    assert boot_of_host({"BOOT_ID": "another"}) != told
+    for unit in ("ai-ticket.service", "ai-ticket@.service"):
+        assert "Environment=BOOT_ID=%b\n" in (UNITS / unit).read_text()
+
+
 def test_the_clocks_of_this_host_can_be_read() -> None:
-    assert boot_of_host()
-    assert boot_of_host() == boot_of_host()
+    assert boot_of_host({})
+    assert boot_of_host({}) == boot_of_host({"BOOT_ID": "of the unit"})
     first, second = (read_host("boot") for _ in range(2))
     assert second.elapsed > first.elapsed
     assert abs(first.calendar - time.time()) < 60
