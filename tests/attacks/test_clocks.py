@@ -102,6 +102,10 @@ async def test_a_clock_that_is_set_expires_nothing_and_makes_no_time_negative(
         events.append(await submit(daemon, client, 4))
         answers = [await ended(daemon, client, event_id) for event_id in events]
         after = await sums(daemon, client)
+        with trio.fail_after(PATIENCE_SECONDS):
+            while not daemon.logged("clock_set"):  # noqa: ASYNC110 - a file tells nobody
+                await trio.sleep(0.1)
+        answers = [await ended(daemon, client, event_id) for event_id in events]
 
         for answer in answers:
             assert answer["state"] == "succeeded", answer
