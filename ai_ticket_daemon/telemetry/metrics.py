@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from ai_ticket_daemon import __version__
 from ai_ticket_daemon.events.state import FINAL_STATES
@@ -30,6 +30,8 @@ class Metrics:
     """Every family by name; whoever counts takes the one it needs."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        # When a series was begun is of no use to Prometheus here, and would double the page.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = registry
         self.server_requests = self._counter(
             "server_requests", "HTTP requests answered.", "route", "method", "status"

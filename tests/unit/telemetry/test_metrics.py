@@ -3,7 +3,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
 
 from ai_ticket_daemon.telemetry.metrics import Metrics
 from ai_ticket_daemon.telemetry.reference import families
@@ -68,3 +69,12 @@ def test_a_backend_that_is_gone_or_has_another_role_is_shown_no_more() -> None:
 
     assert shown("up") == [("b", "primary"), ("c", "standby")]
     assert shown("active") == shown("slots") == [("b",), ("c",)]
+
+
+def test_no_family_tells_when_it_was_begun() -> None:
+    metrics = Metrics(CollectorRegistry())
+    metrics.actor_restarts.labels("store").inc()
+    openmetrics_page = openmetrics.generate_latest(metrics.registry)  # type: ignore[no-untyped-call]
+    for page in (generate_latest(metrics.registry), openmetrics_page):
+        assert b"ai_ticket_actor_restarts_total" in page
+        assert b"_created" not in page
