@@ -98,12 +98,21 @@ def status(report: Mapping[str, Any]) -> RenderableType:
 
 def told_nowhere_else(report: Mapping[str, Any]) -> list[str]:
     """Return the reasons that do not stand on the screen anyway: with a server, or the store."""
-    elsewhere = [
-        report["serving"]["detail"],
-        report["store"]["fault"],
-        *(f"backend {b['name']} is {b['state']}" for b in report["backends"] if not b["usable"]),
+    serving, fault = report["serving"], report["store"]["fault"]
+    elsewhere = (
+        serving["detail"],
+        f"on the standby: {serving['detail']}",
+        f"the store cannot be written: {fault}",
+        *(f"backend {b['name']} is {b['state']}: " for b in report["backends"] if not b["usable"]),
+    )
+    return [
+        reason
+        for reason in report["reasons"]
+        if not any(
+            reason == told or (told.endswith(": ") and reason.startswith(told))
+            for told in elsewhere
+        )
     ]
-    return [r for r in report["reasons"] if not any(told and told in r for told in elsewhere)]
 
 
 def serving(answer: Mapping[str, Any]) -> Table:

@@ -139,6 +139,12 @@ def test_a_reason_stands_on_the_screen_once() -> None:
     assert "yes" not in line
 
 
+def test_no_reason_is_left_out_for_a_word_it_shares_with_the_reason_for_the_role() -> None:
+    held = "paused by an operator: events are kept, none is started"
+    serving = {"role": "primary", "pinned": None, "detail": "start"}
+    assert held in shown(screen.status(REPORT | {"reasons": [held], "serving": serving}))
+
+
 def test_a_listed_event_keeps_its_brackets() -> None:
     event = {
         "event_id": "e",
