@@ -51,7 +51,7 @@ check formatter ruff format --check --diff .
 check linter ruff check .
 check types mypy
 check shell shellcheck --external-sources ops/*.sh ops/lib/*.sh .ci/run
-check tests pytest -m "$tests" --numprocesses "$processes" --dist loadgroup --no-loadscope-reorder \
+check tests pytest -m "$tests" --numprocesses "$processes" --no-loadscope-reorder \
   --durations 20 "${arguments[@]}"
 
 printf '\n'

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import time
 import urllib.request
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 
 import pytest
@@ -23,6 +24,7 @@ from service_host import (
     copy_checkout,
 )
 from stage import Watch, open_stage
+from xdist.scheduler import LoadScopeScheduling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,8 +37,15 @@ STAGES = 40
 START_SECONDS = 30
 NOBODY = "127.0.0.1:9"
 """Where no Alertmanager listens."""
-SHARED = ("watch", "installed_host", "fresh_host", "package", "prepared")
-"""Fixtures that are made once and cost seconds; the first of them names the group of a test."""
+ON_THE_HOST = frozenset(
+    {
+        "tests/attacks/test_systemd_attacks.py",
+        "tests/system/test_systemd_restarts.py",
+        "tests/system/test_systemd_service.py",
+        "tests/system/test_upgrades.py",
+    }
+)
+"""The files whose tests share one installed host, which takes half a minute to make."""
 OBJECTIVES = {"vector(120)": "vector(1)"}
 """A second for batches and for the oldest event, so that nobody has to wait for minutes."""
 
@@ -52,25 +61,26 @@ def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 # ------------------------------------------------------------------------------- side by side
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order tests for processes side by side: what waits long first, what shares a host together.
+class SideBySide(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """Gives a process one group of tests at a time: those of a file, or those that share a host."""
 
-    A process works on one group at a time (``--dist loadgroup``). The tests of a file are a group;
-    so are all tests that share a costly fixture, which is made once for them.
-    """
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "host" if file in ON_THE_HOST else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:
+    """Return who hands out the tests to the processes."""
+    return SideBySide(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put first what waits long: what shares a host, what runs the real process, then the rest."""
     items.sort(key=_rank)
 
 
-def _group(item: pytest.Item) -> str:
-    shared = [name for name in SHARED if name in getattr(item, "fixturenames", ())]
-    return shared[0] if shared else item.nodeid.partition("::")[0]
-
-
 def _rank(item: pytest.Item) -> int:
-    if any(name in getattr(item, "fixturenames", ()) for name in SHARED):
+    if item.nodeid.partition("::")[0] in ON_THE_HOST:
         return 0
     return 1 if item.get_closest_marker("system") else 2
 
@@ -129,8 +139,10 @@ def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
     """A Prometheus with the shipped rules that looks at every stage."""
     need_tools()
     folder, port = tmp_path_factory.mktemp("drills") / "prometheus", free_port()
-    # Addresses in the loopback network that nobody else uses: what is free now is so later.
-    addresses = [f"127.94.64.{number}:9464" for number in range(1, STAGES + 1)]
+    # Addresses in the loopback network that nobody else uses: what is free now is so later. Test
+    # processes that run side by side have a network each.
+    lane = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    addresses = [f"127.94.{64 + lane}.{number}:9464" for number in range(1, STAGES + 1)]
     command = prometheus_command(folder, addresses, NOBODY, port)
     change(folder / "recording.rules.yml", OBJECTIVES)
     log = folder / "log"
