@@ -1,4 +1,8 @@
-"""The shapes of bodies in the OpenAPI description: what is sent, and what comes back."""
+"""The shapes of bodies in the OpenAPI description: what is sent, and what comes back.
+
+Each has a name, also within another one: what makes a client out of the description takes the names
+of its classes from there, and leaves out a union whose members have none.
+"""
 
 from __future__ import annotations
 
@@ -18,109 +22,55 @@ from ai_ticket_daemon.events.state import EventState
 _Json = dict[str, Any]
 
 
-def _object(required: list[str], **properties: _Json) -> _Json:
-    return {"type": "object", "required": required, "properties": properties}
+_TEXT: _Json = {"type": "string"}
+_WHOLE: _Json = {"type": "integer"}
+_COUNT: _Json = {"type": "integer", "minimum": 0}
+_FLAG: _Json = {"type": "boolean"}
+_MAYBE_TEXT: _Json = {"type": ["string", "null"]}
+_TIME: _Json = {"type": ["string", "null"], "format": "date-time"}
+_ANYTHING: _Json = {"type": ["object", "null"]}
 
 
 def schemas() -> _Json:
     """Return all shapes by their names."""
-    text: _Json = {"type": "string"}
-    whole: _Json = {"type": "integer"}
-    flag: _Json = {"type": "boolean"}
-    anything: _Json = {"type": ["object", "null"]}
-    part = _object(["type", "text"], type={"const": "text"}, text=text)
-    message = _object(
-        ["role", "content"],
-        role={"enum": [role.value for role in Role]},
-        content={"oneOf": [text, {"type": "array", "items": part}]},
-    )
-    prompt: _Json = {
-        "oneOf": [
-            text,
-            _object(["messages"], messages={"type": "array", "minItems": 1, "items": message}),
-            _object(["prompt"], prompt=text),
-        ]
-    }
-    reference = {"$ref": "#/components/schemas/Prompt"}
-    usage = _object(
-        ["prompt_tokens", "completion_tokens", "total_tokens", "estimated"],
-        prompt_tokens=whole,
-        completion_tokens=whole,
-        total_tokens=whole,
-        estimated=flag,
-    )
-    result = {
-        "event_id": {"type": "string", "format": "uuid"},
-        "backend": text,
-        "attempts": whole,
-        "finish_reason": {"enum": ["stop", "length"]},
-        "usage": usage,
-        "duration_seconds": {"type": "number"},
-        "metadata": anything,
-    }
-    warnings = {"type": "array", "items": text}
-    backend = _object(
-        ["name", "role", "state", "active", "in_flight"],
-        name=text,
-        role=text,
-        state=text,
-        active=flag,
-        in_flight=whole,
-    )
-    time: _Json = {"type": ["string", "null"], "format": "date-time"}
-    accepted: _Json = {
-        "event_id": {"type": "string", "format": "uuid"},
-        "state": {"enum": [state.value for state in EventState]},
-        "position": {"type": ["integer", "null"], "minimum": 1},
-        "estimated_start": time,
-    }
-    maybe: _Json = {"type": ["string", "null"]}
-    attempt = _object(
-        [
-            "backend", "started_at", "ended_at", "error", "message", "counted", "tokens",
-            "tokens_estimated", "retried", "because",
-        ],
-        backend=text,
-        started_at=time,
-        ended_at=time,
-        error=maybe,
-        message=maybe,
-        counted=flag,
-        tokens={"type": ["integer", "null"], "minimum": 0},
-        tokens_estimated=flag,
-        retried={"type": ["boolean", "null"]},
-        because=maybe,
-    )  # fmt: skip
-    outcome = {
-        "oneOf": [
-            {"$ref": "#/components/schemas/Completion"},
-            {"$ref": "#/components/schemas/Error"},
-            {"type": "null"},
-        ]
-    }
-    in_batch = _object(["index", "status"], index={"type": "integer", "minimum": 0}, status=whole)
-    answers = [
-        {"$ref": f"#/components/schemas/{name}"} for name in ("Completion", "Accepted", "Error")
-    ]
-    reasons = {"type": "array", "items": text}
+    found = _requests() | _completions() | _errors() | _states() | _batches() | _reports()
+    return {name: {"title": name, **schema} for name, schema in found.items()}
+
+
+def ref(name: str) -> _Json:
+    """Return a reference to the shape of that name."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _object(required: list[str], **properties: _Json) -> _Json:
+    return {"type": "object", "required": required, "properties": properties}
+
+
+def _list_of(name: str, **bounds: int) -> _Json:
+    return {"type": "array", "items": ref(name), **bounds}
+
+
+def _requests() -> _Json:
+    stop: _Json = {"type": "string", "minLength": 1}
+    prompts = [_TEXT, ref("Conversation"), ref("PlainPrompt")]
     return {
-        "Prompt": prompt,
+        "Role": {"type": "string", "enum": [role.value for role in Role]},
+        "TextPart": _object(["type", "text"], type={"const": "text"}, text=_TEXT),
+        "Message": _object(
+            ["role", "content"],
+            role=ref("Role"),
+            content={"oneOf": [_TEXT, _list_of("TextPart")]},
+        ),
+        "Conversation": _object(["messages"], messages=_list_of("Message", minItems=1)),
+        "PlainPrompt": _object(["prompt"], prompt=_TEXT),
+        "Prompt": {"oneOf": prompts},
         "EventRequest": _object(
             ["content"],
-            content={"oneOf": [*prompt["oneOf"], {"type": "array", "items": reference}]},
+            content={"oneOf": [*prompts, _list_of("Prompt", minItems=1)]},
             max_tokens={"type": "integer", "minimum": 1},
             temperature={"type": "number", "minimum": 0, "maximum": MAX_TEMPERATURE},
             top_p={"type": "number", "exclusiveMinimum": 0, "maximum": 1},
-            stop={
-                "oneOf": [
-                    {"type": "string", "minLength": 1},
-                    {
-                        "type": "array",
-                        "maxItems": MAX_STOP_STRINGS,
-                        "items": {"type": "string", "minLength": 1},
-                    },
-                ]
-            },
+            stop={"oneOf": [stop, {"type": "array", "maxItems": MAX_STOP_STRINGS, "items": stop}]},
             seed={"type": "integer", "minimum": -1, "maximum": MAX_SEED},
             priority={
                 "type": "integer",
@@ -136,68 +86,134 @@ def schemas() -> _Json:
             metadata={"type": "object", "description": f"At most {MAX_METADATA_BYTES} bytes."},
             stream={"type": "boolean", "default": False},
         ),
-        "Completion": _object(
-            ["completion", *result], completion=text, **result, warnings=warnings
+        "BatchRequest": _list_of("EventRequest", minItems=1),
+    }
+
+
+def _completions() -> _Json:
+    result = {
+        "event_id": {"type": "string", "format": "uuid"},
+        "backend": _TEXT,
+        "attempts": _WHOLE,
+        "finish_reason": ref("FinishReason"),
+        "usage": ref("Usage"),
+        "duration_seconds": {"type": "number"},
+        "metadata": _ANYTHING,
+    }
+    last: _Json = {"const": True}
+    return {
+        "FinishReason": {"type": "string", "enum": ["stop", "length"]},
+        "Usage": _object(
+            ["prompt_tokens", "completion_tokens", "total_tokens", "estimated"],
+            prompt_tokens=_WHOLE,
+            completion_tokens=_WHOLE,
+            total_tokens=_WHOLE,
+            estimated=_FLAG,
         ),
-        "Accepted": _object([*accepted], **accepted, held=text, warnings=warnings),
+        "Warnings": {"type": "array", "items": _TEXT},
+        "Completion": _object(
+            ["completion", *result], completion=_TEXT, **result, warnings=ref("Warnings")
+        ),
+        "StreamDelta": _object(["delta", "done"], delta=_TEXT, done={"const": False}),
+        "StreamEnd": _object(
+            ["delta", "done", *result], delta=_TEXT, done=last, **result, warnings=ref("Warnings")
+        ),
+        "StreamError": _error(done=last),
+        "StreamEvent": {
+            "description": "What a frame of a stream holds behind `data: `.",
+            "oneOf": [ref("StreamDelta"), ref("StreamEnd"), ref("StreamError")],
+        },
+    }
+
+
+def _errors() -> _Json:
+    return {
+        "ErrorCode": {"type": "string", "enum": [code.value for code in ErrorCode]},
+        "Error": _error(),
+    }
+
+
+def _error(**more: _Json) -> _Json:
+    fields = {
+        "error": ref("ErrorCode"),
+        "message": _TEXT,
+        "details": _ANYTHING,
+        "event_id": _MAYBE_TEXT,
+        "trace_id": _MAYBE_TEXT,
+    }
+    return _object([*more, *fields], **more, **fields)
+
+
+def _states() -> _Json:
+    accepted: _Json = {
+        "event_id": {"type": "string", "format": "uuid"},
+        "state": ref("EventState"),
+        "position": {"type": ["integer", "null"], "minimum": 1},
+        "estimated_start": _TIME,
+    }
+    attempt: _Json = {
+        "backend": _TEXT,
+        "started_at": _TIME,
+        "ended_at": _TIME,
+        "error": _MAYBE_TEXT,
+        "message": _MAYBE_TEXT,
+        "counted": _FLAG,
+        "tokens": {"type": ["integer", "null"], "minimum": 0},
+        "tokens_estimated": _FLAG,
+        "retried": {"type": ["boolean", "null"]},
+        "because": _MAYBE_TEXT,
+    }
+    return {
+        "EventState": {"type": "string", "enum": [state.value for state in EventState]},
+        "Accepted": _object([*accepted], **accepted, held=_TEXT, warnings=ref("Warnings")),
+        "Attempt": _object([*attempt], **attempt),
         "EventStatus": _object(
             [*accepted, "submitted_at", "deadline_at", "attempts", "outcome"],
             **accepted,
-            held=text,
-            submitted_at=time,
-            deadline_at=time,
-            attempts={"type": "array", "items": attempt},
-            outcome=outcome,
+            held=_TEXT,
+            submitted_at=_TIME,
+            deadline_at=_TIME,
+            attempts=_list_of("Attempt"),
+            outcome={"oneOf": [ref("Completion"), ref("Error"), {"type": "null"}]},
         ),
-        "BatchRequest": {
-            "type": "array",
-            "minItems": 1,
-            "items": {"$ref": "#/components/schemas/EventRequest"},
-        },
-        "BatchItem": {"allOf": [in_batch, {"oneOf": answers}]},
-        "BatchAnswer": {
-            "type": "array",
-            "items": {"$ref": "#/components/schemas/BatchItem"},
-        },
-        "StreamEvent": {
-            "oneOf": [
-                _object(["delta", "done"], delta=text, done={"const": False}),
-                _object(["delta", "done", *result], delta=text, done={"const": True}, **result),
-                {
-                    "allOf": [
-                        {"$ref": "#/components/schemas/Error"},
-                        _object(["done"], done={"const": True}),
-                    ]
-                },
-            ]
-        },
-        "Error": _object(
-            ["error", "message", "details", "event_id", "trace_id"],
-            error={"enum": [code.value for code in ErrorCode]},
-            message=text,
-            details=anything,
-            event_id={"type": ["string", "null"]},
-            trace_id={"type": ["string", "null"]},
-        ),
-        "Health": _object(
-            [
-                "status",
-                "reasons",
-                "ready",
-                "draining",
-                "version",
-                "uptime_seconds",
-                "backends",
-                "queue",
-            ],
-            status={"enum": ["healthy", "degraded", "unhealthy"]},
-            reasons=reasons,
-            ready=flag,
-            draining=flag,
-            version=text,
-            uptime_seconds={"type": "number"},
-            backends={"type": "array", "items": backend},
-            queue={"type": "object", "additionalProperties": whole},
-        ),
-        "Ready": _object(["ready", "reasons"], ready=flag, reasons=reasons),
+    }
+
+
+def _batches() -> _Json:
+    answers = ("Completion", "Accepted", "Error")
+    return {
+        "InBatch": _object(["index", "status"], index=_COUNT, status=_WHOLE),
+        **{f"Batch{name}": {"allOf": [ref("InBatch"), ref(name)]} for name in answers},
+        "BatchItem": {"oneOf": [ref(f"Batch{name}") for name in answers]},
+        "BatchAnswer": _list_of("BatchItem"),
+    }
+
+
+def _reports() -> _Json:
+    reasons: _Json = {"type": "array", "items": _TEXT}
+    health: _Json = {
+        "status": ref("HealthStatus"),
+        "reasons": reasons,
+        "ready": _FLAG,
+        "draining": _FLAG,
+        "version": _TEXT,
+        "uptime_seconds": {"type": "number"},
+        "backends": _list_of("Backend"),
+        "queue": ref("Queue"),
+    }
+    backend: _Json = {
+        "name": _TEXT,
+        "role": _TEXT,
+        "state": _TEXT,
+        "active": _FLAG,
+        "in_flight": _COUNT,
+    }
+    return {
+        "HealthStatus": {"type": "string", "enum": ["healthy", "degraded", "unhealthy"]},
+        "Backend": _object([*backend], **backend),
+        "Queue": {"type": "object", "additionalProperties": _COUNT},
+        "Health": _object([*health], **health),
+        "Ready": _object(["ready", "reasons"], ready=_FLAG, reasons=reasons),
+        "Live": _object(["live"], live={"const": True}),
+        "Description": _object(["openapi", "paths"], openapi=_TEXT, paths={"type": "object"}),
     }

@@ -28,6 +28,16 @@ EVERYWHERE = (
 )
 """Codes that any request may meet, whatever its route."""
 
+BEFORE_ANY_ROUTE = (
+    (408, ErrorCode.REQUEST_TIMEOUT),
+    (429, ErrorCode.RATE_LIMITED),
+    (431, ErrorCode.INVALID_REQUEST),
+    (501, ErrorCode.INVALID_REQUEST),
+    (503, ErrorCode.QUEUE_FULL),
+    (505, ErrorCode.INVALID_REQUEST),
+)
+"""What is answered before the route is known: the request is no valid HTTP, or finds no place."""
+
 
 @dataclass(frozen=True, slots=True)
 class Route:
