@@ -6,7 +6,6 @@ import faulthandler
 import gc
 import os
 import sys
-from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -184,17 +183,17 @@ async def _daemon(
 ) -> None:
     from ai_ticket_daemon.app import Daemon  # noqa: PLC0415
 
-    async with AsyncExitStack() as stack:
-        if demo:
-            from ai_ticket_daemon.testing.demo import open_demo  # noqa: PLC0415
+    make = partial(Daemon, logs=logs, systemd=systemd)
+    if demo:
+        from ai_ticket_daemon.testing.demo import run_demo  # noqa: PLC0415
 
-            config = await stack.enter_async_context(open_demo(config))
-            load = partial(_same, config)
-        daemon = Daemon(config, load=load, logs=logs, systemd=systemd)
-        # What is there now stays to the end: no collection has to look at it again.
-        gc.collect()
-        gc.freeze()
-        await daemon.run()
+        await run_demo(config, lambda changed: make(changed, load=partial(_same, changed)))
+        return
+    daemon = make(config, load=load)
+    # What is there now stays to the end: no collection has to look at it again.
+    gc.collect()
+    gc.freeze()
+    await daemon.run()
 
 
 def _same(config: Config) -> Config:
@@ -219,7 +218,7 @@ def _load(options: argparse.Namespace) -> Config:
     ]
     overrides: dict[str, object] = {"backends.server": servers}
     if path is None:
-        overrides |= {"telemetry.traces": "none", "store.url": "memory:", "control.socket": ""}
+        overrides |= {"telemetry.traces": "none", "store.url": "memory:"}
         environ = {"PORT": "5000", **os.environ}
         overrides["http.bind"] = [f"127.0.0.1:{environ['PORT']}"]
         overrides["metrics.bind"] = f"127.0.0.1:{environ.get('OTEL_PROMETHEUS_PORT', '9464')}"
@@ -265,7 +264,8 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument(
         "--demo",
         action="store_true",
-        help="run on two simulated KoboldCPP servers of its own; for a first look, not for work",
+        help="run on two simulated KoboldCPP servers of its own, with a control socket of its "
+        "own, and print what to try; for a first look, not for work",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser

@@ -64,10 +64,6 @@ _REPLAYED: _Json = {
 _PREFER = "RFC 7240: `respond-async` and `wait=N` say how long to wait for the outcome."
 _KEY = "A name of the client's own; what is sent again under it is not done again."
 _EVENT_STREAM = "text/event-stream"
-_STREAM = {
-    "type": "string",
-    "description": "Server-sent events; what stands behind `data: ` is a StreamEvent.",
-}
 _CHALLENGE: _Json = {"WWW-Authenticate": {"description": "RFC 6750.", "schema": {"type": "string"}}}
 
 
@@ -191,7 +187,7 @@ def _answers(route: Route) -> _Json:
         return {
             "200": {
                 "description": "The completion; with `stream`, as events of StreamEvent.",
-                "content": _json_of("Completion") | {_EVENT_STREAM: {"schema": _STREAM}},
+                "content": _json_of("Completion") | {_EVENT_STREAM: {"schema": ref("StreamFrame")}},
                 "headers": _REPLAYED,
                 "links": _links("/event_id"),
             },

@@ -101,6 +101,7 @@ def _completions() -> _Json:
         "metadata": _ANYTHING,
     }
     last: _Json = {"const": True}
+    frame = {"contentSchema": ref("StreamEvent")}
     return {
         "FinishReason": {"type": "string", "enum": ["stop", "length"]},
         "Usage": _object(
@@ -119,8 +120,12 @@ def _completions() -> _Json:
             ["delta", "done", *result], delta=_TEXT, done=last, **result, warnings=ref("Warnings")
         ),
         "StreamError": _error(done=last),
+        "StreamFrame": {
+            **_object(["data"], data=_TEXT | {"contentMediaType": "application/json"} | frame),
+            "description": "One server-sent event of a stream.",
+        },
         "StreamEvent": {
-            "description": "What a frame of a stream holds behind `data: `.",
+            "description": "What a frame of a stream holds as its data.",
             "oneOf": [ref("StreamDelta"), ref("StreamEnd"), ref("StreamError")],
         },
     }

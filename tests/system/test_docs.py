@@ -7,9 +7,12 @@ of one document run in order, against a daemon with two simulated servers of its
 from __future__ import annotations
 
 import ast
+import json
 import os
 import re
+import shlex
 import shutil
+import stat
 import sys
 import tempfile
 import tomllib
@@ -212,12 +215,52 @@ async def test_the_demo_serves_without_any_setup(tmp_path: Path) -> None:
     port, metrics_port = free_ports(2)
     ports = {"PORT": str(port), "OTEL_PROMETHEUS_PORT": str(metrics_port)}
     command = [program("ai-ticket-daemon"), "--demo"]
-    async with running(command, tmp_path / "demo.log", **ports), open_client(port) as client:
+    log = tmp_path / "demo.log"
+    async with running(command, log, **ports), open_client(port) as client:
         await until_ready(client)
         answer = await client.post("/event", json={"content": "Hello", "max_tokens": 8})
 
     assert answer.status_code == 200
     assert answer.json()["backend"] == "primary"
+
+
+async def test_the_demo_prints_lines_that_work_as_they_are(tmp_path: Path) -> None:
+    port, metrics_port = free_ports(2)
+    runtime = Path(tempfile.mkdtemp(prefix="ait"))  # short: it has to take a socket
+    extra = {"PORT": str(port), "OTEL_PROMETHEUS_PORT": str(metrics_port)}
+    extra["XDG_RUNTIME_DIR"] = str(runtime)
+    log = tmp_path / "demo.log"
+    try:
+        command = [program("ai-ticket-daemon"), "--demo"]
+        async with running(command, log, **extra) as process, open_client(port) as client:
+            await until_ready(client)
+            [curl, ctl] = re.findall(
+                r"^  ((?:curl|ai-ticketctl) .*)$", log.read_text(), re.MULTILINE
+            )
+            folder = Path(shlex.split(ctl)[2]).parent
+            assert folder.parent == runtime
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+            answer = json.loads(await shell(curl))
+            status = await shell(ctl)
+            process.terminate()
+            with trio.fail_after(60):
+                await process.wait()
+
+        assert answer["completion"]
+        assert re.search("status +healthy", status)
+        left = list(await trio.Path(runtime).iterdir())
+        assert left == [], "the directory of the socket is removed"
+    finally:
+        shutil.rmtree(runtime)
+
+
+async def shell(command: str) -> str:
+    """Run a line as a reader would, with our commands on the path."""
+    with trio.fail_after(60):
+        done = await trio.run_process(
+            ["bash", "-c", command], capture_stdout=True, env=environment()
+        )
+    return done.stdout.decode()
 
 
 def test_every_exception_is_needed_and_names_what_runs_it() -> None:

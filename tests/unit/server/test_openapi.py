@@ -41,10 +41,13 @@ def walk(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def values_of(media_type: str, example: dict[str, Any]) -> list[Any]:
-    """Return what has to keep to the schema: of NDJSON each line."""
+    """Return what has to keep to the schema: of NDJSON each line, of a stream each frame."""
     value = target_of(example["$ref"])["value"] if "$ref" in example else example["value"]
     if media_type == "application/x-ndjson":
         return [json.loads(line) for line in value.splitlines()]
+    if media_type == "text/event-stream":
+        lines = [line for line in value.splitlines() if line.startswith("data: ")]
+        return [{"data": line.removeprefix("data: ")} for line in lines]
     return [value]
 
 
@@ -189,8 +192,8 @@ def test_the_examples_of_requests_are_accepted() -> None:
 
 def test_the_frames_of_a_stream_keep_to_their_shapes() -> None:
     response = DOCUMENT["paths"]["/event"]["post"]["responses"]["200"]
-    text = response["content"]["text/event-stream"]["examples"]["frames"]["value"]
-    frames = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: ")]
+    example = response["content"]["text/event-stream"]["examples"]["frames"]
+    frames = [json.loads(frame["data"]) for frame in values_of("text/event-stream", example)]
     # As the daemon writes them:
     frames.append(json.loads(delta_frame("a").removeprefix(b"data: ")))
     failed = {**DOCUMENT["components"]["examples"]["api_stalled"]["value"], "done": True}
