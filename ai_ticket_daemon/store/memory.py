@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 _SLACK = 1024
 """How many stale entries the heap of deadlines may hold before it is cleaned."""
 
+_PIECE = 256
+"""How many events are changed before others have their turn: a millisecond or two."""
+
 
 @dataclass(slots=True)
 class _Row:
@@ -84,10 +87,12 @@ class MemoryStore:
         self._ended: deque[str] = deque()
         self._accepted = 0
         self._counts: Counter[EventState] = Counter()
+        self._queued: Counter[int] = Counter()
         self._sequence = count()
         self._tokens = count(1)
         self._notes: dict[str, str] = {}
         self._orders: dict[str, Order] = {}
+        self._ordering = trio.Lock()
         self._held_since = 0.0
         self._about = ""
         self._changes: deque[Change] = deque(maxlen=KEPT_CHANGES)
@@ -233,18 +238,27 @@ class MemoryStore:
         return expired
 
     async def give_back_time(self, begin: float, end: float) -> int:
-        """See :meth:`EventStore.give_back_time`."""
+        """See :meth:`EventStore.give_back_time`; others have their turn meanwhile."""
+        queued = [row for row in self._rows.values() if row.state is EventState.QUEUED]
         moved = 0
-        for row in self._rows.values():
-            since = max(begin, row.event.submitted_at)
-            if row.state is EventState.QUEUED and since < end:
-                deadline_at = row.event.deadline_at + (end - since)
-                if row.event.deadline_at <= end:  # a claim may have passed it over as too late
-                    heapq.heappush(self._later, (row.due_at, row.event.event_id))
-                row.event = replace(row.event, deadline_at=deadline_at)
-                heapq.heappush(self._deadlines, (deadline_at, row.event.event_id))
-                moved += 1
+        # Not to be cut short: a second try would give the first ones their time twice.
+        with trio.CancelScope(shield=True):
+            for number, row in enumerate(queued, 1):
+                moved += self._give_back(row, begin, end)
+                if number % _PIECE == 0:
+                    await trio.lowlevel.checkpoint()
         return moved
+
+    def _give_back(self, row: _Row, begin: float, end: float) -> bool:
+        since = max(begin, row.event.submitted_at)
+        if row.state is not EventState.QUEUED or since >= end:
+            return False
+        deadline_at = row.event.deadline_at + (end - since)
+        if row.event.deadline_at <= end:  # a claim may have passed it over as too late
+            heapq.heappush(self._later, (row.due_at, row.event.event_id))
+        row.event = replace(row.event, deadline_at=deadline_at)
+        heapq.heappush(self._deadlines, (deadline_at, row.event.event_id))
+        return True
 
     async def prune(self, before: float, limit: int) -> int:
         """See :meth:`EventStore.prune`."""
@@ -323,12 +337,15 @@ class MemoryStore:
 
     async def order(self, name: str, order: Order) -> None:
         """See :meth:`EventStore.order`; kept as long as the process."""
-        held_before = self._are_held()
-        self._orders[name] = order
-        if not held_before and self._are_held():
-            self._held_since = order.at
-        if held_before and not self._are_held():
-            await self.give_back_time(self._held_since, order.at)
+        async with self._ordering:
+            orders = {**self._orders, name: order}
+            held_before, held_after = self._are_held(), _hold(orders)
+            if held_after and not held_before:
+                self._held_since = order.at
+            if held_before and not held_after:
+                # Until all have their time, the events are held, so that none expires.
+                await self.give_back_time(self._held_since, order.at)
+            self._orders = orders
 
     async def orders(self) -> Mapping[str, Order]:
         """See :meth:`EventStore.orders`."""
@@ -343,7 +360,7 @@ class MemoryStore:
         return {0: self._about}
 
     def _are_held(self) -> bool:
-        return any(order.holds for order in self._orders.values())
+        return _hold(self._orders)
 
     def _known(self, event: Event) -> Receipt | None:
         """Return the receipt for an event whose idempotency key was used before."""
@@ -362,9 +379,11 @@ class MemoryStore:
         self._rows[event.event_id] = row
         self._accepted += 1
         self._counts[EventState.QUEUED] += 1
+        self._queued[event.priority] += 1
         self._make_ready(row)
         heapq.heappush(self._deadlines, (event.deadline_at, event.event_id))
-        position = self._position(row)
+        # It is the last of its priority, so that nothing has to be searched.
+        position = sum(n for priority, n in self._queued.items() if priority <= event.priority)
         row.ahead = position - 1
         return position
 
@@ -393,8 +412,10 @@ class MemoryStore:
 
     def _move(self, row: _Row, state: EventState) -> None:
         self._counts[row.state] -= 1
+        self._queued[row.event.priority] -= row.state is EventState.QUEUED
         row.state = transition(row.state, state)
         self._counts[state] += 1
+        self._queued[row.event.priority] += state is EventState.QUEUED
 
     def _end(self, row: _Row, state: EventState, outcome: Outcome, now: float) -> None:
         self._move(row, state)
@@ -420,6 +441,10 @@ class MemoryStore:
             if row.state not in FINAL_STATES
         ]
         heapq.heapify(self._deadlines)
+
+
+def _hold(orders: Mapping[str, Order]) -> bool:
+    return any(order.holds for order in orders.values())
 
 
 def _summary(row: _Row) -> EventSummary:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 from store_support import BROKEN, claim, claimed, event, opened, state
 
 from ai_ticket_daemon.events.outcome import Failed
@@ -134,3 +135,50 @@ async def test_daemons_of_one_file_know_of_each_other_as_long_as_they_live(
         assert await first.members() == {0: "first"}
     async with opened(path) as later:
         assert await later.orders() == {"paused": holding(1.0)}
+
+
+async def test_a_long_queue_gets_its_time_back_in_pieces_and_none_of_it_expires_meanwhile() -> None:
+    store, number = MemoryStore(), 2000
+    await store.submit([event(str(n), deadline_at=100.0) for n in range(number)], home=False)
+    await store.order("paused", holding(50.0))
+    expired, turns, done = [], 0, False
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while not done:
+            expired.extend(await store.expire(550.0, 10))
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take_turns)
+        await store.order("paused", Order("", 550.0))
+        done = True
+    assert turns >= number / 500
+    assert expired == []
+    assert {await deadline(store, str(n)) for n in (0, number // 2, number - 1)} == {600.0}
+
+
+async def test_orders_that_come_while_time_is_given_back_wait_for_their_turn() -> None:
+    store = MemoryStore()
+    await store.submit([event(str(n), deadline_at=100.0) for n in range(1000)], home=False)
+    await store.order("paused", holding(50.0))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.order, "paused", Order("", 60.0))
+        nursery.start_soon(store.order, "drained", Order("", 60.0))
+        nursery.start_soon(store.order, "pinned", Order("standby", 60.0))
+    assert set(await store.orders()) == {"paused", "drained", "pinned"}
+    assert {await deadline(store, str(n)) for n in (0, 999)} == {110.0}
+
+
+async def test_time_is_given_back_to_all_though_whoever_ordered_it_leaves() -> None:
+    store = MemoryStore()
+    await store.submit([event(str(n), deadline_at=100.0) for n in range(1000)], home=False)
+    await store.order("paused", holding(50.0))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.order, "paused", Order("", 60.0))
+        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    assert await store.orders() == {"paused": Order("", 60.0)}
+    assert {await deadline(store, str(n)) for n in (0, 999)} == {110.0}
