@@ -67,7 +67,8 @@ mkdir "$tree/ops" && cp -r "$root/ops/"{prometheus,alertmanager,grafana} "$tree/
 cp -r "$root/ops/debian" "$tree/debian"
 cp "$root/CHANGELOG.md" "$tree/debian/NEWS.md"
 # The units of a package name its own places.
-sed -i 's|/opt/ai-ticket/venv/bin/|/usr/sbin/|' "$tree"/systemd/*.service
+sed -i 's|/opt/ai-ticket/venv/bin/ai-ticketctl|/usr/bin/ai-ticketctl|; s|/opt/ai-ticket/venv/bin/|/usr/sbin/|' \
+  "$tree"/systemd/*.service
 for kind in sysusers tmpfiles; do
   mv "$tree/systemd/ai-ticket.$kind" "$tree/debian/$kind"
 done
@@ -87,6 +88,13 @@ pip=("$work/venv/bin/python" -m pip --disable-pip-version-check --no-input insta
   --find-links "$wheelhouse" --target "$tree/site" --no-compile)
 logged "the required packages" "${pip[@]}" --require-hashes -r "$root/ops/requirements/runtime.lock"
 logged "the program" "${pip[@]}" --no-deps "$wheelhouse/ai_ticket_daemon-$version-"*.whl
+mkdir "$tree/debian/completions"
+declare -A names=([bash]=ai-ticketctl [zsh]=_ai-ticketctl)
+for shell in bash zsh; do
+  PYTHONPATH=$tree/site "$work/venv/bin/python" -B -m ai_ticket_daemon.control.ctl \
+    --print-completion $shell >"$tree/debian/completions/${names[$shell]}" ||
+    fail "the program prints no completion for $shell"
+done
 # Tools nobody runs, and modes that mean nothing for a module.
 rm -rf "$tree/site/bin" "$tree/site/apsw/sqlite_extra_binaries"
 find "$tree/site" -type f -exec chmod 0644 {} +

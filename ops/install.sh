@@ -54,6 +54,9 @@ prefix=/opt/ai-ticket
 conf=/etc/ai-ticket/ai-ticket.conf
 state=/var/lib/ai-ticket
 units=/etc/systemd/system
+backups=/var/backups/ai-ticket
+completions=(/usr/local/share/bash-completion/completions/ai-ticketctl
+  /usr/local/share/zsh/site-functions/_ai-ticketctl)
 locks=$root/ops/requirements
 commands=(ai-ticket-daemon ai-ticketctl)
 base_python=${PYTHON:-python3}
@@ -145,9 +148,24 @@ install_files() {
   install -D -m 0644 -t /usr/local/share/man/man8 "$from/docs/man/ai-ticket-daemon.8"
   install -D -m 0644 -t /usr/local/share/man/man5 "$from/docs/man/ai-ticket.conf.5"
   install -m 0644 "$from"/systemd/ai-ticket{,@}.service "$from/systemd/ai-ticket.socket" "$units/"
+  if [[ -e $from/systemd/ai-ticket-backup.timer ]]; then # a release from before has none
+    install -m 0644 "$from"/systemd/ai-ticket-backup.{service,timer} "$units/"
+  fi
+  completion "$1" bash "${completions[0]}"
+  completion "$1" zsh "${completions[1]}"
   if [[ -e $from/systemd/ai-ticket.catalog ]]; then
     install -D -m 0644 "$from/systemd/ai-ticket.catalog" /usr/lib/systemd/catalog/ai-ticket.catalog
     quietly "the journal's catalog" journalctl --update-catalog
+  fi
+}
+
+# completion RELEASE SHELL FILE: a release that has none is no reason to stop halfway.
+completion() {
+  local said
+  if said=$("$1/bin/ai-ticketctl" --print-completion "$2" 2>/dev/null); then
+    install -D -m 0644 /dev/stdin "$3" <<<"$said"
+  else
+    rm -f "$3"
   fi
 }
 
@@ -248,14 +266,16 @@ roll_back() {
 
 uninstall() {
   need_host
-  local -a present=() instances
+  local -a present=() instances drop_ins left=("$state" /var/cache/ai-ticket /etc/ai-ticket)
   local unit
-  for unit in ai-ticket.socket ai-ticket.service; do
+  for unit in ai-ticket.socket ai-ticket.service ai-ticket-backup.timer; do
     [[ ! -e $units/$unit ]] || present+=("$unit")
   done
   mapfile -t instances < <(systemctl list-units --all --plain --no-legend 'ai-ticket@*.service' | awk '{ print $1 }')
   ((${#present[@]} == 0)) || quietly "the stop" systemctl disable --now "${present[@]}" "${instances[@]}"
   rm -f "$units"/ai-ticket{,@}.service "$units/ai-ticket.socket" \
+    "$units"/ai-ticket-backup.{service,timer} "${completions[@]}" \
+    /var/lib/systemd/timers/stamp-ai-ticket-backup.timer \
     /usr/lib/sysusers.d/ai-ticket.conf /usr/lib/tmpfiles.d/ai-ticket.conf
   if [[ -e /usr/lib/systemd/catalog/ai-ticket.catalog ]]; then
     rm -f /usr/lib/systemd/catalog/ai-ticket.catalog
@@ -267,9 +287,18 @@ uninstall() {
   rm -rf -- "$prefix"
   systemctl daemon-reload
   systemctl reset-failed 'ai-ticket*' 2>/dev/null || true
+  mapfile -t drop_ins < <(find "$units" -maxdepth 1 -name 'ai-ticket*.d' -type d | sort)
   say "removed the service and the program. Left, with all events and settings: $state, /etc/ai-ticket"
+  if ((${#drop_ins[@]} > 0)); then
+    say "Left, too, your changes by systemctl edit: ${drop_ins[*]}"
+    left+=("${drop_ins[@]}")
+  fi
+  if [[ -d $backups ]]; then
+    say "Left, too, the nightly copies: $backups"
+    left+=("$backups")
+  fi
   say "Left, too: the user ai-ticket, who owns them. To remove all of it:"
-  say "  rm -r $state /var/cache/ai-ticket /etc/ai-ticket && userdel ai-ticket"
+  say "  rm -rf ${left[*]} && userdel ai-ticket"
 }
 
 case $action in

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from contextlib import closing
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import apsw
 
 from ai_ticket_daemon.control.client import Refused
-from ai_ticket_daemon.control.session import EXIT_OK
+from ai_ticket_daemon.control.session import EXIT_OK, EXIT_USAGE
 from ai_ticket_daemon.control.witness import asked
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.store import place
@@ -27,11 +28,20 @@ if TYPE_CHECKING:
 BACKUP_SECONDS = 600.0
 PRIVATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _SIDES = ("-wal", "-shm")
+_DATED = re.compile(r"events-\d{8}T\d{6}Z\.db")
+"""Names of copies in a directory; other files there are nobody's business."""
 
 
 def backup(session: Session) -> int:
-    """Fetch a copy of the store, check it, and only then let it have its name."""
-    output: Path = session.options.output
+    """Fetch a copy of the store, check it, and only then let it have its name.
+
+    In a directory, older copies are deleted afterwards, and only then.
+    """
+    options = session.options
+    if options.keep is not None and options.directory is None:
+        session.tell("ai-ticketctl: --keep goes with --directory")
+        return EXIT_USAGE
+    output: Path = options.output or _dated(options.directory)
     draft = output.with_name(f".{output.name}.{os.getpid()}")
     if output.exists():
         raise Refused("exists", f"{output} is there already; name another file")
@@ -51,8 +61,29 @@ def backup(session: Session) -> int:
         _sync(output.parent)
     finally:
         draft.unlink(missing_ok=True)
-    session.say({"written": str(output), "events": events, "bytes": output.stat().st_size})
+    deleted = [] if options.keep is None else thin_out(output, options.keep)
+    told = {"written": str(output), "events": events, "bytes": output.stat().st_size}
+    session.say(told | ({} if options.directory is None else {"deleted": deleted}))
     return EXIT_OK
+
+
+def _dated(directory: Path) -> Path:
+    """Return a name for a copy that is made now; its directory is made if it is missing."""
+    directory.mkdir(mode=0o700, exist_ok=True)
+    return directory / f"events-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.db"
+
+
+def thin_out(newest: Path, keep: int) -> list[str]:
+    """Delete what :func:`_dated` once named, but ``keep`` of the last names, ``newest`` among them.
+
+    It is the newest whatever the clock said before.
+    """
+    others = (path for path in newest.parent.iterdir() if _DATED.fullmatch(path.name))
+    older = sorted(path for path in others if path != newest and path.is_file())
+    doomed = older[: max(0, len(older) - (keep - 1))]
+    for path in doomed:
+        path.unlink()
+    return [str(path) for path in doomed]
 
 
 def restore(session: Session) -> int:

@@ -91,7 +91,7 @@ def positive(text: str) -> float:
 
 
 def clients(text: str) -> int:
-    """Return a number of clients that the generator can be."""
+    """Return a whole number: of clients that the generator can be, or of copies to keep."""
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAX_OPEN):
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {MAX_OPEN}")
     return int(text)
@@ -311,8 +311,15 @@ def _add_files(commands: _Commands) -> None:
     backup = commands.add(
         "backup", "restore:backup", "Copy the store while it is in use.",
         "backup --output /var/backups/events.db",
+        "backup --directory /var/backups/ai-ticket --keep 7",
     )  # fmt: skip
-    _add_path(backup, "--output", "FILE", required=True)
+    where = backup.add_mutually_exclusive_group(required=True)
+    _add_path(where, "--output", "FILE", help="the copy")
+    _add_path(where, "--directory", "DIRECTORY", help="for copies named by their time (UTC)")
+    backup.add_argument(
+        "--keep", type=clients, metavar="NUMBER",
+        help="delete older copies in the directory, but so many of the newest",
+    )  # fmt: skip
     restore = commands.add(
         "restore", "restore:restore", "Put a backup in place; the daemon is stopped.",
         "restore /var/backups/events.db",

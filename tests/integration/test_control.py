@@ -431,6 +431,11 @@ async def test_a_backup_is_taken_live_and_restored_when_stopped(
         done = await house.json("submit", "Hello", "--max-tokens", "4")
         assert (await house.json("backup", "--output", copy))["events"] == 1
         await house.ctl("backup", "--output", copy, code=1)
+        copies = tmp_path / "copies"
+        copies.mkdir()
+        (copies / "events-20200101T000000Z.db").touch()
+        told = await house.json("backup", "--directory", copies, "--keep", "1")
+        assert [told["written"]] == [str(copies / name) for name in os.listdir(copies)]  # noqa: PTH208
         target = house.folder / "store" / "events.db"
         assert [name for name in os.listdir(target.parent) if "backup" in name] == []  # noqa: PTH208
         elsewhere = ["--socket", str(tmp_path / "none")]

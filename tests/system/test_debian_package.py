@@ -8,6 +8,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from completion import completes, serves_zsh
 from container import ROOT, container, need_container
 from debian_packages import need_packages, packages
 from service_host import (
@@ -118,6 +119,7 @@ def test_its_whole_life(host: ServiceHost) -> None:
     host.start_kobold("--instant")
     host.until(lambda: host.get("/ready").status == 200, "the daemon is ready")
     operate_as_installed(host)
+    copies_when_asked(host)
     goes_back_from_a_version_that_does_not_start(host)
 
     host.box.run("dpkg", "--remove", "ai-ticket-daemon")
@@ -127,12 +129,36 @@ def test_its_whole_life(host: ServiceHost) -> None:
     assert "events.db" in kept
     assert "ai-ticket.conf" in kept
 
-    host.box.run("dpkg", "--purge", "ai-ticket-daemon")
+    assert host.shows("ActiveState", "ai-ticket-backup.timer") == "inactive"
+
+    purged = host.box.run("dpkg", "--purge", "ai-ticket-daemon")
+    assert "the copies in /var/backups/ai-ticket" in purged.stderr
+    host.box.run("rm", "-r", "/var/backups/ai-ticket")
     left = host.box.shell(
         "find / -xdev -path /proc -prune -o -path /sys -prune -o -path /root -prune -o "
         "-path /var/log -prune -o -path /var/cache/ldconfig -prune -o -name '*ai-ticket*' -print"
     )
     assert left.strip() == ""
+
+
+def copies_when_asked(host: ServiceHost) -> None:
+    """Complete words in the shell, and have the store copied by the timer that is off at first."""
+    share = "/usr/share"
+    assert completes(host.box, f"{share}/bash-completion/completions/ai-ticketctl", "backu") == [
+        "backup"
+    ]
+    assert serves_zsh(host.box, f"{share}/zsh/vendor-completions/_ai-ticketctl")
+    is_enabled = host.systemctl("is-enabled", "ai-ticket-backup.timer", check=False)
+    assert is_enabled.stdout.strip() == "disabled"
+    assert host.shows("ActiveState", "ai-ticket-backup.timer") == "inactive"
+
+    host.systemctl("enable", "--now", "ai-ticket-backup.timer")
+    host.systemctl("start", "ai-ticket-backup.service")
+    assert host.box.shell("ls /var/backups/ai-ticket").count("events-") == 1
+    host.box.run("dpkg", "--install", "--force-confold", "/root/package.deb")
+    assert host.systemctl("is-enabled", "ai-ticket-backup.timer").stdout.strip() == "enabled"
+    assert host.shows("ActiveState", "ai-ticket-backup.timer") == "active"
+    host.until(lambda: host.get("/ready").status == 200, "the daemon is ready again")
 
 
 def goes_back_from_a_version_that_does_not_start(host: ServiceHost) -> None:

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from completion import completes, serves_zsh
 from service_host import CHECKOUT, CONF, PYTHON, SETTINGS, WHEELHOUSE, states, submit
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ pytestmark = pytest.mark.system
 CLIENTS = 8
 RESTARTS = 10
 EVENTS = 24
+BASH = "/usr/local/share/bash-completion/completions/ai-ticketctl"
+ZSH = "/usr/local/share/zsh/site-functions/_ai-ticketctl"
+COPIES = "/var/backups/ai-ticket"
 EVENT: dict[str, Any] = {"content": "a ticket", "max_tokens": 4}
 
 
@@ -62,16 +66,29 @@ def test_an_upgrade_whose_program_refuses_the_conf_file_changes_nothing(host: Se
 
 def test_removing_leaves_data_and_settings_and_says_where(host: ServiceHost) -> None:
     assert host.box.run("ai-ticket-daemon", "--version").stdout.startswith("ai-ticket-daemon 0.")
+    assert completes(host.box, BASH, "backu") == ["backup"]
+    assert serves_zsh(host.box, ZSH)
+    host.systemctl("enable", "--now", "ai-ticket-backup.timer")
+    host.systemctl("start", "ai-ticket-backup.service")
+    drop_in = "/etc/systemd/system/ai-ticket.service.d"
+    host.box.write(f"{drop_in}/override.conf", "[Service]\nNice=1\n")
     said = host.box.run(f"{CHECKOUT}/ops/install.sh", "--uninstall").stdout
     try:
-        assert host.box.run("find", "/usr", "-xdev", "-name", "ai-ticket*").stdout == ""
+        assert host.box.run("find", "/usr", "-xdev", "-name", "*ai-ticket*").stdout == ""
+        assert host.box.run("find", "/var/lib/systemd", "-name", "*ai-ticket*").stdout == ""
         assert "/var/lib/ai-ticket" in said
         assert "/etc/ai-ticket" in said
         assert host.box.shell(f"cat {CONF}") == SETTINGS
         host.box.run("test", "-s", "/var/lib/ai-ticket/events.db")
-        assert host.box.shell("ls /etc/systemd/system /opt | grep ai-ticket || true") == ""
+        left = host.box.run("find", "/etc/systemd", "/opt", "-name", "*ai-ticket*").stdout.split()
+        assert left == [drop_in]
+        assert f"your changes by systemctl edit: {drop_in}\n" in said
+        assert f"the nightly copies: {COPIES}\n" in said
+        [remove] = [line for line in said.splitlines() if "rm -rf" in line]
+        assert {drop_in, COPIES, "/var/lib/ai-ticket", "/etc/ai-ticket"} <= set(remove.split())
         assert host.systemctl("is-active", "ai-ticket.socket", check=False).returncode != 0
     finally:
+        host.box.run("rm", "-rf", drop_in, COPIES)
         host.install()
     assert host.box.shell(f"cat {CONF}") == SETTINGS
     host.until(lambda: host.get("/ready").status == 200, "the daemon is ready")

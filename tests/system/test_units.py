@@ -22,7 +22,10 @@ pytestmark = pytest.mark.system
 
 UNITS = Path(__file__).parents[2] / "systemd"
 UNIT = UNITS / "ai-ticket.service"
-VERIFIED = ("ai-ticket.service", "ai-ticket@1.service", "ai-ticket.socket")
+VERIFIED = (
+    "ai-ticket.service", "ai-ticket@1.service", "ai-ticket.socket",
+    "ai-ticket-backup.service", "ai-ticket-backup.timer",
+)  # fmt: skip
 HIGHEST_EXPOSURE = 10
 """In tenths, as systemd counts it; services that ask for nothing have 96."""
 
@@ -41,7 +44,7 @@ def installed(tmp_path: Path) -> Path:
     """Return a folder of all units, whose programs exist, as systemd wants to see them."""
     program = tmp_path / "program"
     program.touch(mode=0o755)
-    for unit in UNITS.glob("*.s*"):
+    for unit in [*UNITS.glob("*.s*"), *UNITS.glob("*.timer")]:
         text = re.sub(r"^(Exec\w+=)/\S+", rf"\1{program}", unit.read_text(), flags=re.MULTILINE)
         (tmp_path / unit.name.replace("@.", "@1.")).write_text(text)
     return tmp_path

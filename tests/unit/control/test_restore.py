@@ -12,6 +12,7 @@ import trio
 from store_support import event, opened
 
 from ai_ticket_daemon.control import ctl
+from ai_ticket_daemon.control.restore import thin_out
 from ai_ticket_daemon.store.schema import MIGRATIONS
 from ai_ticket_daemon.store.seat import Seat
 
@@ -170,3 +171,33 @@ def test_what_is_no_good_copy_is_refused_and_changes_nothing(
 
 def test_a_backup_that_is_not_there_is_told(capsys: Captured, tmp_path: Path, store: Path) -> None:
     assert "No such file" in restore(capsys, tmp_path / "none", store, code=1)
+
+
+def copies(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_of_dated_copies_the_newest_are_kept_and_nothing_else_is_touched(tmp_path: Path) -> None:
+    days = [f"events-202611{day:02d}T000000Z.db" for day in range(1, 6)]
+    others = {"events.db", "events-20261101T000000Z.db-wal", "notes", ".events-x.db"}
+    for name in (*days, *others):
+        (tmp_path / name).touch()
+    deleted = thin_out(tmp_path / days[-1], 3)
+    assert deleted == [str(tmp_path / name) for name in days[:2]]
+    assert copies(tmp_path) == {*days[2:], *others}
+
+
+def test_the_copy_that_was_just_made_is_kept_though_the_clock_was_set_back(tmp_path: Path) -> None:
+    days = [f"events-202611{day:02d}T000000Z.db" for day in range(1, 6)]
+    for name in days:
+        (tmp_path / name).touch()
+    thin_out(tmp_path / days[0], 2)
+    assert copies(tmp_path) == {days[0], days[-1]}
+    thin_out(tmp_path / days[0], 1)
+    assert copies(tmp_path) == {days[0]}
+
+
+def test_copies_can_only_be_kept_in_a_directory(tmp_path: Path, capsys: Captured) -> None:
+    arguments = ["backup", "--output", str(tmp_path / "copy.db"), "--keep", "3"]
+    assert ctl.main(arguments) == 2
+    assert "--directory" in capsys.readouterr().err
