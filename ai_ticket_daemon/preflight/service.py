@@ -14,13 +14,30 @@ from ai_ticket_daemon.config.open_sockets import SOCKET_UNIT, HandedOver
 from ai_ticket_daemon.config.schema import Invalid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from ai_ticket_daemon.config.addresses import Bind
 
 SERVICE_UNIT = "ai-ticket.service"
+INSTANCE_UNITS = tuple(f"ai-ticket@{number}.service" for number in range(1, 10))
+"""Those whose metrics pages have ports of their own."""
 ASK_SECONDS = 5.0
 _LISTEN = re.compile(r"(.+) \(Stream\)")
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """A further daemon beside the service, with the same conf file.
+
+    Args:
+        unit: its name.
+        main_pid: the process that runs; 0 if none does.
+        metrics_port: that of its metrics page, if the unit sets one.
+    """
+
+    unit: str
+    main_pid: int = 0
+    metrics_port: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +51,7 @@ class Service:
         main_pid: the process that runs; 0 if none does.
         writable: where it may write.
         hides_homes: whether it sees no home directories.
+        instances: further daemons that run, or start with the host.
     """
 
     user: str
@@ -42,6 +60,13 @@ class Service:
     main_pid: int = 0
     writable: tuple[Path, ...] = ()
     hides_homes: bool = False
+    instances: tuple[Instance, ...] = ()
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """The units whose daemons run."""
+        own = (SERVICE_UNIT,) if self.main_pid else ()
+        return (*own, *(one.unit for one in self.instances if one.main_pid))
 
 
 def ask_systemd(show: Callable[[str], Mapping[str, str]] | None = None) -> Service | None:
@@ -56,13 +81,28 @@ def ask_systemd(show: Callable[[str], Mapping[str, str]] | None = None) -> Servi
     return Service(
         user=unit.get("User") or "root",
         handed_over=_handed_over(show(SOCKET_UNIT)),
-        environment=dict(
-            word.split("=", 1) for word in shlex.split(unit.get("Environment", "")) if "=" in word
-        ),
+        environment=_environment(unit),
         main_pid=int(unit.get("MainPID") or 0),
         writable=tuple(writable) if unit.get("ProtectSystem") == "strict" else (Path("/"),),
         hides_homes=unit.get("ProtectHome") in {"yes", "tmpfs"},
+        instances=tuple(_instances(show)),
     )
+
+
+def _environment(unit: Mapping[str, str]) -> dict[str, str]:
+    words = shlex.split(unit.get("Environment", ""))
+    return dict(word.split("=", 1) for word in words if "=" in word)
+
+
+def _instances(show: Callable[[str], Mapping[str, str]]) -> Iterator[Instance]:
+    for name in INSTANCE_UNITS:
+        unit = show(name)
+        if unit.get("LoadState") != "loaded":
+            return  # there is no template, and so none of the others
+        main_pid = int(unit.get("MainPID") or 0)
+        if main_pid or unit.get("UnitFileState") == "enabled":
+            port = _environment(unit).get("OTEL_PROMETHEUS_PORT", "")
+            yield Instance(name, main_pid, int(port) if port.isdecimal() else None)
 
 
 def _handed_over(unit: Mapping[str, str]) -> HandedOver | None:
@@ -91,7 +131,7 @@ def _show(unit: str) -> dict[str, str]:
     if not Path("/run/systemd/system").is_dir():
         return {}
     try:
-        told = subprocess.run(  # noqa: S603 - the name is one of two of ours
+        told = subprocess.run(  # noqa: S603 - the name is one of ours
             ["systemctl", "show", unit],  # noqa: S607 - wherever the host has it
             capture_output=True, text=True, timeout=ASK_SECONDS, check=False,
         ).stdout  # fmt: skip

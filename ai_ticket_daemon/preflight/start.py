@@ -14,7 +14,7 @@ import apsw
 from ai_ticket_daemon.config.addresses import FdBind, TcpBind, UnixBind
 from ai_ticket_daemon.config.certificate import CertificateUnusable, check_pair
 from ai_ticket_daemon.config.check import warnings
-from ai_ticket_daemon.config.credentials import FILE_KEYS, PREFIX, SET_ID, SOURCE
+from ai_ticket_daemon.config.credentials import FILE_KEYS, PREFIX
 from ai_ticket_daemon.config.document import read_document
 from ai_ticket_daemon.config.environment import VARIABLES
 from ai_ticket_daemon.errors import StoreUnavailable
@@ -24,8 +24,8 @@ from ai_ticket_daemon.preflight.access import (
     unreadable,
     unwritable_directory,
 )
+from ai_ticket_daemon.preflight.credentials import stale_copies
 from ai_ticket_daemon.preflight.finding import Finding, Weight
-from ai_ticket_daemon.preflight.service import SERVICE_UNIT
 from ai_ticket_daemon.preflight.taken import holder_of, holder_of_path
 from ai_ticket_daemon.store.schema import refuse_foreign
 
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.preflight.service import Service
 
 LOCKED_MILLISECONDS = 1000
-_CREDENTIALS_OF_RUNNING = Path("/run/credentials", SERVICE_UNIT)
 
 
 def look(
@@ -164,6 +163,10 @@ def _addresses(config: Config, service: Service | None) -> Iterator[Finding]:
         yield Finding(Weight.NOTE, f"http.bind: {handed_over.by} holds {handed_over}")
     page = config.metrics.bind
     yield from _address("metrics.bind", page, service)
+    for instance in () if service is None else service.instances:
+        if instance.metrics_port is not None:
+            key = f"metrics.bind of {instance.unit}"
+            yield from _address(key, TcpBind(page.host, instance.metrics_port), service)
     if not page.is_local:
         yield Finding(
             Weight.NOTE,
@@ -242,24 +245,5 @@ def _differences(
                 f"environment variable {name} {seen} for the service; this check went by what is "
                 "here",
             )
-    if not service.main_pid or os.geteuid() != 0:
-        return
-    for key, name in _named_files(path):
-        if not name.startswith(PREFIX):
-            continue
-        credential = name.removeprefix(PREFIX)
-        source = SOURCE / credential
-        if not source.is_file():
-            continue
-        copy = _CREDENTIALS_OF_RUNNING / f"{SET_ID}_{credential}"
-        try:
-            same = copy.read_bytes() == source.read_bytes()
-        except FileNotFoundError:
-            told = "the daemon that runs was not given it: a reload would be refused"
-        else:
-            if same:
-                continue
-            told = "the daemon that runs has an older copy: a reload goes on with that one"
-        yield Finding(
-            Weight.WARNING, f"{key}: credential:{credential}: {told}; the next start takes {source}"
-        )
+    if os.geteuid() == 0:
+        yield from stale_copies(_named_files(path), service.running)

@@ -200,8 +200,12 @@ async def serving(
     heartbeat_seconds: float = 10.0,
     write_timeout_seconds: float = 30.0,
     logger: logging.Logger | None = None,
+    certificate: ServedCertificate | None = None,
 ) -> AsyncIterator[Served]:
-    """Serve the HTTP surface on a port of loopback while the block runs."""
+    """Serve the HTTP surface on a port of loopback while the block runs.
+
+    ``certificate`` is one that the test has started; None for that of ``http``.
+    """
     served = Served(
         pipeline=pipeline or ScriptedPipeline(),
         health=ScriptedHealth(),
@@ -228,12 +232,14 @@ async def serving(
     )
 
     async def run(*, task_status: trio.TaskStatus[tuple[str, ...]]) -> None:
-        certificate = ServedCertificate(lambda: served.http)
-        certificate.start()
+        shown = certificate
+        if shown is None:
+            shown = ServedCertificate(lambda: served.http)
+            shown.start()
         await serve(
             app,
             served.http,
-            tls=lambda: certificate.context,
+            tls=lambda: shown.context,
             stop_accepting=served.stop,
             all_in=trio.Event(),
             logger=logger,

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.testing.kobold import SimulatedKobold
 
 QUICK = KoboldSettings().scaled(0.1)
-COMMAND_SECONDS = 60
-WAIT_SECONDS = 20
+COMMAND_SECONDS = 120
+WAIT_SECONDS = 120
+"""A guard against hanging: what is waited for may itself wait, and the machine may be busy."""
 SHORT = {"max_tokens": 4}
 DAEMON = (sys.executable, "-m", "ai_ticket_daemon")
 

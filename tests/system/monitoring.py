@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[2]
 OPS = ROOT / "ops"
 TOOLS = ROOT / ".cache/monitoring/usr/bin"
 """Where ops/bootstrap.sh --with-monitoring unpacks them."""
-UNTIL_SECONDS = 30
+UNTIL_SECONDS = 120
+"""A guard against hanging."""
 _SEEING_ITS_TEMPLATES = [
     # Debian's Alertmanager looks for its templates in /usr/share, where it is not installed.
     "unshare",

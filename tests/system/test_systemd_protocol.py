@@ -23,7 +23,7 @@ from ai_ticket_daemon.systemd import FIRST_LISTEN_FD
 from ai_ticket_daemon.verdict import FILE_NAME, reload_and_wait
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
 pytestmark = pytest.mark.system
@@ -74,7 +74,9 @@ class Service:
 
 
 @asynccontextmanager
-async def service(folder: Path, settings: str = CONF) -> AsyncIterator[Service]:
+async def service(
+    folder: Path, settings: str = CONF, program: Sequence[str] = COMMAND
+) -> AsyncIterator[Service]:
     conf, runtime, address = folder / "a.conf", folder / "run", folder / "notify"
     conf.write_text(settings)
     runtime.mkdir()
@@ -91,7 +93,7 @@ async def service(folder: Path, settings: str = CONF) -> AsyncIterator[Service]:
         # The shell puts the socket where systemd would, and names its own process, as systemd does.
         script = f'LISTEN_PID=$$ exec "$@" {FIRST_LISTEN_FD}<&{listener.fileno()}'
         process = await trio.lowlevel.open_process(
-            ["bash", "-c", script, "sh", *COMMAND, "--config", str(conf)],
+            ["bash", "-c", script, "sh", *program, "--config", str(conf)],
             env=environ,
             pass_fds=[listener.fileno()],
         )
@@ -322,6 +324,26 @@ async def test_a_start_that_fails_leaves_its_cause_in_the_status(tmp_path: Path)
                 assert await s.process.wait() == 69
     assert f"127.0.0.1:{port}" in told
     assert told.endswith("(exit code 69)")
+
+
+CRASHES = """\
+import sys
+from ai_ticket_daemon import __main__, app
+def crash(self, config):
+    raise RuntimeError("what a client sent")
+app.Daemon._warn = crash
+sys.exit(__main__.main(sys.argv[1:]))
+"""
+
+
+async def test_a_fault_leaves_its_kind_in_the_status_and_not_what_it_says(tmp_path: Path) -> None:
+    program = (sys.executable, "-c", CRASHES)
+    async with service(tmp_path, program=program) as s:
+        with trio.fail_after(GUARD_SECONDS):
+            assert await s.process.wait() == 70
+        told = await s.told("STATUS=a fault of the daemon")
+    assert told.endswith("; the journal has the traceback (exit code 70)")
+    assert not any("what a client sent" in message for message in s.messages)
 
 
 def run_reload(pid: int, **environ: str) -> subprocess.CompletedProcess[str]:

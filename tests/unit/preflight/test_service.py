@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from ai_ticket_daemon.config.addresses import parse_bind
 from ai_ticket_daemon.config.open_sockets import HandedOver
-from ai_ticket_daemon.preflight.service import ask_systemd
+from ai_ticket_daemon.preflight.service import Instance, ask_systemd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -60,3 +60,20 @@ def test_a_socket_unit_that_is_not_used_holds_nothing() -> None:
     assert handed_over(ActiveState="inactive") is None
     assert handed_over(LoadState="masked") is None
     assert handed_over(ActiveState="inactive", UnitFileState="enabled") is not None
+
+
+def test_instances_that_run_or_start_with_the_host_are_known() -> None:
+    running = SERVICE | {"MainPID": "43", "Environment": "OTEL_PROMETHEUS_PORT=9471"}
+    enabled = running | {"MainPID": "0", "UnitFileState": "enabled"}
+    neither = enabled | {"UnitFileState": "disabled"}
+    units = {"ai-ticket.service": SERVICE, "ai-ticket.socket": SOCKET}
+    units |= {"ai-ticket@1.service": running, "ai-ticket@3.service": enabled}
+
+    service = ask_systemd(lambda unit: units.get(unit, neither))
+
+    assert service is not None
+    assert service.instances == (
+        Instance("ai-ticket@1.service", 43, 9471),
+        Instance("ai-ticket@3.service", 0, 9471),
+    )
+    assert service.running == ("ai-ticket.service", "ai-ticket@1.service")

@@ -18,13 +18,14 @@ import trustme
 from ai_ticket_daemon.config.addresses import TcpBind, parse_bind
 from ai_ticket_daemon.config.load import load_config
 from ai_ticket_daemon.config.open_sockets import HandedOver
+from ai_ticket_daemon.preflight import start
 from ai_ticket_daemon.preflight.finding import Finding, Weight
-from ai_ticket_daemon.preflight.service import Service
+from ai_ticket_daemon.preflight.service import Instance, Service
 from ai_ticket_daemon.preflight.start import look
 from ai_ticket_daemon.preflight.taken import Holder, holder_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 NOBODY = "nobody"
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="another user's rights take root")
@@ -238,3 +239,37 @@ def test_a_variable_that_the_service_does_not_have_is_told(house: House) -> None
     warned = told(found, Weight.WARNING)
     assert any("PORT is set here and not for the service" in text for text in warned)
     assert any("LOG_LEVEL is not set here as it is for the service" in text for text in warned)
+
+
+def test_the_metrics_page_of_an_instance_is_looked_at_too(house: House) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        instance = Instance("ai-ticket@2.service", metrics_port=port)
+        service = Service(user="root", writable=(Path("/"),), instances=(instance,))
+
+        [told] = problems(house.look(service=service))
+
+    assert told.startswith(f"metrics.bind of ai-ticket@2.service: 127.0.0.1:{port} is taken by ")
+
+
+@as_root
+def test_the_copies_of_running_daemons_are_compared(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[list[tuple[str, str]], tuple[str, ...]]] = []
+
+    def compare(named: Iterable[tuple[str, str]], running: tuple[str, ...]) -> list[Finding]:
+        asked.append((list(named), running))
+        return [Finding(Weight.WARNING, "an older copy")]
+
+    monkeypatch.setattr(start, "stale_copies", compare)
+    tokens = house.folder / "tokens"
+    tokens.write_text("bot:" + "a" * 40)
+    instance = Instance("ai-ticket@2.service", main_pid=2)
+    service = Service(user="root", main_pid=1, writable=(Path("/"),), instances=(instance,))
+
+    found = house.look(f'auth.tokens_file = "{tokens}"', service=service)
+
+    assert "an older copy" in told(found, Weight.WARNING)
+    running = ("ai-ticket.service", "ai-ticket@2.service")
+    assert asked == [([("auth.tokens_file", str(tokens))], running)]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import ssl
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +14,15 @@ import pytest
 import trio
 import trustme
 
+from ai_ticket_daemon.config.addresses import TcpBind
 from ai_ticket_daemon.config.certificate import CertificateUnusable
 from ai_ticket_daemon.config.http import HttpConfig
 from ai_ticket_daemon.config.log import LogFormat
 from ai_ticket_daemon.server import renewal
 from ai_ticket_daemon.server.tls import ServedCertificate, signature_of
 from ai_ticket_daemon.telemetry.logs import Logs
+from ai_ticket_daemon.testing.http import RawClient, Served, serving
+from ai_ticket_daemon.testing.pipeline import ScriptedPipeline, succeeded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -113,6 +118,50 @@ async def test_renewed_files_are_taken_by_themselves(house: House) -> None:
         assert house.expires_at == house.shown[-1] == expires_at
         assert house.served.context is not before
         assert [line["expires_at"] for line in house.lines("certificate_taken")] == [expires_at]
+
+
+async def test_an_open_connection_and_its_stream_outlive_a_renewal(house: House) -> None:
+    house.http = replace(house.http, bind=(TcpBind("127.0.0.1", 0),))
+    pipeline = ScriptedPipeline()
+    pipeline.answer = None
+    body = json.dumps({"content": "a", "stream": True}).encode()
+    head = "POST /event HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    async with (
+        house.watching(),
+        serving(house.http, pipeline=pipeline, certificate=house.served) as served,
+    ):
+        before = house.expires_at
+        client, shown = await connect(served, house.authority)
+        assert shown == before
+        await client.send(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        submission = await pipeline.submission()
+        submission.say("early")
+        await client.until(b'"early"')
+
+        after = house.renew(180)
+        await house.looks(4)
+        newcomer, shown = await connect(served, house.authority)
+        assert shown == house.expires_at == after != before
+
+        submission.say("late")
+        await client.until(b'"late"')
+        submission.end(succeeded())
+        await client.until(b'"done":true')
+        await client.until(b"0\r\n\r\n")
+        for one in (client, newcomer):
+            await one.send(b"GET /live HTTP/1.1\r\nhost: localhost\r\n\r\n")
+            assert (await one.reply()).json() == {"live": True}
+
+
+async def connect(served: Served, authority: trustme.CA) -> tuple[RawClient, float]:
+    """Return a connection over TLS, and when the certificate expires that it was shown."""
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    tcp = await trio.open_tcp_stream("127.0.0.1", served.port)
+    stream = trio.SSLStream(tcp, context, server_hostname="localhost", https_compatible=True)
+    with trio.fail_after(30):
+        await stream.do_handshake()
+    return served.client(stream), ssl.cert_time_to_seconds(stream.getpeercert()["notAfter"])
 
 
 async def test_half_a_pair_is_not_taken_and_said_once_until_it_is_whole(house: House) -> None:
