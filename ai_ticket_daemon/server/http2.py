@@ -22,6 +22,7 @@ from hypercorn.utils import filter_pseudo_headers
 from priority.priority import PriorityTree
 
 from ai_ticket_daemon.server.connection_state import INVITE
+from ai_ticket_daemon.server.remote_settings import BoundedEncoder, RemoteSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,6 +68,8 @@ class Http2(H2Protocol):
                 h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: self.config.h2_max_header_list_size,
             },
         )
+        self.connection.remote_settings = RemoteSettings()
+        self.connection.encoder = BoundedEncoder()
         # No stream is ever one too many for it: their number is bounded where they are made.
         self.priority = PriorityTree(self.config.keep_alive_max_requests + 2)
 

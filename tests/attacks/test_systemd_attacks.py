@@ -36,6 +36,8 @@ HERE = Path(__file__).parent
 ATTACK_SECONDS = 120
 LIVE_SECONDS = 1.0
 """What is promised of /live. Others use the processor, too, so it is the middle that counts."""
+QUIET_SECONDS = 0.25
+"""The same under an attack that gives the event loop nothing to do."""
 HANGING_SECONDS = 10.0
 
 
@@ -78,9 +80,18 @@ def limits_are_as_shipped(host: ServiceHost) -> None:
     assert host.shows("MemoryMax") == str(int(shipped["MemoryMax"].removesuffix("G")) * 2**30)
 
 
-@pytest.mark.parametrize("attack", ["batches", "waiting", "nested", "model"])
+@pytest.mark.parametrize(
+    ("attack", "live_seconds"),
+    [
+        ("metrics", QUIET_SECONDS),
+        ("batches", LIVE_SECONDS),
+        ("waiting", LIVE_SECONDS),
+        ("nested", LIVE_SECONDS),
+        ("model", LIVE_SECONDS),
+    ],
+)
 def test_the_service_stays_the_same_process_under_attack(
-    attacked: ServiceHost, attack: str
+    attacked: ServiceHost, attack: str, live_seconds: float
 ) -> None:
     host = attacked
     limits_are_as_shipped(host)
@@ -95,7 +106,7 @@ def test_the_service_stays_the_same_process_under_attack(
     assert (host.shows("ActiveState"), host.pid) == ("active", pid)
     assert host.shows("NRestarts") == restarts
     assert live["failed"] == 0, live
-    assert live["median"] < LIVE_SECONDS, live
+    assert live["median"] < live_seconds, live
     assert live["slowest"] < HANGING_SECONDS, live
     faults = host.journal("_SYSTEMD_UNIT=ai-ticket.service", f"_PID={pid}", "--priority=err")
     assert faults == []
