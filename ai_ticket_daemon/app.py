@@ -212,6 +212,7 @@ class Daemon:
                 self._failures("http"),
             ),
             memory=memory,
+            exhaustion=exhaustion,
             logger=logs.library_logger("handler_crashed", actor="http"),
             now=clock.now,
         )

@@ -42,6 +42,7 @@ class ErrorCode(StrEnum):
     RATE_LIMITED = "rate_limited"
     QUEUE_FULL = "queue_full"
     MEMORY_EXHAUSTED = "memory_exhausted"
+    HOST_EXHAUSTED = "host_exhausted"
     DRAINING = "draining"
     STORE_UNAVAILABLE = "store_unavailable"
     NO_BACKEND_AVAILABLE = "no_backend_available"
@@ -80,6 +81,7 @@ HTTP_STATUS: Mapping[ErrorCode, int] = MappingProxyType(
         ErrorCode.RATE_LIMITED: 429,
         ErrorCode.QUEUE_FULL: 503,
         ErrorCode.MEMORY_EXHAUSTED: 503,
+        ErrorCode.HOST_EXHAUSTED: 503,
         ErrorCode.DRAINING: 503,
         ErrorCode.STORE_UNAVAILABLE: 503,
         ErrorCode.NO_BACKEND_AVAILABLE: 503,

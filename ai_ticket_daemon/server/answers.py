@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Attempt, Outcome
     from ai_ticket_daemon.events.status import EventStatus
+    from ai_ticket_daemon.exhaustion import Resource
     from ai_ticket_daemon.server.ports import HealthReport
 
 RETRY_AFTER_DEFAULT_SECONDS = 5
@@ -197,6 +198,15 @@ def internal_error() -> TicketError:
     return TicketError(
         ErrorCode.INTERNAL_ERROR,
         "Something went wrong in the daemon; its log has the cause under this trace_id.",
+    )
+
+
+def host_exhausted(resource: Resource) -> TicketError:
+    """Return what a client is told when the host has run out of ``resource``."""
+    return TicketError(
+        ErrorCode.HOST_EXHAUSTED,
+        f"The host of the daemon is {resource.lack}; send the request again later.",
+        details={"resource": resource.value},
     )
 
 

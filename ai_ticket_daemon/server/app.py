@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from quart import Response
 
+from ai_ticket_daemon.exhaustion import Exhaustion
 from ai_ticket_daemon.server import routes
 from ai_ticket_daemon.server.access import Gate
 from ai_ticket_daemon.server.answers import health_object, retry_after
@@ -73,6 +74,7 @@ def create_app(
     write_timeout_seconds: float = WRITE_TIMEOUT_SECONDS,
     now: Callable[[], float] = time.time,
     memory: MemoryBudget | None = None,
+    exhaustion: Exhaustion | None = None,
 ) -> TicketApp:
     """Return the app that serves the HTTP surface.
 
@@ -90,6 +92,7 @@ def create_app(
         write_timeout_seconds: how long a client may refuse to read before it counts as gone.
         now: seconds since the Unix epoch.
         memory: bounds what requests take; None for a budget of this app's own.
+        exhaustion: told of what the host lacks.
     """
     surface = Surface(
         pipeline=pipeline,
@@ -103,6 +106,7 @@ def create_app(
         write_timeout_seconds=write_timeout_seconds,
         now=now,
         memory=memory or MemoryBudget(lambda: http().max_memory_bytes),
+        exhaustion=exhaustion or Exhaustion(),
     )
     openapi = openapi_json()
 

@@ -20,6 +20,7 @@ from ai_ticket_daemon.server.access import ANYBODY
 from ai_ticket_daemon.server.answers import (
     error_headers,
     error_object,
+    host_exhausted,
     internal_error,
     to_json,
 )
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     Handler = Callable[..., Awaitable[Response]]
 
 STATUS_CLIENT_GONE = 499
+WHERE = "http"
 
 
 class Streamed(Response):
@@ -321,7 +323,7 @@ class Exchange:
         while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
             error = error.exceptions[0]
         if not isinstance(error, TicketError):
-            return self.refusal(self.crashed(error), 500)
+            error = self.crashed(error)
         if error.code in FAULTS_OF_PAYLOADS and (payload := self._body.so_far):
             self._observed.refused(error, payload)
         self._body.release()
@@ -332,7 +334,14 @@ class Exchange:
         self._observed.refused(error, item)
 
     def crashed(self, error: BaseException) -> TicketError:
-        """Log an error nobody expected, once; return what the client is told instead."""
+        """Log an error nobody expected, once; return what the client is told instead.
+
+        What the host lacks is no fault of the program, and told as what it is.
+        """
+        lacking = self._surface.exhaustion.meets(error, WHERE)
+        if lacking is not None:
+            self._error = ErrorCode.HOST_EXHAUSTED
+            return host_exhausted(lacking)
         self._error = ErrorCode.INTERNAL_ERROR
         self._surface.logger.error(
             "request_crashed",

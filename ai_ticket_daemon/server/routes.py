@@ -66,6 +66,7 @@ _IN_A_BODY = (
 _AT_INTAKE = (
     ErrorCode.QUEUE_FULL,
     ErrorCode.MEMORY_EXHAUSTED,
+    ErrorCode.HOST_EXHAUSTED,
     ErrorCode.DRAINING,
     ErrorCode.STORE_UNAVAILABLE,
 )
@@ -108,6 +109,7 @@ GET_EVENT = Route(
         *_AT_THE_GATE,
         ErrorCode.EVENT_NOT_FOUND,
         ErrorCode.INVALID_PARAMETER,
+        ErrorCode.HOST_EXHAUSTED,
         ErrorCode.STORE_UNAVAILABLE,
     ),
     (Scope.READ, Scope.OPERATE),
@@ -117,7 +119,12 @@ DELETE_EVENT = Route(
     "DELETE",
     "deleteEvent",
     "Cancel an event, whether it waits or runs.",
-    (*_AT_THE_GATE, ErrorCode.EVENT_NOT_FOUND, ErrorCode.STORE_UNAVAILABLE),
+    (
+        *_AT_THE_GATE,
+        ErrorCode.EVENT_NOT_FOUND,
+        ErrorCode.HOST_EXHAUSTED,
+        ErrorCode.STORE_UNAVAILABLE,
+    ),
     (Scope.SUBMIT, Scope.OPERATE),
 )
 POST_EVENTS = Route(

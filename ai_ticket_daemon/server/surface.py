@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ai_ticket_daemon.exhaustion import Exhaustion
+
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable
@@ -38,5 +40,6 @@ class Surface:
     write_timeout_seconds: float
     now: Callable[[], float]
     memory: MemoryBudget
+    exhaustion: Exhaustion = field(default_factory=Exhaustion)
     heavy_work: trio.Lock = field(default_factory=trio.Lock)
     """Held by whoever reads a large body, so that few of them take the memory and the turns."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 from typing import Any
 
@@ -166,6 +167,32 @@ async def test_what_is_refused_before_it_starts_has_its_own_status(
     assert reply.headers["content-type"] == "application/json"
     assert reply.json()["error"] == refusal.code
     assert reply.json()["event_id"] is None
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("lack", "resource"),
+    [
+        (MemoryError(), "memory"),
+        (OSError(errno.ENOMEM, ""), "memory"),
+        (OSError(errno.EMFILE, ""), "file descriptors"),
+        (RuntimeError("can't start new thread"), "threads"),
+        (ExceptionGroup("", [OSError(errno.ENOBUFS, "")]), "socket buffers"),
+    ],
+)
+async def test_what_the_host_lacks_is_said_by_its_name_and_is_no_crash(
+    lack: Exception, resource: str, stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    pipeline = ScriptedPipeline()
+    pipeline.crash = lack
+    async with serving(pipeline=pipeline) as served, client_of(served) as client:
+        reply = await client.post("/event", json={"content": "a", "stream": stream})
+    assert reply.status_code == 503
+    assert int(reply.headers["retry-after"]) >= 1
+    assert reply.json()["error"] == "host_exhausted"
+    assert reply.json()["details"] == {"resource": resource}
+    assert f"out of {resource}" in reply.json()["message"]
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("stream", [False, True])
