@@ -17,6 +17,7 @@ from ai_ticket_daemon.events.event import without_text
 from ai_ticket_daemon.events.ids import new_event_id
 from ai_ticket_daemon.events.outcome import Failed
 from ai_ticket_daemon.events.parse import parse_event
+from ai_ticket_daemon.events.unknown_fields import likely_mistakes
 from ai_ticket_daemon.server.answers import (
     BLANK_LINE,
     accepted_object,
@@ -25,6 +26,7 @@ from ai_ticket_daemon.server.answers import (
     status_of,
     to_json,
     to_ndjson,
+    with_warnings,
 )
 from ai_ticket_daemon.server.body import PAUSE, check_media_type, decode_batch
 from ai_ticket_daemon.server.exchange import Exchange, Streamed
@@ -41,7 +43,7 @@ from ai_ticket_daemon.server.slices import Slices, is_heavy
 from ai_ticket_daemon.server.streaming import Pulse
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator
+    from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Outcome
@@ -88,11 +90,14 @@ class Batch:
         self._answers: list[Answer | None] = []
         self._events: list[Event] = []
         self._indices: list[int] = []
+        self._warnings: dict[int, Sequence[str]] = {}
         self._trace_id = trace_id
         self._on_accepted = on_accepted
 
-    def add(self, event: Event) -> None:
-        """Take the event of the next item."""
+    def add(self, event: Event, warnings: Sequence[str]) -> None:
+        """Take the event of the next item, and what is likely to be a mistake in it."""
+        if warnings:
+            self._warnings[len(self._answers)] = warnings
         self._events.append(event)
         self._indices.append(len(self._answers))
         self._answers.append(None)
@@ -120,7 +125,7 @@ class Batch:
             if isinstance(status, RequestRefused):
                 self.refuse(index, status)
             else:
-                self._keep({"index": index, "status": 202, **accepted_object(status)})
+                self._accept(index, 202, accepted_object(status))
 
     async def complete(self, surface: Surface) -> None:
         """Wait until all events have ended."""
@@ -152,7 +157,11 @@ class Batch:
             told = None if outcome.code is ErrorCode.IDEMPOTENCY_CONFLICT else event_id
             return self.refuse(index, outcome, told)
         shape = completion_object(event, outcome) | {"event_id": event_id}
-        return self._keep({"index": index, "status": 200, **shape})
+        return self._accept(index, 200, shape)
+
+    def _accept(self, index: int, status: int, shape: Answer) -> Answer:
+        answer = {"index": index, "status": status, **shape}
+        return self._keep(with_warnings(answer, self._warnings.get(index, ())))
 
     def _keep(self, answer: Answer) -> Answer:
         self._answers[answer["index"]] = answer
@@ -216,7 +225,7 @@ async def _parse(
             exchange.refused(error, item)
         else:
             exchange.weigh(event)
-            batch.add(event)
+            batch.add(event, likely_mistakes(item))
         await slices.rest()
     exchange.charge(index + 1)
     return batch

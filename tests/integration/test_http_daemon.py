@@ -264,6 +264,27 @@ async def test_a_batch_is_answered_in_order_or_as_it_completes(
                 assert looked["outcome"]["completion"] == answer["completion"]
 
 
+async def test_a_misspelt_field_is_named_however_the_event_was_handed_over() -> None:
+    slip = {"content": "Hello", "maxtokens": 4}
+    right = {"content": "Hello", "max_tokens": 4}
+    named = ['"maxtokens" is not known and was ignored; did you mean "max_tokens"?']
+    async with stage(StoreConfig(url="memory:")) as at:
+        for headers in ({}, ASYNC):
+            one = await at.client.post("/event", json=slip, headers=headers)
+            assert one.json()["warnings"] == named
+            many = await at.client.post("/events", json=[right, slip, right], headers=headers)
+            assert [answer.get("warnings") for answer in many.json()] == [None, named, None]
+        lines = await at.client.post("/events", json=[right, slip], headers={"accept": NDJSON})
+        answers = [json.loads(line) for line in lines.text.splitlines() if line]
+        assert {answer["index"]: answer.get("warnings") for answer in answers} == {
+            0: None,
+            1: named,
+        }
+        stream = await at.client.post("/event", json=slip | {"stream": True})
+        frames = [json.loads(line[6:]) for line in stream.text.splitlines() if line[:6] == "data: "]
+        assert frames[-1]["warnings"] == named
+
+
 async def test_a_batch_by_the_thousand_is_kept_in_its_order(store: StoreConfig) -> None:
     async with stage(store) as at:
         runs = await at.submit("Write a long story.", 300)
