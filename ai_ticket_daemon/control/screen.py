@@ -54,7 +54,9 @@ def status(report: Mapping[str, Any]) -> RenderableType:
     )
     serving = report["serving"]
     pin = f", {serving['pinned']} is pinned" if serving["pinned"] else ""
-    head.add_row("serving", escape(f"{serving['role']}{pin}: {serving['detail']}"))
+    role = f"{serving['role']}{pin}: {serving['detail']}"
+    usable = any(server["usable"] for server in report["backends"])
+    head.add_row("serving", escape(role if usable else f"nobody, no server is usable; {role}"))
     severed = report["severed"]
     if severed["servers"]:
         head.add_row(
@@ -238,10 +240,13 @@ def fields(answer: Mapping[str, Any]) -> Table:
     for key, value in answer.items():
         name = key.replace("_", " ")
         for item in value if isinstance(value, list) and value else [value]:
-            told = _time(item) if key.endswith("_at") else _words(item)
-            table.add_row(name, escape(told))
+            table.add_row(name, escape(_told(key, item)))
             name = ""
     return table
+
+
+def _told(key: str, value: object) -> str:
+    return _time(value) if key.endswith("_at") else _words(value)
 
 
 def _time(at: object) -> str:
@@ -264,6 +269,6 @@ def _words(value: object) -> str:
         case list():
             return ", ".join(map(_words, value))
         case dict():
-            return ", ".join(f"{key} {_words(item)}" for key, item in value.items())
+            return ", ".join(f"{key} {_told(key, item)}" for key, item in value.items())
         case _:
             return str(value)

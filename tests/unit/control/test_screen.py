@@ -116,6 +116,25 @@ def test_a_time_is_told_with_how_long_ago_it_was() -> None:
     assert re.search(r"due at +none", text)
 
 
+def test_a_time_within_a_list_is_told_like_any_other() -> None:
+    began = time.time() - 90
+    attempts = [{"backend": "a", "started_at": began, "ended_at": 0.0}]
+    text = " ".join(shown(screen.fields({"attempts": attempts})).split())
+    assert "1 min 30 s ago" in text
+    assert f"{began:.0f}"[:6] not in text
+    assert text.endswith("ended_at none")
+
+
+@pytest.mark.parametrize("usable", [True, False])
+def test_nobody_serves_while_no_server_is_usable(usable: bool) -> None:
+    servers = [server | {"usable": usable} for server in REPORT["backends"]]
+    serving = {"role": "primary", "pinned": None, "detail": "start"}
+    text = shown(screen.status(REPORT | {"backends": servers, "serving": serving}))
+    (line,) = [line for line in text.splitlines() if line.startswith("serving")]
+    assert "primary: start" in line
+    assert ("nobody, no server is usable" in line) is not usable
+
+
 def test_a_reason_stands_on_the_screen_once() -> None:
     report = REPORT | {
         "reasons": [
