@@ -74,8 +74,9 @@ def check_room(queued: int, more: int, max_queued: int) -> None:
 
     Raises:
         RequestRefused: ``queue_full``, or ``batch_too_large``: not even an empty queue has room.
+            Where nothing may wait at all, that is no fault of the batch.
     """
-    if more > max_queued:
+    if more > max_queued > 0:
         raise RequestRefused(
             ErrorCode.BATCH_TOO_LARGE,
             f"The batch brings {more} events and no more than {max_queued} may ever wait; "

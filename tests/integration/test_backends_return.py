@@ -95,10 +95,11 @@ async def test_a_reload_leaves_what_runs_alone_and_probes_no_server_it_took_out(
             await until_state(client, "second", "ready")
             nursery.start_soon(post, "comes later")
             await new.wait_for(lambda s: s.running)
-            # What may still connect to the old server is the look at the generation it runs.
+            # What may still connect to the old server is the look at the generation it runs. A
+            # server that is probed sees five connections a second, and more.
             connections = old.observations.connections_total
             await trio.sleep(1)
-            assert old.observations.connections_total == connections
+            assert old.observations.connections_total - connections <= 2
             with trio.fail_after(10):
                 await all_answered.wait()
         assert answers == {"runs": "first", "comes later": "second"}

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 CLOCK_RATE = 0.2
 """Seconds of the cells' clock for each second of the machine's: a busy machine has time enough."""
-AT_ONCE = 24
+AT_ONCE = 12
 """Cells at a time; more would measure the machine."""
 SLACK = 3.0
 MODES = ("waiting", "streaming", "async", "batch")
