@@ -42,13 +42,13 @@ from ai_ticket_daemon.descriptors import limit, too_few_for, within
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.health import DaemonHealth
 from ai_ticket_daemon.liveness import Liveness
+from ai_ticket_daemon.memory import MemoryBudget
 from ai_ticket_daemon.reloader import LiveConfig, Reloader
 from ai_ticket_daemon.runtime.async_pipeline import AsyncInferencePipeline
 from ai_ticket_daemon.runtime.task_tree import task_tree
 from ai_ticket_daemon.server import listeners, renewal
 from ai_ticket_daemon.server.app import create_app
 from ai_ticket_daemon.server.handed_over import look_at, served
-from ai_ticket_daemon.server.memory import MemoryBudget
 from ai_ticket_daemon.server.refusals import Refusals
 from ai_ticket_daemon.server.tls import ServedCertificate
 from ai_ticket_daemon.status import StatusLine
@@ -176,6 +176,7 @@ class Daemon:
             keeping=lambda: live.current.store,
             liveness=self._liveness,
             clock=clock,
+            memory=memory,
             observer=guarded(
                 PipelineTelemetry(
                     logs.logger(actor="pipeline"), metrics, self._tracer, self._capture

@@ -14,7 +14,7 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ai_ticket_daemon.server.memory import MemoryBudget
+    from ai_ticket_daemon.memory import MemoryBudget
 
 LOOK_SECONDS = 5.0
 WORTH_BYTES = 4 * 1024 * 1024

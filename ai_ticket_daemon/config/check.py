@@ -41,6 +41,22 @@ def warnings(config: Config, handed_over: HandedOver | None = None) -> list[str]
             "behind a proxy that speaks TLS"
             for address in reachable
         ]
+    found += _too_small(config)
     if config.store.path is None:
         found.append("store.url: events are kept in memory and are lost at a restart")
     return found
+
+
+def _too_small(config: Config) -> list[str]:
+    """Return the limits of one request that the memory for all of them cannot hold."""
+    room = config.http.max_memory_bytes
+    largest = {
+        "http.max_body_bytes": config.http.max_body_bytes,
+        "events.max_batch_bytes": config.events.max_batch_bytes,
+    }
+    return [
+        f"http.max_memory_bytes: {room} bytes cannot hold a request of the {size} bytes that {key} "
+        "allows, and its event: such a request is always answered 503; raise it, or lower the other"
+        for key, size in largest.items()
+        if room < 2 * size
+    ]

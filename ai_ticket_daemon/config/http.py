@@ -53,7 +53,8 @@ class HttpConfig:
         metadata=setting(
             integer(_MIB, 1024 * 1024 * _MIB, "bytes"),
             "Most memory that the bodies of all requests may take together until their events are "
-            "accepted; what comes beyond that is answered `503 memory_exhausted`.",
+            "accepted, and what clients leave unread beyond 16 KiB each; what comes beyond that is "
+            "answered `503 memory_exhausted`.",
             live=True,
         ),
     )

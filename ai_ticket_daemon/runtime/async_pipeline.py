@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.backends.pool import BackendPool
     from ai_ticket_daemon.config.pipeline import PipelineConfig
     from ai_ticket_daemon.events.event import Event
+    from ai_ticket_daemon.memory import MemoryBudget
     from ai_ticket_daemon.runtime.submission import Submission
     from ai_ticket_daemon.store.port import EventStore
 
@@ -52,6 +53,7 @@ class AsyncInferencePipeline:
         observer: listens to what happens.
         liveness: is promised progress.
         clock: tells the time.
+        memory: bounds what clients leave unread; None for no bound.
     """
 
     def __init__(
@@ -64,13 +66,14 @@ class AsyncInferencePipeline:
         observer: PipelineObserver | None = None,
         liveness: Liveness | None = None,
         clock: Clock | None = None,
+        memory: MemoryBudget | None = None,
     ) -> None:
         self._store = store
         self._pool = pool
         self._observer = observer or PipelineObserver()
         clock = clock or Clock()
         self._now = now = clock.now
-        self._board = Board()
+        self._board = Board(memory)
         self._hold = hold = Hold()
         throughput = Throughput()
         requeued = Signal()

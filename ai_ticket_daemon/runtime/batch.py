@@ -74,6 +74,8 @@ async def iter_responses(
             if left == 0:
                 observer.batch_ended(size, trio.current_time() - began_at)
             yield event_id, outcome
+            if event_id in watches:
+                watches[event_id].release()
     finally:
         for event_id, watch in watches.items():
             reception.board.unwatch(event_id, watch)

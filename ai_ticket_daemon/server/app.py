@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from quart import Response
 
 from ai_ticket_daemon.exhaustion import Exhaustion
+from ai_ticket_daemon.memory import MemoryBudget
 from ai_ticket_daemon.server import routes
 from ai_ticket_daemon.server.access import Gate
 from ai_ticket_daemon.server.answers import health_object, retry_after
@@ -17,7 +18,6 @@ from ai_ticket_daemon.server.exchange import Exchange, json_response
 from ai_ticket_daemon.server.headers import JSON_TYPE
 from ai_ticket_daemon.server.intake import post_event
 from ai_ticket_daemon.server.lookup import delete_event, get_event
-from ai_ticket_daemon.server.memory import MemoryBudget
 from ai_ticket_daemon.server.openapi import openapi_json
 from ai_ticket_daemon.server.ports import HealthStatus, NullRequestObserver
 from ai_ticket_daemon.server.refusals import Refusals

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.server.edge import Edge
 
-MAX_RECEIVE_BYTES = 65_536
+MAX_RECEIVE_BYTES = 32_768
+"""How much is read at a time."""
+
 LINGER_SECONDS = 2.0
 """How long what a client still sends is read and thrown away after the last response.
 
@@ -184,11 +186,17 @@ class Connection:
                 await self._protocol.resume()
                 continue
             data = None
+            room_bytes = self._protocol.room_bytes
+            if room_bytes == 0:
+                # That it hangs up would lie behind what is not read: it is given this long.
+                self._wait(self._rules.write_timeout_seconds)
             with trio.CancelScope(deadline=self._deadline) as self._waiting:
-                if self._protocol.is_full:
+                if room_bytes == 0:
                     await trio.sleep_forever()
                 try:
-                    data = await self._stream.receive_some(MAX_RECEIVE_BYTES)
+                    data = await self._stream.receive_some(
+                        MAX_RECEIVE_BYTES if room_bytes is None else room_bytes
+                    )
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     return
             if data is None:

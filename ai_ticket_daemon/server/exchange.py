@@ -217,6 +217,9 @@ class Exchange:
                 body = await response.get_data(as_text=False)
         else:
             body = await response.get_data(as_text=False)
+            if response.status_code == 200 and not self._memory.take_unread(len(body)):
+                response = self._failed(self._memory.unread())
+                body = await response.get_data(as_text=False)
         if self._status is None:
             await start(response)
         # From inside this call hypercorn reports the end of the request, upon which we are

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from hypercorn.protocol.events import Event as StreamEvent
 
-MAX_AHEAD_BYTES = 65_536
+MAX_AHEAD_BYTES = 49_152
 """How much a client may send ahead of the response it waits for."""
 
 _FIRST_LINE_BYTES = len(b"  HTTP/1.1")
@@ -108,9 +108,11 @@ class Http1(H11Protocol):
         self.can_read = self._pause  # type: ignore[assignment]
 
     @property
-    def is_full(self) -> bool:
-        """Whether the client has sent as much ahead as it may."""
-        return self._pause.paused and len(self.connection.trailing_data[0]) >= MAX_AHEAD_BYTES
+    def room_bytes(self) -> int | None:
+        """How much the client may still send ahead of its response; None while none is due."""
+        if self.connection.their_state is not h11.DONE:
+            return None
+        return max(0, MAX_AHEAD_BYTES - len(self.connection.trailing_data[0]))
 
     async def handle(self, event: Event) -> None:
         """Take bytes from the client, or the news that it has gone."""

@@ -41,9 +41,9 @@ class Protocol:
         )
 
     @property
-    def is_full(self) -> bool:
-        """Whether nothing more should be read before :meth:`resume`."""
-        return isinstance(self._protocol, Http1) and self._protocol.is_full
+    def room_bytes(self) -> int | None:
+        """How much more may be read before :meth:`resume`; None for no such bound."""
+        return self._protocol.room_bytes if isinstance(self._protocol, Http1) else None
 
     async def initiate(self) -> None:
         """Begin."""

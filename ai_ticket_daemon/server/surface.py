@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.config.events import EventsConfig
     from ai_ticket_daemon.config.http import HttpConfig
+    from ai_ticket_daemon.memory import MemoryBudget
     from ai_ticket_daemon.server.access import Gate
-    from ai_ticket_daemon.server.memory import MemoryBudget
     from ai_ticket_daemon.server.ports import HealthView, Pipeline, RequestObserver
 
 

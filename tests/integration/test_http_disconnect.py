@@ -185,6 +185,22 @@ async def test_a_client_that_leaves_after_sending_more_is_noticed_too(ahead: byt
         await assert_alive(served)
 
 
+async def test_a_client_that_leaves_after_sending_more_than_is_read_is_given_up_after_a_while() -> (
+    None
+):
+    async with serving(pipeline=held(), write_timeout_seconds=0.2) as served:
+        client = await served.connect()
+        submission = None
+        async with trio.open_nursery() as nursery:
+            # The kernel holds a part of it, and would tell that it is over only behind that.
+            nursery.start_soon(client.stream.send_all, post(stream=False) + GET * 500_000)
+            submission = await served.pipeline.submission()
+            nursery.cancel_scope.cancel()
+        await client.stream.aclose()
+        await assert_abandoned(served, submission)
+        await assert_alive(served)
+
+
 async def test_an_event_that_ended_is_not_abandoned_when_its_client_leaves() -> None:
     async with serving() as served:
         client = await served.connect()

@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from ai_ticket_daemon import trimmer
-from ai_ticket_daemon.server.memory import MemoryBudget
+from ai_ticket_daemon.memory import MemoryBudget
 from ai_ticket_daemon.trimmer import LOOK_SECONDS, WORTH_BYTES
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""One budget for the memory that requests take, however many come at a time."""
+"""One budget for the memory that clients take by what they send and by what they do not read."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 RETRY_SECONDS = 2.0
 """When it is worth to try again: bodies are held only until their events are in the store."""
+FREE_BYTES = 16 * 1024
+"""How much one client may leave unread that counts nowhere, so that quick readers do without."""
 _MESSAGE_BYTES = 100
 
 
@@ -46,6 +48,17 @@ class MemoryBudget:
         self._peak_bytes = max(self._peak_bytes, self.used_bytes)
         return True
 
+    def unread(self) -> RequestRefused:
+        """Return what the client is told for whose completion there is no room."""
+        return RequestRefused(
+            ErrorCode.MEMORY_EXHAUSTED,
+            f"What clients have not read yet takes all of the {self._max_bytes()} bytes that "
+            "requests may take together; if the event has ended, GET /event/{id} has its "
+            "completion. Read faster, or raise http.max_memory_bytes.",
+            details={"max_bytes": self._max_bytes()},
+            retry_after_seconds=RETRY_SECONDS,
+        )
+
     def exhausted(self) -> RequestRefused:
         """Return what a request is told for which there is no room."""
         return RequestRefused(
@@ -63,6 +76,7 @@ class MemoryShare:
     def __init__(self, budget: MemoryBudget) -> None:
         self._budget = budget
         self.held_bytes = 0
+        self.unread_bytes = 0
 
     def take(self, number: int) -> bool:
         """Hold ``number`` bytes more; False if there is no room for them."""
@@ -70,6 +84,18 @@ class MemoryShare:
         if taken:
             self.held_bytes += number
         return taken
+
+    def take_unread(self, number: int) -> bool:
+        """Hold ``number`` bytes more, or fewer if it is negative; False if there is no room.
+
+        The first ``FREE_BYTES`` of them count nowhere.
+        """
+        unread_bytes = max(0, self.unread_bytes + number)
+        counted = max(0, unread_bytes - FREE_BYTES) - max(0, self.unread_bytes - FREE_BYTES)
+        if counted and not self.take(counted):
+            return False
+        self.unread_bytes = unread_bytes
+        return True
 
     def take_event(self, event: Event) -> None:
         """Hold what ``event`` takes until it is in the store.
@@ -85,7 +111,11 @@ class MemoryShare:
         """Return what the request is told if there is no room for it."""
         return self._budget.exhausted()
 
+    def unread(self) -> RequestRefused:
+        """Return what the client is told that has left too much unread."""
+        return self._budget.unread()
+
     def release(self) -> None:
         """Give everything back."""
         self._budget.take(-self.held_bytes)
-        self.held_bytes = 0
+        self.held_bytes = self.unread_bytes = 0
