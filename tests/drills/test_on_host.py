@@ -20,6 +20,7 @@ from service_host import (
     ASK,
     CHECKOUT,
     CONF,
+    GIVING_UP_SECONDS,
     PYTHON,
     SETTINGS,
     WHEELHOUSE,
@@ -282,7 +283,11 @@ def test_a_service_that_systemd_has_given_up(host: ServiceHost) -> None:
     with on_host(host, "AiTicketDown") as run:
         host.configure("pipeline.max_concurrency = 0\n")
         host.systemctl("kill", "--signal=KILL", "--kill-whom=main", "ai-ticket.service")
-        host.until(lambda: host.shows("ActiveState") == "failed", "systemd has given up")
+        host.until(
+            lambda: host.shows("ActiveState") == "failed",
+            "systemd has given up",
+            GIVING_UP_SECONDS,
+        )
         expect_alert(host, "AiTicketDown")
 
         assert "78" in run("systemctl status ai-ticket", code=3)

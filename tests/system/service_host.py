@@ -24,6 +24,8 @@ URL = "http://127.0.0.1:5000"
 CHECKOUT = "/root/checkout"
 WHEELHOUSE = "/root/wheelhouse"
 WAIT_SECONDS = 20.0
+GIVING_UP_SECONDS = 150.0
+"""How long a daemon that does not start may take for the thirty starts that systemd allows."""
 IN_A_CHECKOUT = (
     "ai_ticket_daemon", "docs", "ops", "systemd", "ai-ticket.conf", "pyproject.toml", "README.md",
     "LICENSE",

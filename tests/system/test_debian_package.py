@@ -13,6 +13,7 @@ from container import ROOT, container, need_container
 from debian_packages import need_packages, packages
 from service_host import (
     CONF,
+    GIVING_UP_SECONDS,
     SETTINGS,
     ServiceHost,
     add_to_schema,
@@ -172,8 +173,8 @@ def goes_back_from_a_version_that_does_not_start(host: ServiceHost) -> None:
     assert "this version is broken" in host.journal("AI_TICKET_LOG=failed")[-1]["MESSAGE"]
     host.until(
         lambda: host.shows("ActiveState") == "failed",
-        "systemd has given up, after five starts",
-        within_seconds=60,
+        "systemd has given up",
+        GIVING_UP_SECONDS,
     )
 
     host.box.run("dpkg", "--install", "/root/package.deb")

@@ -15,6 +15,7 @@ from container import ROOT
 from service_host import (
     CHECKOUT,
     CONF,
+    GIVING_UP_SECONDS,
     WHEELHOUSE,
     build_wheel,
     copy_checkout,
@@ -164,7 +165,9 @@ def test_a_daemon_that_crashes_too_often_is_brought_back_as_the_documents_say(
 ) -> None:
     host.drop_in("[Service]\nExecStart=\nExecStart=/bin/false\n")
     host.systemctl("restart", "ai-ticket.service", check=False)
-    host.until(lambda: host.shows("ActiveState") == "failed", "systemd has given up")
+    host.until(
+        lambda: host.shows("ActiveState") == "failed", "systemd has given up", GIVING_UP_SECONDS
+    )
     journal = "\n".join(line["MESSAGE"] for line in host.journal("-u", "ai-ticket"))
     assert "Start request repeated too quickly." in journal
     assert host.get("/live").status == 0  # and the next client makes systemd give up the socket
@@ -182,7 +185,9 @@ def test_a_service_without_its_credentials_is_brought_back_as_the_documents_say(
     host.box.shell("rm -r /etc/ai-ticket/credentials")
 
     assert host.systemctl("start", "ai-ticket.service", check=False).returncode != 0
-    host.until(lambda: host.shows("ActiveState") == "failed", "systemd has given up")
+    host.until(
+        lambda: host.shows("ActiveState") == "failed", "systemd has given up", GIVING_UP_SECONDS
+    )
     assert "status=243/CREDENTIALS" in host.systemctl("status", "ai-ticket", check=False).stdout
 
     host.box.run("systemd-tmpfiles", "--create")
