@@ -40,6 +40,8 @@ NOBODY = "127.0.0.1:9"
 ON_THE_HOST = frozenset(
     {
         "tests/attacks/test_systemd_attacks.py",
+        "tests/system/test_clock_of_service.py",
+        "tests/system/test_nightly_copies.py",
         "tests/system/test_systemd_restarts.py",
         "tests/system/test_systemd_service.py",
         "tests/system/test_upgrades.py",
