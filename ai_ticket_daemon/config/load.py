@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from ai_ticket_daemon.config.credentials import resolve_credentials
 from ai_ticket_daemon.config.document import Document, Origin, read_document
 from ai_ticket_daemon.config.environment import apply_environment
 from ai_ticket_daemon.config.errors import ConfigError
-from ai_ticket_daemon.config.schema import Invalid, table
+from ai_ticket_daemon.config.schema import Invalid, Mistake, settings_of, table
 from ai_ticket_daemon.config.tree import Config
 
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ def load_config(
         # Without any [backends] the section is still read: it is the one that must not be empty.
         config = table(Config, noun="section").read({"backends": {}} | document.raw)
     except Invalid as error:
-        mistakes = [mistake for mistake in error.mistakes if mistake.path not in refused]
+        mistakes = [
+            _with_section(mistake) for mistake in error.mistakes if mistake.path not in refused
+        ]
     else:
         if not problems and not first:
             return config
@@ -62,3 +65,19 @@ def load_config(
 
 def _place(problem: Problem) -> tuple[bool, int]:
     return (problem.line is None, problem.line or 0)
+
+
+def _with_section(mistake: Mistake) -> Mistake:
+    """Return the mistake; if it is a key of another section, with that section's name."""
+    if not mistake.unknown or len(mistake.path) != 2:
+        return mistake
+    key, config = mistake.path[1], Config()
+    there = [
+        f"`{name}.{key}`"
+        for name in settings_of(Config)
+        if key in settings_of(type(getattr(config, name)))
+    ]
+    if not there:
+        return mistake
+    message = f"is not a known key of this section; did you mean {' or '.join(there)}?"
+    return replace(mistake, message=message)

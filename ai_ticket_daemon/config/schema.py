@@ -24,6 +24,8 @@ KeyPath = tuple[str | int, ...]
 
 _METADATA_KEY = "setting"
 _HUGE = 10**40
+_LIKENESS = 0.75
+"""How alike two names have to be for one to be suggested: ``password`` and ``password_file``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +37,17 @@ class Mistake:
         message: what is wrong and what is allowed; never quotes text that may be a secret.
         others: for a check between keys, the further keys of the same table it looked at; it is
             not told when one of them is wrong by itself.
+        unknown: whether the last of the path is no key there.
     """
 
     path: KeyPath
     message: str
     others: tuple[str, ...] = ()
+    unknown: bool = False
 
     def under(self, key: str | int) -> Mistake:
         """Return the same mistake seen from one level up."""
-        return Mistake((key, *self.path), self.message)
+        return Mistake((key, *self.path), self.message, unknown=self.unknown)
 
 
 class Invalid(Exception):
@@ -159,7 +163,9 @@ def _read_table(into: type[T], value: object, noun: str) -> T:
         raise not_a("a table", value)
     settings = settings_of(into)
     mistakes = [
-        Mistake((key,), _unknown(key, settings, noun)) for key in value if key not in settings
+        Mistake((key,), _unknown(key, settings, noun), unknown=True)
+        for key in value
+        if key not in settings
     ]
     values: dict[str, Any] = {}
     broken = set()
@@ -193,7 +199,7 @@ def _read_table(into: type[T], value: object, noun: str) -> T:
 
 
 def _unknown(key: str, known: Iterable[str], noun: str) -> str:
-    similar = difflib.get_close_matches(key, known, n=1)
+    similar = difflib.get_close_matches(key, known, n=1, cutoff=_LIKENESS)
     if similar:
         return f"is not a known {noun}; did you mean `{similar[0]}`?"
     return f"is not a known {noun}; known here: {', '.join(known)}"

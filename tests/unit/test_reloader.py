@@ -122,6 +122,14 @@ def test_a_bad_file_changes_nothing_and_everybody_is_told(house: House) -> None:
     assert house.value("config_last_reload_successful") == 0
 
 
+def test_a_refused_reload_names_the_line_and_the_section_that_has_the_key(house: House) -> None:
+    house.conf.write_text("[events]\nmax_attempts = 4\n" + house.conf.read_text())
+    house.reloader.reload()
+    (problem,) = house.reloader.problems
+    assert f"{house.conf}:2: events.max_attempts" in problem
+    assert problem.endswith("did you mean `pipeline.max_attempts`?")
+
+
 def test_a_good_file_after_a_bad_one_clears_the_refusal(house: House) -> None:
     house.conf.write_text(BAD)
     house.reloader.reload()
