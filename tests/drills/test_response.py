@@ -133,7 +133,7 @@ async def test_the_load_is_lowered_while_events_run_and_none_is_lost(
         stage.configure(servers=servers)
         await stage.shell("ai-ticketctl reload")
         await stage.until(lambda s: s["capacity"] == 2)
-        await stage.leave(8, max_tokens=24)
+        await stage.leave(8, max_tokens=60)
         await stage.until(lambda s: s["in_flight"] == 2)
 
         stage.configure("pipeline.max_concurrency = 1", servers=servers)

@@ -129,11 +129,18 @@ async def store_is_gone(house: House) -> str:
 
 async def deadlines_pass(house: House) -> str:
     await house.ctl("pause")
-    waited = await post(house, {**EVENT, "timeout_seconds": 0.2})
+    seen = [await post(house, {**EVENT, "timeout_seconds": 0.2})]
     await house.ctl("unpause")
     house.primary.faults.stall(after_tokens=1, ignores_abort=False)
-    ran = await post(house, {**EVENT, "max_tokens": 40, "timeout_seconds": 0.5})
-    return waited + ran
+
+    async def run() -> None:
+        seen.append(await post(house, {**EVENT, "max_tokens": 40, "timeout_seconds": 3}))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run)
+        await house.primary.wait_for(lambda simulated: simulated.running)
+        seen.append(await post(house, {**EVENT, "timeout_seconds": 0.2}))
+    return "".join(seen)
 
 
 async def prompt_too_long(house: House) -> str:

@@ -407,8 +407,9 @@ def test_all_checks_run_and_are_summed_up_even_when_one_fails(
     checks = ["formatter", "linter", "types", "shell", "tests"]
     summary = [line.split()[:2] for line in result.stdout.splitlines()[-5:]]
     assert summary == [["FAILED" if name == "types" else "passed", name] for name in checks]
-    wanted = "not benchmark and not system -k word" if "--fast" in entry else "not benchmark"
-    assert f"pytest got -m {wanted}\n" in result.stdout
+    tests, word = (" and not system", " -k word") if "--fast" in entry else ("", "")
+    how = "--numprocesses 4 --no-loadscope-reorder --durations 20"
+    assert f"pytest got -m not benchmark{tests} {how}{word}\n" in result.stdout
 
 
 def test_nothing_is_tested_when_the_preparation_fails(checkout: Path) -> None:
