@@ -246,7 +246,8 @@ def test_root_on_debian_gets_all_that_the_tests_need_installed(
     wanted = {"documents", "manuals", "systemd", "containers", "package"}
     listed = [package for package in packages() if package.need in wanted]
     for package in listed:
-        (tools / package.program).unlink(missing_ok=True)
+        if not package.program.startswith("/"):  # such a file is the host's; it is hidden below
+            (tools / package.program).unlink(missing_ok=True)
     script(tools, "id", "echo 0")
     script(tools, "apt-get", f"echo \"$@\" >>'{tmp_path}/asked'")
     essential = next(p.program for p in listed if p.name == "build-essential")
