@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ai_ticket_daemon.runtime.async_pipeline import AsyncInferencePipeline
+    from ai_ticket_daemon.pipeline.async_pipeline import AsyncInferencePipeline
 
 __all__ = ["AsyncInferencePipeline", "__version__"]
 __version__ = "0.1.0"
@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str) -> Any:
     # Imported when asked for, so that `--version` and the tools stay light.
     if name == "AsyncInferencePipeline":
-        from ai_ticket_daemon.runtime.async_pipeline import AsyncInferencePipeline  # noqa: PLC0415
+        from ai_ticket_daemon.pipeline.async_pipeline import AsyncInferencePipeline  # noqa: PLC0415
 
         return AsyncInferencePipeline
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

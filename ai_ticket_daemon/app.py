@@ -43,9 +43,8 @@ from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.health import DaemonHealth
 from ai_ticket_daemon.liveness import Liveness
 from ai_ticket_daemon.memory import MemoryBudget
+from ai_ticket_daemon.pipeline.async_pipeline import AsyncInferencePipeline
 from ai_ticket_daemon.reloader import LiveConfig, Reloader
-from ai_ticket_daemon.runtime.async_pipeline import AsyncInferencePipeline
-from ai_ticket_daemon.runtime.task_tree import task_tree
 from ai_ticket_daemon.server import listeners, renewal
 from ai_ticket_daemon.server.app import create_app
 from ai_ticket_daemon.server.handed_over import look_at, served
@@ -55,6 +54,7 @@ from ai_ticket_daemon.status import StatusLine
 from ai_ticket_daemon.store.factory import make_store
 from ai_ticket_daemon.supervisor import Supervisor
 from ai_ticket_daemon.systemd import Systemd
+from ai_ticket_daemon.task_tree import task_tree
 from ai_ticket_daemon.telemetry import exporter, sampler
 from ai_ticket_daemon.telemetry.capture import Capture
 from ai_ticket_daemon.telemetry.client import InstrumentedClient

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from ai_ticket_daemon.backends.pool import BackendPool
-    from ai_ticket_daemon.runtime.async_pipeline import AsyncInferencePipeline
+    from ai_ticket_daemon.pipeline.async_pipeline import AsyncInferencePipeline
     from ai_ticket_daemon.store.port import EventStore
 
 

@@ -28,7 +28,7 @@ from ai_ticket_daemon.backends.switch import ActiveRole, Roles, choose_role, fai
 from ai_ticket_daemon.config.backends import BackendRole
 from ai_ticket_daemon.errors import Disposition
 from ai_ticket_daemon.exhaustion import AGAIN_SECONDS
-from ai_ticket_daemon.runtime.signal import Signal
+from ai_ticket_daemon.wakeup import Signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence

@@ -23,7 +23,7 @@ from ai_ticket_daemon.control.client import Refused, Unreachable
 from ai_ticket_daemon.control.ledger import account
 from ai_ticket_daemon.control.session import EXIT_OK, EXIT_REFUSED
 from ai_ticket_daemon.control.traffic import OpenLoop, Target, Traffic, run_trio
-from ai_ticket_daemon.runtime.signal import Signal
+from ai_ticket_daemon.wakeup import Signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

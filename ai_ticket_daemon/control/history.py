@@ -14,8 +14,8 @@ import trio
 
 from ai_ticket_daemon.backends.health import HealthState
 from ai_ticket_daemon.errors import StoreUnavailable
-from ai_ticket_daemon.runtime.signal import Signal
 from ai_ticket_daemon.store.port import KEPT_CHANGES, Change
+from ai_ticket_daemon.wakeup import Signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -33,9 +33,9 @@ from ai_ticket_daemon.control.why import explain
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 from ai_ticket_daemon.events.outcome import Failed
 from ai_ticket_daemon.events.state import FINAL_STATES, EventState
-from ai_ticket_daemon.runtime.task_tree import task_tree
 from ai_ticket_daemon.store.audit import audit_file
 from ai_ticket_daemon.store.port import EventFilter
+from ai_ticket_daemon.task_tree import task_tree
 from ai_ticket_daemon.telemetry.redact import redact, redact_line
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.control.history import PoolHistory
     from ai_ticket_daemon.control.orders import StandingOrders
     from ai_ticket_daemon.health import DaemonHealth
+    from ai_ticket_daemon.pipeline.async_pipeline import AsyncInferencePipeline
     from ai_ticket_daemon.reloader import LiveConfig, Reloader
-    from ai_ticket_daemon.runtime.async_pipeline import AsyncInferencePipeline
     from ai_ticket_daemon.server.refusals import Refusals
     from ai_ticket_daemon.store.port import EventStore
     from ai_ticket_daemon.telemetry.logs import Logs

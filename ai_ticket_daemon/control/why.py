@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ai_ticket_daemon.events.outcome import Failed, Succeeded, Waste
 from ai_ticket_daemon.events.state import EventState
-from ai_ticket_daemon.runtime.turns import Waited
+from ai_ticket_daemon.pipeline.turns import Waited
 from ai_ticket_daemon.server.client_address import LOCAL
 
 if TYPE_CHECKING:

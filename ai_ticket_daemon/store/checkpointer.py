@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import apsw
 import trio
 
-from ai_ticket_daemon.runtime.signal import Signal
 from ai_ticket_daemon.store.schema import LOG_BYTES
 from ai_ticket_daemon.store.threads import KeptThread
+from ai_ticket_daemon.wakeup import Signal
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -28,12 +28,12 @@ import apsw
 import trio
 
 from ai_ticket_daemon.errors import StoreUnavailable
-from ai_ticket_daemon.runtime.signal import Signal
 from ai_ticket_daemon.store.checkpointer import Checkpointer
 from ai_ticket_daemon.store.database import Database, Operation
 from ai_ticket_daemon.store.faults import NEEDS_REOPENING, explain, unavailable
 from ai_ticket_daemon.store.log_file import LogFile
 from ai_ticket_daemon.store.threads import KeptThread
+from ai_ticket_daemon.wakeup import Signal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

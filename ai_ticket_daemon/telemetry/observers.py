@@ -15,7 +15,7 @@ from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.outcome import Failed, Waste
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.exhaustion import Exhaustion
-from ai_ticket_daemon.runtime.observer import PipelineObserver
+from ai_ticket_daemon.pipeline.observer import PipelineObserver
 from ai_ticket_daemon.telemetry import exemplars
 from ai_ticket_daemon.telemetry.spans import client_of, current_span, parent_of
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Attempt, Outcome
     from ai_ticket_daemon.exhaustion import Resource
-    from ai_ticket_daemon.runtime.turns import Waited
+    from ai_ticket_daemon.pipeline.turns import Waited
     from ai_ticket_daemon.store.port import CutOff
     from ai_ticket_daemon.telemetry.capture import Capture
     from ai_ticket_daemon.telemetry.metrics import Metrics

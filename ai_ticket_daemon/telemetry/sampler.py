@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.backends.pool import BackendPool
     from ai_ticket_daemon.config.pipeline import PipelineConfig
     from ai_ticket_daemon.health import DaemonHealth
-    from ai_ticket_daemon.runtime.async_pipeline import AsyncInferencePipeline
+    from ai_ticket_daemon.pipeline.async_pipeline import AsyncInferencePipeline
     from ai_ticket_daemon.store.port import EventStore
     from ai_ticket_daemon.telemetry.guard import Failures
     from ai_ticket_daemon.telemetry.logs import Logs

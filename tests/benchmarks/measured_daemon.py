@@ -13,7 +13,7 @@ import trio
 
 from ai_ticket_daemon import __main__ as daemon
 from ai_ticket_daemon import app
-from ai_ticket_daemon.runtime.observer import PipelineObserver
+from ai_ticket_daemon.pipeline.observer import PipelineObserver
 from ai_ticket_daemon.server.ports import NullRequestObserver
 from ai_ticket_daemon.telemetry import logs
 

@@ -19,7 +19,7 @@ from ai_ticket_daemon.config.pipeline import PipelineConfig
 from ai_ticket_daemon.config.store import StoreConfig
 from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
 from ai_ticket_daemon.events.ids import new_event_id
-from ai_ticket_daemon.runtime.async_pipeline import AsyncInferencePipeline
+from ai_ticket_daemon.pipeline.async_pipeline import AsyncInferencePipeline
 from ai_ticket_daemon.store.factory import make_store
 from ai_ticket_daemon.telemetry.null import SilentPoolObserver
 from ai_ticket_daemon.testing.fakes import FakeClient

@@ -222,7 +222,7 @@ async def test_usr1_shows_what_every_task_does(tmp_path: Path) -> None:
         tree = (await process.logged("task_tree"))["tree"]
     for actor in ("http", "pipeline", "prober", "sampler", "metrics", "signals"):
         assert f" {actor} at " in tree
-    assert "runtime/signal.py" in tree
+    assert "wakeup.py" in tree
 
 
 async def test_usr2_switches_debug_logging_on_and_off(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from ai_ticket_daemon.config.pipeline import PipelineConfig
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
 from ai_ticket_daemon.liveness import SLACK_SECONDS, Liveness
-from ai_ticket_daemon.runtime.worker import OVERTIME_SECONDS
+from ai_ticket_daemon.pipeline.worker import OVERTIME_SECONDS
 from ai_ticket_daemon.store.memory import MemoryStore
 from ai_ticket_daemon.systemd import Notifier, Systemd
 from ai_ticket_daemon.telemetry.null import SilentPoolObserver

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Attempt, Outcome
     from ai_ticket_daemon.events.state import EventState
-    from ai_ticket_daemon.runtime.turns import Waited
+    from ai_ticket_daemon.pipeline.turns import Waited
 
 
 class PipelineObserver:

@@ -18,16 +18,16 @@ from ai_ticket_daemon.events.outcome import Attempt, Failed, Outcome, Waste
 from ai_ticket_daemon.events.state import FINAL_STATES, EventState
 from ai_ticket_daemon.events.status import EventStatus
 from ai_ticket_daemon.liveness import Liveness
-from ai_ticket_daemon.runtime.batch import iter_responses
-from ai_ticket_daemon.runtime.board import Board, Watch
-from ai_ticket_daemon.runtime.caretaker import Caretaker
-from ai_ticket_daemon.runtime.dispatcher import Dispatcher
-from ai_ticket_daemon.runtime.estimate import Throughput
-from ai_ticket_daemon.runtime.hold import PAUSED, STOPPING, Hold
-from ai_ticket_daemon.runtime.observer import PipelineObserver
-from ai_ticket_daemon.runtime.reception import Reception, forgotten, sent_away
-from ai_ticket_daemon.runtime.signal import Signal
-from ai_ticket_daemon.runtime.worker import Worker
+from ai_ticket_daemon.pipeline.batch import iter_responses
+from ai_ticket_daemon.pipeline.board import Board, Watch
+from ai_ticket_daemon.pipeline.caretaker import Caretaker
+from ai_ticket_daemon.pipeline.dispatcher import Dispatcher
+from ai_ticket_daemon.pipeline.estimate import Throughput
+from ai_ticket_daemon.pipeline.hold import PAUSED, STOPPING, Hold
+from ai_ticket_daemon.pipeline.observer import PipelineObserver
+from ai_ticket_daemon.pipeline.reception import Reception, forgotten, sent_away
+from ai_ticket_daemon.pipeline.worker import Worker
+from ai_ticket_daemon.wakeup import Signal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.config.pipeline import PipelineConfig
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.memory import MemoryBudget
-    from ai_ticket_daemon.runtime.submission import Submission
+    from ai_ticket_daemon.pipeline.submission import Submission
     from ai_ticket_daemon.store.port import EventStore
 
 

@@ -18,8 +18,8 @@ from ai_ticket_daemon.errors import (
 )
 from ai_ticket_daemon.events.outcome import Attempt, Succeeded, Waste
 from ai_ticket_daemon.events.state import EventState
-from ai_ticket_daemon.runtime import failures
-from ai_ticket_daemon.runtime.retry import (
+from ai_ticket_daemon.pipeline import failures
+from ai_ticket_daemon.pipeline.retry import (
     GiveUp,
     Retry,
     RetryBudget,
@@ -29,7 +29,7 @@ from ai_ticket_daemon.runtime.retry import (
     used_up,
     with_attempt,
 )
-from ai_ticket_daemon.runtime.turns import RecentTurns, Waited
+from ai_ticket_daemon.pipeline.turns import RecentTurns, Waited
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.backends.pool import BackendPool, Slot
     from ai_ticket_daemon.config.pipeline import PipelineConfig
     from ai_ticket_daemon.events.outcome import Outcome
-    from ai_ticket_daemon.runtime.board import Board
-    from ai_ticket_daemon.runtime.observer import PipelineObserver
-    from ai_ticket_daemon.runtime.run import Run
+    from ai_ticket_daemon.pipeline.board import Board
+    from ai_ticket_daemon.pipeline.observer import PipelineObserver
+    from ai_ticket_daemon.pipeline.run import Run
     from ai_ticket_daemon.store.port import EventStore
 
 WRITE_AGAIN_SECONDS = 1.0

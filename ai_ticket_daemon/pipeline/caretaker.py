@@ -15,8 +15,8 @@ import trio
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.events.outcome import Waste
 from ai_ticket_daemon.events.state import FINAL_STATES
-from ai_ticket_daemon.runtime import failures
-from ai_ticket_daemon.runtime.dispatcher import STORE_SECONDS
+from ai_ticket_daemon.pipeline import failures
+from ai_ticket_daemon.pipeline.dispatcher import STORE_SECONDS
 from ai_ticket_daemon.store.leases import ORPHANED, lost_attempt
 from ai_ticket_daemon.store.port import Lease
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.backends.pool import BackendPool
     from ai_ticket_daemon.config.store import StoreConfig
     from ai_ticket_daemon.liveness import Pulse
-    from ai_ticket_daemon.runtime.board import Board
-    from ai_ticket_daemon.runtime.dispatcher import Dispatcher
-    from ai_ticket_daemon.runtime.hold import Hold
-    from ai_ticket_daemon.runtime.observer import PipelineObserver
-    from ai_ticket_daemon.runtime.signal import Signal
+    from ai_ticket_daemon.pipeline.board import Board
+    from ai_ticket_daemon.pipeline.dispatcher import Dispatcher
+    from ai_ticket_daemon.pipeline.hold import Hold
+    from ai_ticket_daemon.pipeline.observer import PipelineObserver
     from ai_ticket_daemon.store.port import EventStore
+    from ai_ticket_daemon.wakeup import Signal
 
 TIDY_SECONDS = 1.0
 """The longest time between two rounds; bounds how late a deadline in the queue is noticed."""

@@ -12,9 +12,9 @@ import trio
 
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.events.outcome import Waste
-from ai_ticket_daemon.runtime.retry import to_avoid
-from ai_ticket_daemon.runtime.run import Run
-from ai_ticket_daemon.runtime.signal import Signal
+from ai_ticket_daemon.pipeline.retry import to_avoid
+from ai_ticket_daemon.pipeline.run import Run
+from ai_ticket_daemon.wakeup import Signal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.config.pipeline import PipelineConfig
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.liveness import Pulse
-    from ai_ticket_daemon.runtime.estimate import Throughput
-    from ai_ticket_daemon.runtime.worker import Worker
+    from ai_ticket_daemon.pipeline.estimate import Throughput
+    from ai_ticket_daemon.pipeline.worker import Worker
     from ai_ticket_daemon.store.port import EventStore, Lease
 
 LOOK_SECONDS = 5.0

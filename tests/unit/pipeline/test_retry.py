@@ -7,7 +7,7 @@ import pytest
 from ai_ticket_daemon.config.pipeline import PipelineConfig
 from ai_ticket_daemon.errors import BackendError, Disposition, ErrorCode
 from ai_ticket_daemon.events.outcome import Attempt
-from ai_ticket_daemon.runtime.retry import (
+from ai_ticket_daemon.pipeline.retry import (
     GiveUp,
     Retry,
     RetryBudget,

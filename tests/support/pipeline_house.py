@@ -21,7 +21,7 @@ from ai_ticket_daemon.errors import (
     Symptom,
 )
 from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
-from ai_ticket_daemon.runtime.observer import PipelineObserver
+from ai_ticket_daemon.pipeline.observer import PipelineObserver
 from ai_ticket_daemon.store.memory import MemoryStore
 from ai_ticket_daemon.telemetry.null import SilentPoolObserver
 from ai_ticket_daemon.testing.clock import clock_of
