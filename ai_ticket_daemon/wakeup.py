@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 
-class Signal:
+class Wakeup:
     """Counts changes and wakes whoever waits for the next one.
 
     A waiter notes :attr:`version` before it looks at the state, and waits for a later one after;

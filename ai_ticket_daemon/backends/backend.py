@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
-from ai_ticket_daemon.wakeup import Signal
+from ai_ticket_daemon.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +45,7 @@ class Backend:
     paused_until: float | None = None
     refusals: int = 0
     removed: bool = False
-    doubted: Signal = field(default_factory=Signal)
+    doubted: Wakeup = field(default_factory=Wakeup)
 
     @property
     def name(self) -> str:

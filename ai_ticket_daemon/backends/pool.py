@@ -28,7 +28,7 @@ from ai_ticket_daemon.backends.switch import ActiveRole, Roles, choose_role, fai
 from ai_ticket_daemon.config.backends import BackendRole
 from ai_ticket_daemon.errors import Disposition
 from ai_ticket_daemon.exhaustion import AGAIN_SECONDS
-from ai_ticket_daemon.wakeup import Signal
+from ai_ticket_daemon.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -75,9 +75,9 @@ class BackendPool:
         self._backends: dict[str, Backend] = {}
         self._retired: list[tuple[Backend, BackendClient]] = []
         self.active = ActiveRole()
-        self.changed = Signal()
-        self.servers_changed = Signal()
-        self.memory_changed = Signal()
+        self.changed = Wakeup()
+        self.servers_changed = Wakeup()
+        self.memory_changed = Wakeup()
         self.apply(settings().servers)
 
     def __iter__(self) -> Iterator[Backend]:

@@ -23,7 +23,7 @@ from ai_ticket_daemon.control.client import Refused, Unreachable
 from ai_ticket_daemon.control.ledger import account
 from ai_ticket_daemon.control.session import EXIT_OK, EXIT_REFUSED
 from ai_ticket_daemon.control.traffic import OpenLoop, Target, Traffic, run_trio
-from ai_ticket_daemon.wakeup import Signal
+from ai_ticket_daemon.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -106,7 +106,7 @@ class Rehearsal:
     client: Client
     traffic: Traffic = field(init=False)
     sent: list[Sent] = field(default_factory=list)
-    came: Signal = field(default_factory=Signal)
+    came: Wakeup = field(default_factory=Wakeup)
     times: dict[str, float] = field(default_factory=dict)
     back_by: str = "order"
     late: str | None = None

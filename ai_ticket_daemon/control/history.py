@@ -15,7 +15,7 @@ import trio
 from ai_ticket_daemon.backends.health import HealthState
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.store.port import KEPT_CHANGES, Change
-from ai_ticket_daemon.wakeup import Signal
+from ai_ticket_daemon.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +60,7 @@ class PoolHistory:
         self._now = now
         # While the store takes nothing, as much waits as it would keep.
         self._unwritten: deque[Change] = deque(maxlen=KEPT_CHANGES)
-        self._noted = Signal()
+        self._noted = Wakeup()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write down what is noted; runs until cancelled, when it writes the rest."""

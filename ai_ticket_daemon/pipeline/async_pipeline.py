@@ -27,7 +27,7 @@ from ai_ticket_daemon.pipeline.hold import PAUSED, STOPPING, Hold
 from ai_ticket_daemon.pipeline.observer import PipelineObserver
 from ai_ticket_daemon.pipeline.reception import Reception, forgotten, sent_away
 from ai_ticket_daemon.pipeline.worker import Worker
-from ai_ticket_daemon.wakeup import Signal
+from ai_ticket_daemon.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
@@ -76,7 +76,7 @@ class AsyncInferencePipeline:
         self._board = Board(memory)
         self._hold = hold = Hold()
         throughput = Throughput()
-        requeued = Signal()
+        requeued = Wakeup()
         pulse = (liveness or Liveness()).pulse("pipeline")
         self._dispatcher = Dispatcher(
             store=store,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.pipeline.hold import Hold
     from ai_ticket_daemon.pipeline.observer import PipelineObserver
     from ai_ticket_daemon.store.port import EventStore
-    from ai_ticket_daemon.wakeup import Signal
+    from ai_ticket_daemon.wakeup import Wakeup
 
 TIDY_SECONDS = 1.0
 """The longest time between two rounds; bounds how late a deadline in the queue is noticed."""
@@ -73,7 +73,7 @@ class Caretaker:
         board: Board,
         observer: PipelineObserver,
         settings: Callable[[], StoreConfig],
-        requeued: Signal,
+        requeued: Wakeup,
         pulse: Pulse,
         hold: Hold,
         now: Callable[[], float],

@@ -14,7 +14,7 @@ from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.events.outcome import Waste
 from ai_ticket_daemon.pipeline.retry import to_avoid
 from ai_ticket_daemon.pipeline.run import Run
-from ai_ticket_daemon.wakeup import Signal
+from ai_ticket_daemon.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -66,7 +66,7 @@ class Dispatcher:
         settings: Callable[[], PipelineConfig],
         lease_seconds: Callable[[], float],
         throughput: Throughput,
-        requeued: Signal,
+        requeued: Wakeup,
         may_start: Callable[[], bool],
         pulse: Pulse,
         is_unwanted: Callable[[str], bool],
@@ -86,7 +86,7 @@ class Dispatcher:
         self._may_start = may_start
         self._pulse = pulse
         self._is_unwanted = is_unwanted
-        self.ended = Signal()
+        self.ended = Wakeup()
         """Changes whenever an event has left its worker."""
 
     def __len__(self) -> int:

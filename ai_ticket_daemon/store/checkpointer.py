@@ -15,7 +15,7 @@ import trio
 
 from ai_ticket_daemon.store.schema import LOG_BYTES
 from ai_ticket_daemon.store.threads import KeptThread
-from ai_ticket_daemon.wakeup import Signal
+from ai_ticket_daemon.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,14 +36,14 @@ class Checkpointer:
         vfs: SQLite's name of the file system to use; None for the usual one.
     """
 
-    def __init__(self, path: Path, *, nearly_done: Signal, vfs: str | None = None) -> None:
+    def __init__(self, path: Path, *, nearly_done: Wakeup, vfs: str | None = None) -> None:
         self._path = path
         self._nearly_done = nearly_done
         self._vfs = vfs
         self._pages = 0
         self._due_pages = LONG_PAGES
-        self._due = Signal()
-        self._rest_moved = Signal()
+        self._due = Wakeup()
+        self._rest_moved = Wakeup()
         self.has_rest = False
         """Whether the writer is to move what is left, by :meth:`move_rest`."""
         self.thread = KeptThread("checkpoint")

@@ -33,7 +33,7 @@ from ai_ticket_daemon.store.database import Database, Operation
 from ai_ticket_daemon.store.faults import NEEDS_REOPENING, explain, unavailable
 from ai_ticket_daemon.store.log_file import LogFile
 from ai_ticket_daemon.store.threads import KeptThread
-from ai_ticket_daemon.wakeup import Signal
+from ai_ticket_daemon.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -97,13 +97,13 @@ class Writer:
         self._on_open = on_open
         self._log = log or LogFile(path)
         self._waiting: list[_Write[Any]] = []
-        self._wake = Signal()
+        self._wake = Wakeup()
         self._checkpointer = Checkpointer(path, nearly_done=self._wake, vfs=vfs)
         self._database: Database | None = None
         self._thread = KeptThread("store")
         self._in_thread = False
         self._syncing = False
-        self._synced = Signal()
+        self._synced = Wakeup()
         self._failed_at = 0.0
         self.fault: str | None = None
 
