@@ -17,8 +17,8 @@ from ai_ticket_daemon.control.witness import asked
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.store import place
 from ai_ticket_daemon.store.audit import audit
+from ai_ticket_daemon.store.instance_lock import SeatTaken, all_seats
 from ai_ticket_daemon.store.schema import refuse_foreign
-from ai_ticket_daemon.store.seat import SeatTaken, all_seats
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ import apsw
 from ai_ticket_daemon.errors import StoreUnavailable, TicketError
 from ai_ticket_daemon.store.faults import PROGRAM_FAULTS, explain, unavailable
 from ai_ticket_daemon.store.schema import LOCKED_MILLISECONDS, open_for_writing
-from ai_ticket_daemon.store.tally import Tally
+from ai_ticket_daemon.store.totals import Tally
 from ai_ticket_daemon.store.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from ai_ticket_daemon.store.seat import Seat
+    from ai_ticket_daemon.store.instance_lock import Seat
 
 T = TypeVar("T")
 

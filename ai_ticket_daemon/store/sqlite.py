@@ -15,10 +15,10 @@ from ai_ticket_daemon.clock import KEPT_UNDER, Clock
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.store import backup, endings, intake, leases, orders, place, queries
 from ai_ticket_daemon.store.faults import explain
+from ai_ticket_daemon.store.instance_lock import NoSeatFree, Seat
 from ai_ticket_daemon.store.port import KEPT_CHANGES
 from ai_ticket_daemon.store.reader import Reader
-from ai_ticket_daemon.store.seat import NoSeatFree, Seat
-from ai_ticket_daemon.store.tally import read_counts
+from ai_ticket_daemon.store.totals import read_counts
 from ai_ticket_daemon.store.writer import Writer
 
 if TYPE_CHECKING:

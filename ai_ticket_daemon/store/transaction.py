@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Outcome
     from ai_ticket_daemon.events.state import EventState
-    from ai_ticket_daemon.store.seat import Seat
-    from ai_ticket_daemon.store.tally import Tally
+    from ai_ticket_daemon.store.instance_lock import Seat
+    from ai_ticket_daemon.store.totals import Tally
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
+    from ai_ticket_daemon.store.instance_lock import Seat
     from ai_ticket_daemon.store.port import StoreObserver
-    from ai_ticket_daemon.store.seat import Seat
     from ai_ticket_daemon.store.transaction import Transaction
 
 MAX_WAITING = 20_000

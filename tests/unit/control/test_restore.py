@@ -13,8 +13,8 @@ from store_support import event, opened
 
 from ai_ticket_daemon.control import ctl
 from ai_ticket_daemon.control.restore import thin_out
+from ai_ticket_daemon.store.instance_lock import Seat
 from ai_ticket_daemon.store.schema import MIGRATIONS
-from ai_ticket_daemon.store.seat import Seat
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ai_ticket_daemon.store.seat import NoSeatFree, Seat, SeatTaken, all_seats
+from ai_ticket_daemon.store.instance_lock import NoSeatFree, Seat, SeatTaken, all_seats
 
 if TYPE_CHECKING:
     from pathlib import Path
