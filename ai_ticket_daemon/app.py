@@ -83,7 +83,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.config.tree import Config
     from ai_ticket_daemon.telemetry.logs import Logs
 
-LET_GO_SECONDS = 2.0
+RELEASE_OWNER_SECONDS = 2.0
 """How long the store may take to note that no client waits here any more."""
 LAST_ANSWERS_SECONDS = 2.0
 """How long clients that are sent away have to read their answer."""
@@ -295,7 +295,7 @@ class Daemon:
                                 await self._start_renewal(partial(_start, supervisor, pipeline))
                                 await self._serve(supervisor, task_status)
                                 pipeline.cancel_scope.cancel()
-                            await self._let_go()
+                            await self._release_owner()
                             backends.cancel_scope.cancel()
                         storing.cancel_scope.cancel()
                     telemetry.cancel_scope.cancel()
@@ -459,10 +459,10 @@ class Daemon:
             self._pipeline.send_waiters_away()
             front.cancel_scope.deadline = trio.current_time() + LAST_ANSWERS_SECONDS
 
-    async def _let_go(self) -> None:
+    async def _release_owner(self) -> None:
         """Leave what clients waited for to any daemon: they have been told that this one stops."""
-        with suppress(StoreUnavailable), trio.move_on_after(LET_GO_SECONDS):
-            await self._store.let_go()
+        with suppress(StoreUnavailable), trio.move_on_after(RELEASE_OWNER_SECONDS):
+            await self._store.release_owner()
 
     async def _close(self) -> None:
         for backend in self._pool:

@@ -216,7 +216,7 @@ class Operations:
         if action == "purge":
             return await self._parts.store.forget(event_ids)
         pipeline = self._parts.pipeline
-        call = pipeline.put_back if action == "retry" else pipeline.cancel
+        call = pipeline.retry if action == "retry" else pipeline.cancel
         reached = EventState.QUEUED if action == "retry" else EventState.CANCELLED
         changed = 0
 

@@ -17,7 +17,7 @@ from ai_ticket_daemon.control.witness import asked
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.store import place
 from ai_ticket_daemon.store.audit import audit
-from ai_ticket_daemon.store.instance_lock import SeatTaken, all_seats
+from ai_ticket_daemon.store.instance_lock import InstanceLockTaken, all_instance_locks
 from ai_ticket_daemon.store.schema import refuse_foreign
 
 if TYPE_CHECKING:
@@ -104,9 +104,9 @@ def restore(session: Session) -> int:
             "makes a copy that is whole",
         )
     try:
-        with all_seats(target):
+        with all_instance_locks(target):
             told = _replace(source, target)
-    except SeatTaken as taken:
+    except InstanceLockTaken as taken:
         raise Refused(
             "in_use",
             f"{taken}: stop it first, with `systemctl stop ai-ticket.socket ai-ticket.service`",

@@ -5,7 +5,7 @@ submit ─▶ queued ─▶ running ─▶ succeeded
             │  │       │ └──▶ queued      (retry, backend lost, drain)
             │  ├───────┴────▶ cancelled
             │  └────────────▶ expired
-            └─ failed (put back by the operator)
+            └─ failed (retried by the operator)
 """
 
 from __future__ import annotations

@@ -167,7 +167,7 @@ class AsyncInferencePipeline:
         watch = self._board.watch(event.event_id, Watch())
         try:
             # Who can do without a backend now can do without this daemon, too.
-            [receipt] = await self._reception.accept([event], home=fail_fast)
+            [receipt] = await self._reception.accept([event], owned=fail_fast)
         except TicketError:
             self._board.unwatch(event.event_id, watch)
             raise
@@ -199,7 +199,7 @@ class AsyncInferencePipeline:
         """
         answers: list[EventStatus | RequestRefused] = []
         for event, receipt in zip(
-            events, await self._reception.accept(events, home=False), strict=True
+            events, await self._reception.accept(events, owned=False), strict=True
         ):
             if receipt.refusal is not None:
                 answers.append(receipt.refusal)
@@ -242,9 +242,9 @@ class AsyncInferencePipeline:
             self._board.end(event_id, record.outcome)
         return self._reception.status_of(record)
 
-    async def put_back(self, event_id: str) -> EventStatus | None:
+    async def retry(self, event_id: str) -> EventStatus | None:
         """Queue a failed event again; return how it stands then, None if unknown."""
-        record = await self._store.put_back(event_id, self._now())
+        record = await self._store.retry(event_id, self._now())
         self._pool.changed.notify()
         return None if record is None else self._reception.status_of(record)
 

@@ -42,7 +42,7 @@ async def iter_responses(
         reception.board.watch(event_id, watch)
     try:
         try:
-            receipts = await reception.accept(events, home=True)
+            receipts = await reception.accept(events, owned=True)
         except trio.Cancelled:  # the store may have them or not
             for event in events:
                 reception.unwanted(event)

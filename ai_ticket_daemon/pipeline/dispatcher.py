@@ -211,5 +211,5 @@ class Dispatcher:
                 self._pulse.end(f"event {event_id}")
             self.ended.notify()
             self._pool.changed.notify()
-            if run.put_back:
+            if run.requeued:
                 self._requeued.notify()

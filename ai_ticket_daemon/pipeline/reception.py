@@ -67,7 +67,7 @@ class Reception:
         self._clock = clock
         self.board = board
 
-    async def accept(self, events: Sequence[Event], *, home: bool) -> list[Receipt]:
+    async def accept(self, events: Sequence[Event], *, owned: bool) -> list[Receipt]:
         """Put ``events`` in the queue, all or none.
 
         Raises:
@@ -81,7 +81,7 @@ class Reception:
                 retry_after_seconds=DRAIN_RETRY_SECONDS,
             )
         try:
-            receipts = await self._store.submit(events, home=home)
+            receipts = await self._store.submit(events, owned=owned)
         except RequestRefused as error:
             if error.code is ErrorCode.QUEUE_FULL:
                 seconds = self._throughput.seconds_for(len(events), slots=self._dispatcher.slots)

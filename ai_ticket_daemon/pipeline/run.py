@@ -42,7 +42,7 @@ class Run:
     abandoned: bool = False
     lost: Waste | None = None
     delta_passed_on: bool = False
-    put_back: bool = False
+    requeued: bool = False
     beat: Callable[[float], None] = lambda _seconds: None
     """Promises the next sign of life of its worker, within so many seconds."""
 

@@ -104,13 +104,13 @@ class Worker:
         own = 1 if earlier else 0  # its own last turn ended when its last attempt did
         return Waited(run.started_at - since, max(0, self.turns.since(since) - own))
 
-    def _interrupted(self, run: Run) -> _PutBack:
+    def _interrupted(self, run: Run) -> _Requeue:
         """Let the event go on after the restart of the daemon, as if it had not begun."""
         now = self.now()
         attempt = run.cut_short(now, run.lost or Waste.DAEMON_STOPPED)
-        return _PutBack(now, self._ended(run, attempt))
+        return _Requeue(now, self._ended(run, attempt))
 
-    async def _run(self, run: Run, slot: Slot) -> _End | _PutBack:
+    async def _run(self, run: Run, slot: Slot) -> _End | _Requeue:
         """Make the attempt, unless there is none left, and decide what is to be written of it."""
         spent = used_up(run.lease.attempts, settings=self.settings())
         if spent is not None:
@@ -152,12 +152,12 @@ class Worker:
 
     def _resolve(
         self, run: Run, slot: Slot, result: GenerationResult | BackendError | _Stopped
-    ) -> _End | _PutBack:
+    ) -> _End | _Requeue:
         """Decide what is to be written about an attempt; decided once, however often written."""
         if isinstance(result, BackendError):
             if result.disposition is Disposition.HOST:
                 # Nothing was tried: the pool keeps the next event away from there for a while.
-                return _PutBack(self.now(), run.lease.attempts)
+                return _Requeue(self.now(), run.lease.attempts)
             return self._after_failure(run, slot, result)
         event, now = run.lease.event, self.now()
         if isinstance(result, _Stopped):
@@ -181,7 +181,7 @@ class Worker:
             ),
         )
 
-    def _after_failure(self, run: Run, slot: Slot, error: BackendError) -> _End | _PutBack:
+    def _after_failure(self, run: Run, slot: Slot, error: BackendError) -> _End | _Requeue:
         attempt = replace(
             run.attempt(self.now()),
             error=error.code,
@@ -199,7 +199,7 @@ class Worker:
         self.observer.retry_scheduled(run.lease.event, attempt, decision.delay_seconds)
         # The pool lets a busy backend rest; another one may take the event meanwhile.
         busy = error.disposition is Disposition.BUSY
-        return _PutBack(self.now() + (0.0 if busy else decision.delay_seconds), attempts)
+        return _Requeue(self.now() + (0.0 if busy else decision.delay_seconds), attempts)
 
     def _ended(self, run: Run, attempt: Attempt) -> tuple[Attempt, ...]:
         """Tell how the attempt ended; return all attempts of the event."""
@@ -236,7 +236,7 @@ class Worker:
             return GiveUp("too many events are being retried at once")
         return decision
 
-    async def _write(self, run: Run, resolution: _End | _PutBack) -> None:
+    async def _write(self, run: Run, resolution: _End | _Requeue) -> None:
         """Write until it is written, or the lease is lost, or the daemon stops.
 
         Each try is shielded: one that is cut short may have been written or not.
@@ -262,12 +262,12 @@ class Worker:
             raise
         self._waste(resolution, run.lost)
 
-    async def _try_to_write(self, run: Run, resolution: _End | _PutBack) -> None:
+    async def _try_to_write(self, run: Run, resolution: _End | _Requeue) -> None:
         event = run.lease.event
-        if isinstance(resolution, _PutBack):
+        if isinstance(resolution, _Requeue):
             due_at, attempts = resolution.due_at, resolution.attempts
             written = await self.store.release(run.lease, due_at=due_at, attempts=attempts)
-            run.put_back = written
+            run.requeued = written
         else:
             state, outcome = resolution.state, resolution.outcome
             written = await self.store.complete(run.lease, state, outcome, self.now())
@@ -278,7 +278,7 @@ class Worker:
             self.observer.outcome_refused(event)
             self._waste(resolution, Waste.LEASE_LOST)
 
-    def _waste(self, resolution: _End | _PutBack, waste: Waste | None) -> None:
+    def _waste(self, resolution: _End | _Requeue, waste: Waste | None) -> None:
         """Tell that a completion nobody gets was thrown away; of others it has been told."""
         if isinstance(resolution, _End) and resolution.state is EventState.SUCCEEDED:
             attempt = resolution.outcome.attempts[-1]
@@ -292,7 +292,7 @@ class _End:
 
 
 @dataclass(frozen=True, slots=True)
-class _PutBack:
+class _Requeue:
     due_at: float
     attempts: tuple[Attempt, ...]
 

@@ -92,7 +92,7 @@ def audit(connection: apsw.Connection) -> Audit:
     connection.execute("BEGIN")
     try:
         kept = dict(rows(connection, "SELECT state, count(*) FROM event GROUP BY state"))
-        tally = dict(rows(connection, "SELECT name, value FROM tally"))
+        totals = dict(rows(connection, "SELECT name, value FROM tally"))
         by_priority = dict(
             rows(
                 connection,
@@ -107,25 +107,25 @@ def audit(connection: apsw.Connection) -> Audit:
         ]
     finally:
         connection.execute("ROLLBACK")
-    pruned = {state: tally.get(f"pruned:{state}", 0) for state in FINAL_STATES}
+    pruned = {state: totals.get(f"pruned:{state}", 0) for state in FINAL_STATES}
     states = {state: kept.pop(state, 0) + pruned.get(state, 0) for state in EventState}
     damage += [
         f"{number} events are in the unknown state {name!r}" for name, number in kept.items()
     ]
-    found = Audit(tally.get("accepted", 0), states, sum(pruned.values()), ())
+    found = Audit(totals.get("accepted", 0), states, sum(pruned.values()), ())
     if found.difference:
         damage.append(f"{found.difference} accepted events are in no state")
-    damage += _disagreements(tally, states, by_priority)
+    damage += _disagreements(totals, states, by_priority)
     return Audit(found.accepted, states, found.pruned, tuple(damage))
 
 
 def _disagreements(
-    tally: Mapping[str, int], states: Mapping[EventState, int], by_priority: Mapping[str, int]
+    totals: Mapping[str, int], states: Mapping[EventState, int], by_priority: Mapping[str, int]
 ) -> Iterator[str]:
     """Yield a sentence for each running total that is not what was counted."""
     counted = {state.value: number for state, number in states.items()} | dict(by_priority)
-    names = [*states, *sorted({*by_priority, *(n for n in tally if n.startswith("queued:"))})]
+    names = [*states, *sorted({*by_priority, *(n for n in totals if n.startswith("queued:"))})]
     for name in map(str, names):
-        says, were = tally.get(name, 0), counted.get(name, 0)
+        says, were = totals.get(name, 0), counted.get(name, 0)
         if says != were:
             yield f"the total {name!r} says {says}, counted were {were}"

@@ -15,7 +15,7 @@ import apsw
 from ai_ticket_daemon.errors import StoreUnavailable, TicketError
 from ai_ticket_daemon.store.faults import PROGRAM_FAULTS, explain, unavailable
 from ai_ticket_daemon.store.schema import LOCKED_MILLISECONDS, open_for_writing
-from ai_ticket_daemon.store.totals import Tally
+from ai_ticket_daemon.store.totals import Totals
 from ai_ticket_daemon.store.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from ai_ticket_daemon.store.instance_lock import Seat
+    from ai_ticket_daemon.store.instance_lock import InstanceLock
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ class Database:
 
     Args:
         path: the file.
-        seat: who writes.
+        instance_lock: of the daemon that writes.
         vfs: SQLite's name of the file system to use; None for the usual one.
         create: make the file if it is missing, readable by nobody else.
 
@@ -52,10 +52,12 @@ class Database:
         StoreUnavailable: it cannot be opened.
     """
 
-    def __init__(self, path: Path, seat: Seat, *, vfs: str | None, create: bool) -> None:
+    def __init__(
+        self, path: Path, instance_lock: InstanceLock, *, vfs: str | None, create: bool
+    ) -> None:
         self._path = path
-        self._seat = seat
-        self._tally: Tally | None = None
+        self._instance_lock = instance_lock
+        self._totals: Totals | None = None
         self.log_pages = 0
         try:
             if create:
@@ -132,19 +134,19 @@ class Database:
 
     def _carry_out(self, group: Sequence[Operation[Any]]) -> None:
         version = self.version()
-        if self._tally is None or self._tally.version != version:
-            self._tally = Tally(self.connection, version)
-        transaction = Transaction(self.connection, self._tally, self._seat)
+        if self._totals is None or self._totals.version != version:
+            self._totals = Totals(self.connection, version)
+        transaction = Transaction(self.connection, self._totals, self._instance_lock)
         for operation in group:
             operation.error = None
             try:
                 operation.result = operation.do(transaction)
             except TicketError as error:
                 operation.error = error
-        self._tally.save()
+        self._totals.save()
 
     def _roll_back(self) -> None:
-        self._tally = None
+        self._totals = None
         if self.connection.in_transaction:
             self.connection.execute("ROLLBACK")
 

@@ -66,15 +66,15 @@ def expire(
     return expired
 
 
-def put_back(transaction: Transaction, *, event_id: str, now: float) -> EventRecord | None:
-    """See :meth:`EventStore.put_back`."""
+def retry(transaction: Transaction, *, event_id: str, now: float) -> EventRecord | None:
+    """See :meth:`EventStore.retry`."""
     connection = transaction.connection
     record = get(connection, event_id)
     if record is None or record.state is not EventState.FAILED:
         return record
     seq = _seq(transaction, event_id)
-    event = put_back_event(record.event, now)
-    transaction.tally.move(EventState.FAILED, EventState.QUEUED, event.priority)
+    event = retried_event(record.event, now)
+    transaction.totals.move(EventState.FAILED, EventState.QUEUED, event.priority)
     connection.execute("DELETE FROM result WHERE seq = ?", (seq,))
     connection.execute("UPDATE content SET event = ? WHERE seq = ?", (encode(event), seq))
     connection.execute(
@@ -122,7 +122,7 @@ def _forget(transaction: Transaction, ended: Sequence[tuple[int, str]]) -> int:
             [(seq,) for seq, _ in ended],
         )
     for _, state in ended:
-        transaction.tally.add(f"pruned:{state}", 1)
+        transaction.totals.add(f"pruned:{state}", 1)
     return len(ended)
 
 
@@ -147,7 +147,7 @@ def expired_in_queue(
     return Failed(ErrorCode.DEADLINE_EXCEEDED, message, details or None, attempts=attempts)
 
 
-def put_back_event(event: Event, now: float) -> Event:
+def retried_event(event: Event, now: float) -> Event:
     """Return ``event`` with its deadline as far away as it was at first."""
     return replace(event, deadline_at=now + event.given_seconds)
 

@@ -1,8 +1,8 @@
-"""Seats: which of the daemons that share a store file is alive.
+"""Instance locks: which of the daemons that share a store file is alive.
 
-Each daemon holds a lock on one small file beside the store, ``events.db-seat-0`` and so on; the
-kernel takes the lock away when the process ends, however it ends. So whoever holds a seat knows
-that its earlier holder is gone, and whoever can lock another seat knows that of its holder.
+Each daemon holds a lock on one small file beside the store, ``events.db-seat-0`` and so on; its
+number is the instance number of the daemon. The kernel releases the lock when the process ends,
+however it ends. A daemon that gets a lock knows that the earlier holder of it is gone.
 """
 
 from __future__ import annotations
@@ -18,43 +18,43 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-MAX_SEATS = 64
+MAX_INSTANCES = 64
 """How many daemons may share a store file."""
 
 
-class NoSeatFree(Exception):
+class TooManyInstances(Exception):
     """As many daemons share the store as may."""
 
 
-class SeatTaken(Exception):
+class InstanceLockTaken(Exception):
     """A daemon has the store open."""
 
 
 @dataclass(slots=True)
-class Seat:
-    """A place at the store, held until :meth:`leave` or the end of the process."""
+class InstanceLock:
+    """The lock of one daemon, held until :meth:`release` or the end of the process."""
 
     number: int
     _path: Callable[[int], Path]
     _descriptor: int
 
     @classmethod
-    def take(cls, store: Path) -> Seat:
-        """Take the first free seat at the file ``store``.
+    def take(cls, store: Path) -> InstanceLock:
+        """Take the first free lock of the file ``store``.
 
         Raises:
-            NoSeatFree: all :data:`MAX_SEATS` are taken.
-            OSError: the seat's file cannot be made.
+            TooManyInstances: all :data:`MAX_INSTANCES` are taken.
+            OSError: the lock's file cannot be made.
         """
         path = partial(_path_of, store)
-        for number in range(MAX_SEATS):
+        for number in range(MAX_INSTANCES):
             descriptor = _lock(path(number))
             if descriptor is not None:
                 return cls(number, path, descriptor)
-        raise NoSeatFree(f"all {MAX_SEATS} seats at {store} are taken")
+        raise TooManyInstances(f"all {MAX_INSTANCES} instance locks of {store} are taken")
 
     def is_free(self, number: int) -> bool:
-        """Tell whether the holder of another seat is gone."""
+        """Tell whether the holder of another lock is gone."""
         if number == self.number:
             return False
         descriptor = _lock(self._path(number))
@@ -63,34 +63,36 @@ class Seat:
         os.close(descriptor)
         return True
 
-    def leave(self) -> None:
-        """Give the seat up."""
+    def release(self) -> None:
+        """Release the lock."""
         os.close(self._descriptor)
 
 
 @contextmanager
-def all_seats(store: Path) -> Iterator[None]:
-    """Take every seat at the file ``store``: no daemon has it open, and none can open it meanwhile.
+def all_instance_locks(store: Path) -> Iterator[None]:
+    """Take every lock of the file ``store``: no daemon has it open, and none can open it meanwhile.
 
     Raises:
-        SeatTaken: a daemon has it open.
-        OSError: a seat's file cannot be made.
+        InstanceLockTaken: a daemon has it open.
+        OSError: a lock's file cannot be made.
     """
     made: list[Path] = []
     with ExitStack() as taken:
         try:
-            for path in (_path_of(store, number) for number in range(MAX_SEATS)):
+            for path in (_path_of(store, number) for number in range(MAX_INSTANCES)):
                 if not path.exists():
                     made.append(path)
                 descriptor = _lock(path)
                 if descriptor is None:
-                    raise SeatTaken(f"a daemon has {store} open")
+                    raise InstanceLockTaken(f"a daemon has {store} open")
                 taken.callback(os.close, descriptor)
-                if path in made:  # Should this process be killed, the daemon can still sit there.
+                if (
+                    path in made
+                ):  # Should this process be killed, the daemon can still take the lock.
                     _give_to_owner_of(store.parent, descriptor)
             yield
         finally:
-            # Before the locks go, so that nobody takes a seat whose file is about to be another's.
+            # Before the locks go, so that nobody takes a lock whose file is about to be removed.
             for path in made:
                 path.unlink(missing_ok=True)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def submit(
-    transaction: Transaction, events: Sequence[Event], *, home: bool, max_queued: int
+    transaction: Transaction, events: Sequence[Event], *, owned: bool, max_queued: int
 ) -> list[Receipt]:
     """See :meth:`EventStore.submit`."""
     digests = [None if e.idempotency_key is None else payload_digest(e) for e in events]
@@ -35,14 +35,14 @@ def submit(
                 continue
             earlier[key] = (event.event_id, digest)
         fresh.append(index)
-    tally = transaction.tally
-    check_room(tally.get(EventState.QUEUED), len(fresh), max_queued)
+    totals = transaction.totals
+    check_room(totals.get(EventState.QUEUED), len(fresh), max_queued)
     seq = (value(transaction.connection, "SELECT max(seq) FROM event") or 0) + 1
-    owner_seat = transaction.seat.number if home else None
+    owner_instance = transaction.instance_lock.number if owned else None
     rows, contents = [], []
     for offset, index in enumerate(fresh):
         event = events[index]
-        position = tally.accept(event.priority)
+        position = totals.accept(event.priority)
         rows.append(
             (
                 seq + offset,
@@ -50,7 +50,7 @@ def submit(
                 event.priority,
                 event.submitted_at,
                 event.deadline_at,
-                owner_seat,
+                owner_instance,
                 event.owner,
                 event.idempotency_key,
                 digests[index],

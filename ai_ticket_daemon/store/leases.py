@@ -26,7 +26,7 @@ NEVER = float("inf")
 MOST_CUT_OFF = 1000
 """Of how many requests that were cut off is told."""
 
-_LET_GO = "UPDATE event SET home = NULL WHERE state = 'queued' AND home = ?"
+_RELEASE_OWNER = "UPDATE event SET home = NULL WHERE state = 'queued' AND home = ?"
 
 RESTARTED = "The daemon was restarted; the attempt under way was put back."
 TAKEN_OVER = "Its daemon was gone, or lost touch with the store; another one put the attempt back."
@@ -37,7 +37,7 @@ def claim(
     transaction: Transaction, *, now: float, backend: str, until: float
 ) -> tuple[Lease | None, float]:
     """See :meth:`EventStore.claim`; also returns when a claim can find something next."""
-    connection, seat = transaction.connection, transaction.seat
+    connection, lock = transaction.connection, transaction.instance_lock
     connection.execute(
         "UPDATE event SET due_at = 0 WHERE state = 'queued' AND due_at > 0 AND due_at <= ?", (now,)
     )
@@ -46,7 +46,7 @@ def claim(
         "SELECT seq, priority, token, attempts FROM event INDEXED BY event_ready "
         "WHERE state = 'queued' AND due_at = 0 AND (home IS NULL OR home = ?) AND deadline_at > ? "
         "ORDER BY priority, seq LIMIT 1",
-        seat.number,
+        lock.number,
         now,
     )
     if first is None:
@@ -55,11 +55,11 @@ def claim(
         )
         return None, NEVER if due_at is None else due_at
     seq, priority, token, attempts = first
-    transaction.tally.move(EventState.QUEUED, EventState.RUNNING, priority)
+    transaction.totals.move(EventState.QUEUED, EventState.RUNNING, priority)
     connection.execute(
         "UPDATE event SET state = 'running', holder = ?, token = ?, backend = ?, claimed_at = ?, "
         "lease_until = ? WHERE seq = ?",
-        (seat.number, token + 1, backend, now, until, seq),
+        (lock.number, token + 1, backend, now, until, seq),
     )
     return Lease(transaction.content(seq), token + 1, decode_attempts(attempts)), now
 
@@ -67,9 +67,9 @@ def claim(
 def extend(transaction: Transaction, *, until: float) -> Mapping[str, int]:
     """See :meth:`EventStore.extend`."""
     held = "WHERE state = 'running' AND holder = ?"
-    connection, seat = transaction.connection, transaction.seat
-    connection.execute(f"UPDATE event SET lease_until = ? {held}", (until, seat.number))  # noqa: S608
-    return dict(rows(connection, f"SELECT event_id, token FROM event {held}", seat.number))  # noqa: S608
+    connection, lock = transaction.connection, transaction.instance_lock
+    connection.execute(f"UPDATE event SET lease_until = ? {held}", (until, lock.number))  # noqa: S608
+    return dict(rows(connection, f"SELECT event_id, token FROM event {held}", lock.number))  # noqa: S608
 
 
 def complete(
@@ -101,31 +101,31 @@ class Recovered(NamedTuple):
     requests: list[CutOff]
 
 
-def let_go(transaction: Transaction) -> None:
-    """See :meth:`EventStore.let_go`."""
-    transaction.connection.execute(_LET_GO, (transaction.seat.number,))
+def release_owner(transaction: Transaction) -> None:
+    """See :meth:`EventStore.release_owner`."""
+    transaction.connection.execute(_RELEASE_OWNER, (transaction.instance_lock.number,))
 
 
 def recover_own(transaction: Transaction, *, now: float) -> Recovered:
-    """Queue what the earlier holder of this seat was running; its clients are gone, too."""
-    seat = transaction.seat.number
-    return _recover(transaction, seat, now, expired_only=False, because=RESTARTED)
+    """Queue what the earlier holder of this instance lock ran; its clients are gone, too."""
+    instance = transaction.instance_lock.number
+    return _recover(transaction, instance, now, expired_only=False, because=RESTARTED)
 
 
 def recover_others(transaction: Transaction, *, now: float) -> Recovered:
     """See :meth:`EventStore.recover`."""
-    connection, seat = transaction.connection, transaction.seat
+    connection, lock = transaction.connection, transaction.instance_lock
     others = rows(
         connection,
         "SELECT DISTINCT holder FROM event WHERE state = 'running' AND holder <> ?1 UNION "
         "SELECT DISTINCT home FROM event WHERE state = 'queued' AND home IS NOT NULL "
         "AND home <> ?1",
-        seat.number,
+        lock.number,
     )
     found = Recovered([], [])
     for (other,) in others:
         event_ids, requests = _recover(
-            transaction, other, now, expired_only=not seat.is_free(other), because=TAKEN_OVER
+            transaction, other, now, expired_only=not lock.is_free(other), because=TAKEN_OVER
         )
         found.event_ids.extend(event_ids)
         found.requests.extend(requests)
@@ -133,21 +133,21 @@ def recover_others(transaction: Transaction, *, now: float) -> Recovered:
 
 
 def _recover(
-    transaction: Transaction, seat: int, now: float, *, expired_only: bool, because: str
+    transaction: Transaction, instance: int, now: float, *, expired_only: bool, because: str
 ) -> Recovered:
     connection = transaction.connection
     requests: list[CutOff] = []
     if not expired_only:
-        requests = _cut_off(connection, seat)
-        connection.execute(_LET_GO, (seat,))
+        requests = _cut_off(connection, instance)
+        connection.execute(_RELEASE_OWNER, (instance,))
         connection.execute(
-            "UPDATE event SET home = NULL WHERE state = 'running' AND holder = ?", (seat,)
+            "UPDATE event SET home = NULL WHERE state = 'running' AND holder = ?", (instance,)
         )
     lost = rows(
         connection,
         "SELECT seq, event_id, priority, attempts, backend, claimed_at FROM event "
         "WHERE state = 'running' AND holder = ? AND lease_until <= ?",
-        seat,
+        instance,
         now if expired_only else NEVER,
     )
     for seq, _, priority, attempts, backend, claimed_at in lost:
@@ -156,15 +156,15 @@ def _recover(
     return Recovered([event_id for _, event_id, *_ in lost], requests)
 
 
-def _cut_off(connection: apsw.Connection, seat: int) -> list[CutOff]:
-    """Return the requests whose clients waited at the daemon in a seat; a batch is one request."""
+def _cut_off(connection: apsw.Connection, instance: int) -> list[CutOff]:
+    """Return the requests whose clients waited at an instance; a batch is one request."""
     found = rows(
         connection,
         "SELECT json_extract(CAST(event AS TEXT), '$.trace_context') AS context, "
         "min(submitted_at), CASE count(*) WHEN 1 THEN min(event_id) END "
         "FROM event JOIN content USING (seq) WHERE home = ?1 AND "
         "(state = 'queued' OR state = 'running' AND holder = ?1) GROUP BY context LIMIT ?2",
-        seat,
+        instance,
         MOST_CUT_OFF,
     )
     return [CutOff(json.loads(context), began_at, i) for context, began_at, i in found]
@@ -173,11 +173,11 @@ def _cut_off(connection: apsw.Connection, seat: int) -> list[CutOff]:
 def _queue(
     transaction: Transaction, seq: int, priority: int, due_at: float, attempts: Sequence[Attempt]
 ) -> None:
-    transaction.tally.move(EventState.RUNNING, EventState.QUEUED, priority)
+    transaction.totals.move(EventState.RUNNING, EventState.QUEUED, priority)
     transaction.connection.execute(
         "UPDATE event SET state = 'queued', due_at = ?, attempts = ?, home = "
         "CASE WHEN home = ? THEN home END, holder = NULL, lease_until = NULL WHERE seq = ?",
-        (due_at, encode(attempts) if attempts else None, transaction.seat.number, seq),
+        (due_at, encode(attempts) if attempts else None, transaction.instance_lock.number, seq),
     )
 
 
@@ -199,7 +199,7 @@ def _held(transaction: Transaction, lease: Lease) -> int | None:
         "AND holder = ?",
         lease.event.event_id,
         lease.token,
-        transaction.seat.number,
+        transaction.instance_lock.number,
     )
     return seq
 

@@ -14,7 +14,7 @@ from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.events.event import payload_digest
 from ai_ticket_daemon.events.outcome import Failed
 from ai_ticket_daemon.events.state import FINAL_STATES, EventState, transition
-from ai_ticket_daemon.store.endings import expired_in_queue, put_back_event
+from ai_ticket_daemon.store.endings import expired_in_queue, retried_event
 from ai_ticket_daemon.store.intake import check_room, replay
 from ai_ticket_daemon.store.leases import fresh
 from ai_ticket_daemon.store.port import (
@@ -58,7 +58,7 @@ class _Row:
     ahead: int = 0
     backend: str | None = None
     claimed_at: float | None = None
-    home: bool = False
+    owned: bool = False
 
 
 class MemoryStore:
@@ -102,8 +102,8 @@ class MemoryStore:
         task_status.started()
         await trio.sleep_forever()
 
-    async def submit(self, events: Sequence[Event], *, home: bool = False) -> list[Receipt]:
-        """See :meth:`EventStore.submit`; ``home`` says only that a client waits."""
+    async def submit(self, events: Sequence[Event], *, owned: bool = False) -> list[Receipt]:
+        """See :meth:`EventStore.submit`; ``owned`` says only that a client waits."""
         new = {
             event.event_id
             if event.idempotency_key is None
@@ -113,7 +113,7 @@ class MemoryStore:
         }
         check_room(self._counts[EventState.QUEUED], len(new), self._max_queued())
         return [
-            self._known(event) or Receipt(event.event_id, self._accept(event, home=home))
+            self._known(event) or Receipt(event.event_id, self._accept(event, owned=owned))
             for event in events
         ]
 
@@ -149,10 +149,10 @@ class MemoryStore:
         del now
         return []
 
-    async def let_go(self) -> None:
-        """See :meth:`EventStore.let_go`."""
+    async def release_owner(self) -> None:
+        """See :meth:`EventStore.release_owner`."""
         for row in self._rows.values():
-            row.home = False
+            row.owned = False
 
     async def next_due(self) -> float | None:
         """See :meth:`EventStore.next_due`."""
@@ -203,15 +203,15 @@ class MemoryStore:
             self._end(row, EventState.CANCELLED, outcome(row.attempts), now)
         return before, self._record(row)
 
-    async def put_back(self, event_id: str, now: float) -> EventRecord | None:
-        """See :meth:`EventStore.put_back`."""
+    async def retry(self, event_id: str, now: float) -> EventRecord | None:
+        """See :meth:`EventStore.retry`."""
         row = self._rows.get(event_id)
         if row is None:
             return None
         if row.state is EventState.FAILED:
             self._move(row, EventState.QUEUED)
             self._ended.remove(event_id)
-            row.event = put_back_event(row.event, now)
+            row.event = retried_event(row.event, now)
             row.attempts, row.outcome, row.due_at = fresh(row.attempts), None, 0.0
             self._make_ready(row)
             heapq.heappush(self._deadlines, (row.event.deadline_at, event_id))
@@ -227,7 +227,7 @@ class MemoryStore:
             _, event_id = heapq.heappop(self._deadlines)
             row = self._rows.get(event_id)
             if row is not None and row.state is EventState.QUEUED and row.event.deadline_at <= now:
-                if self._are_held() and not row.home:
+                if self._are_held() and not row.owned:
                     kept.append((row.event.deadline_at, event_id))
                     continue
                 outcome = expired_in_queue(row.event, row.attempts, held)
@@ -371,8 +371,8 @@ class MemoryStore:
             return None
         return replay(event, payload_digest(event), known, self._rows[known].digest)
 
-    def _accept(self, event: Event, *, home: bool) -> int:
-        row = _Row(event, (event.priority, next(self._sequence)), home=home)
+    def _accept(self, event: Event, *, owned: bool) -> int:
+        row = _Row(event, (event.priority, next(self._sequence)), owned=owned)
         if event.idempotency_key is not None:
             row.digest = payload_digest(event)
             self._keys[event.owner, event.idempotency_key] = event.event_id

@@ -40,7 +40,7 @@ def order(transaction: Transaction, *, name: str, order: Order) -> None:
 
 def sit(transaction: Transaction, *, about: str) -> None:
     """See :meth:`EventStore.sit`."""
-    _note(transaction.connection, f"{MEMBER_NOTE}{transaction.seat.number}", about)
+    _note(transaction.connection, f"{MEMBER_NOTE}{transaction.instance_lock.number}", about)
 
 
 def _note(connection: apsw.Connection, key: str, text: str) -> None:

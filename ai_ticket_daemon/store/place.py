@@ -1,7 +1,7 @@
 """Which file a store is: one file has one name here, whatever it is called in the configuration.
 
-SQLite keeps its log beside the file that a symbolic link leads to, and the seats have to lie beside
-the same file for all who call it by different names.
+SQLite keeps its log beside the file that a symbolic link leads to. The instance locks have to lie
+beside that file, too, whatever name each daemon calls it by.
 """
 
 from __future__ import annotations

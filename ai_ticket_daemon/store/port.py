@@ -211,12 +211,13 @@ class EventStore(Protocol):
             StoreUnavailable: before it has started: it cannot be opened.
         """
 
-    async def submit(self, events: Sequence[Event], *, home: bool) -> list[Receipt]:
+    async def submit(self, events: Sequence[Event], *, owned: bool) -> list[Receipt]:
         """Accept all of ``events`` as queued, or none of them; durable.
 
         Args:
             events: in the order they are to wait in.
-            home: only this daemon may run them, as long as it lives, because a client waits here.
+            owned: this daemon is their owner instance: only it may run them as long as it lives,
+                because a client waits here.
 
         Raises:
             RequestRefused: the queue is full (``queue_full``).
@@ -238,7 +239,7 @@ class EventStore(Protocol):
         What this daemon's own predecessor left is recovered when the store starts.
         """
 
-    async def let_go(self) -> None:
+    async def release_owner(self) -> None:
         """No client waits here any more: any daemon may run what is queued for one."""
 
     async def next_due(self) -> float | None:
@@ -272,7 +273,7 @@ class EventStore(Protocol):
             already ended stays as it is.
         """
 
-    async def put_back(self, event_id: str, now: float) -> EventRecord | None:
+    async def retry(self, event_id: str, now: float) -> EventRecord | None:
         """Queue a failed event again, with the time it once had and a fresh count of attempts.
 
         Durable. Its earlier attempts stay on record. Returns what is known of it now, unchanged
@@ -353,4 +354,4 @@ class EventStore(Protocol):
         """Say something of this daemon, for :meth:`members` of every daemon."""
 
     async def members(self) -> Mapping[int, str]:
-        """Return what each living daemon that shares the store said of itself, by its seat."""
+        """Return what each living daemon of the store said of itself, by its instance number."""

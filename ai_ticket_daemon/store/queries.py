@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.store.port import EventFilter
 
 ORDER_NOTE, MEMBER_NOTE = "order:", "member:"
-"""How the keys of notes begin that hold an order, or what the daemon in a seat says of itself."""
+"""How the keys of notes begin that hold an order, or what an instance says of itself."""
 
 _decode_order = msgspec.json.Decoder(Order).decode
 
@@ -123,8 +123,8 @@ def position(connection: apsw.Connection, seq: int, priority: int) -> int:
     place follows from where the event lies between the first and the last of its priority: exact
     while nothing behind the first was cancelled, and close otherwise.
     """
-    tally = dict(rows(connection, "SELECT name, value FROM tally WHERE name LIKE 'queued:%'"))
-    earlier: int = sum(tally.get(f"queued:{p}", 0) for p in range(priority))
+    totals = dict(rows(connection, "SELECT name, value FROM tally WHERE name LIKE 'queued:%'"))
+    earlier: int = sum(totals.get(f"queued:{p}", 0) for p in range(priority))
     ahead: int = value(
         connection,
         "SELECT count(*) FROM (SELECT 1 FROM event INDEXED BY event_ready "
@@ -138,7 +138,7 @@ def position(connection: apsw.Connection, seq: int, priority: int) -> int:
         first = value(connection, f"{ready} ORDER BY seq LIMIT 1", priority)
         last = value(connection, f"{ready} ORDER BY seq DESC LIMIT 1", priority)
         share = (seq - first) / max(1, last - first)
-        ahead = max(ahead, round(share * (tally.get(f"queued:{priority}", 1) - 1)))
+        ahead = max(ahead, round(share * (totals.get(f"queued:{priority}", 1) - 1)))
     return earlier + ahead + 1
 
 
@@ -182,11 +182,11 @@ def oldest_queued_at(connection: apsw.Connection) -> float | None:
     return min((at for at in found if at is not None), default=None)
 
 
-def has_others(connection: apsw.Connection, seat: int) -> bool:
-    """Tell whether daemons in other seats run events, or keep some for their own clients."""
+def has_others(connection: apsw.Connection, instance: int) -> bool:
+    """Tell whether daemons of other instances run events, or keep some for their own clients."""
     running = "SELECT 1 FROM event WHERE state = 'running' AND holder <> ? LIMIT 1"
     kept = "SELECT 1 FROM event WHERE state = 'queued' AND home IS NOT NULL AND home <> ? LIMIT 1"
-    return any(value(connection, query, seat) is not None for query in (running, kept))
+    return any(value(connection, query, instance) is not None for query in (running, kept))
 
 
 def has_late(connection: apsw.Connection, now: float) -> bool:
@@ -213,8 +213,8 @@ def are_held(connection: apsw.Connection) -> bool:
 
 
 def members(connection: apsw.Connection) -> Mapping[int, str]:
-    """Return what the last daemon in each seat said of itself, whether it lives or not."""
-    return {int(seat): about for seat, about in _notes(connection, MEMBER_NOTE)}
+    """Return what the last daemon of each instance number said of itself, dead or alive."""
+    return {int(instance): about for instance, about in _notes(connection, MEMBER_NOTE)}
 
 
 def _notes(connection: apsw.Connection, prefix: str) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ from ai_ticket_daemon.clock import KEPT_UNDER, Clock
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.store import backup, endings, intake, leases, orders, place, queries
 from ai_ticket_daemon.store.faults import explain
-from ai_ticket_daemon.store.instance_lock import NoSeatFree, Seat
+from ai_ticket_daemon.store.instance_lock import InstanceLock, TooManyInstances
 from ai_ticket_daemon.store.port import KEPT_CHANGES
 from ai_ticket_daemon.store.reader import Reader
 from ai_ticket_daemon.store.totals import read_counts
@@ -81,7 +81,7 @@ class SqliteStore:
         self._log = log
         self._clock = clock or Clock()
         self._writer: Writer | None = None
-        self._seat: Seat | None = None
+        self._instance_lock: InstanceLock | None = None
         self._reader: Reader | None = None
         self._data_version: int | None = None
         # No claim finds anything before this moment; spares a transaction for nothing.
@@ -97,13 +97,13 @@ class SqliteStore:
         try:
             path = self._path = place.resolve(self._path)
             path.parent.mkdir(mode=0o700, exist_ok=True)
-            seat = Seat.take(path)
-        except (OSError, NoSeatFree) as error:
+            lock = InstanceLock.take(path)
+        except (OSError, TooManyInstances) as error:
             raise StoreUnavailable(f"{self._path}: {explain(error)}") from error
         reader = Reader(path, vfs=self._vfs)
         writer = Writer(
             path,
-            seat,
+            lock,
             self._observer,
             on_open=self._opened_anew,
             log=self._log,
@@ -112,7 +112,7 @@ class SqliteStore:
         try:
             async with trio.open_nursery() as nursery:
                 await nursery.start(writer.run)
-                self._writer, self._reader, self._seat = writer, reader, seat
+                self._writer, self._reader, self._instance_lock = writer, reader, lock
                 self._opened_anew()
                 await self._write(self._go_on, durable=True)
                 self._recovered(
@@ -122,13 +122,15 @@ class SqliteStore:
                 )
                 task_status.started()
         finally:
-            self._writer = self._reader = self._seat = None
+            self._writer = self._reader = self._instance_lock = None
             await reader.aclose()
-            seat.leave()
+            lock.release()
 
-    async def submit(self, events: Sequence[Event], *, home: bool) -> list[Receipt]:
+    async def submit(self, events: Sequence[Event], *, owned: bool) -> list[Receipt]:
         """See :meth:`EventStore.submit`."""
-        operation = partial(intake.submit, events=events, home=home, max_queued=self._max_queued())
+        operation = partial(
+            intake.submit, events=events, owned=owned, max_queued=self._max_queued()
+        )
         try:
             return await self._write(operation, durable=True, long=_is_long(events))
         finally:
@@ -154,7 +156,9 @@ class SqliteStore:
 
     async def recover(self, now: float) -> list[str]:
         """See :meth:`EventStore.recover`."""
-        if self._seat is None or not await self._read(queries.has_others, self._seat.number):
+        if self._instance_lock is None or not await self._read(
+            queries.has_others, self._instance_lock.number
+        ):
             return []
         recovered = await self._write(
             partial(leases.recover_others, now=now), durable=True, long=True
@@ -162,9 +166,9 @@ class SqliteStore:
         self._recovered(recovered)
         return recovered.event_ids
 
-    async def let_go(self) -> None:
-        """See :meth:`EventStore.let_go`."""
-        await self._write(leases.let_go, durable=True)
+    async def release_owner(self) -> None:
+        """See :meth:`EventStore.release_owner`."""
+        await self._write(leases.release_owner, durable=True)
 
     async def next_due(self) -> float | None:
         """See :meth:`EventStore.next_due`."""
@@ -195,11 +199,11 @@ class SqliteStore:
             partial(endings.cancel, event_id=event_id, now=now, outcome=outcome), durable=True
         )
 
-    async def put_back(self, event_id: str, now: float) -> EventRecord | None:
-        """See :meth:`EventStore.put_back`."""
+    async def retry(self, event_id: str, now: float) -> EventRecord | None:
+        """See :meth:`EventStore.retry`."""
         try:
             return await self._write(
-                partial(endings.put_back, event_id=event_id, now=now), durable=True
+                partial(endings.retry, event_id=event_id, now=now), durable=True
             )
         finally:
             self._nothing_before = 0.0
@@ -331,10 +335,10 @@ class SqliteStore:
 
     async def members(self) -> Mapping[int, str]:
         """See :meth:`EventStore.members`."""
-        found, seat = await self._read(queries.members), self._seat
-        if seat is None:
+        found, lock = await self._read(queries.members), self._instance_lock
+        if lock is None:
             raise StoreUnavailable("the store is closed")
-        return {n: about for n, about in found.items() if n == seat.number or not seat.is_free(n)}
+        return {n: about for n, about in found.items() if n == lock.number or not lock.is_free(n)}
 
     async def _write(
         self, operation: Callable[[Transaction], T], *, durable: bool, long: bool = False

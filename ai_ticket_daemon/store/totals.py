@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ACCEPTED = "accepted"
 
 
-class Tally:
+class Totals:
     """The totals, as transactions of one connection see and change them.
 
     Args:
@@ -81,4 +81,4 @@ class Tally:
 
 def read_counts(connection: apsw.Connection) -> Counts:
     """Return the totals by state as they are on disk."""
-    return Tally(connection).counts()
+    return Totals(connection).counts()

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Outcome
     from ai_ticket_daemon.events.state import EventState
-    from ai_ticket_daemon.store.instance_lock import Seat
-    from ai_ticket_daemon.store.totals import Tally
+    from ai_ticket_daemon.store.instance_lock import InstanceLock
+    from ai_ticket_daemon.store.totals import Totals
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,8 @@ class Transaction:
     """An open transaction: the connection, the totals and who is writing."""
 
     connection: apsw.Connection
-    tally: Tally
-    seat: Seat
+    totals: Totals
+    instance_lock: InstanceLock
 
     def content(self, seq: int) -> Event:
         """Return the event as it was submitted, with the deadline it has now."""
@@ -54,7 +54,7 @@ class Transaction:
         now: float,
     ) -> None:
         """Write how an event ended; the one place where an outcome is written."""
-        self.tally.move(before, after, priority)
+        self.totals.move(before, after, priority)
         self.connection.execute(
             "UPDATE event SET state = ?, ended_at = ?, error = ?, attempts = NULL, home = NULL, "
             "holder = NULL, lease_until = NULL WHERE seq = ?",

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from pathlib import Path
 
-    from ai_ticket_daemon.store.instance_lock import Seat
+    from ai_ticket_daemon.store.instance_lock import InstanceLock
     from ai_ticket_daemon.store.port import StoreObserver
     from ai_ticket_daemon.store.transaction import Transaction
 
@@ -71,11 +71,11 @@ class _Write(Operation[T]):
 
 
 class Writer:
-    """Writes to the file ``path`` as the daemon in ``seat``.
+    """Writes to the file ``path`` as the daemon that holds ``instance_lock``.
 
     Args:
         path: the file.
-        seat: who writes.
+        instance_lock: of the daemon that writes.
         observer: is told when the store fails and recovers.
         on_open: is called when the file was opened anew, after a failure.
         log: syncs the log; None for the usual way.
@@ -85,14 +85,14 @@ class Writer:
     def __init__(
         self,
         path: Path,
-        seat: Seat,
+        instance_lock: InstanceLock,
         observer: StoreObserver,
         *,
         on_open: Callable[[], None],
         log: LogFile | None = None,
         vfs: str | None = None,
     ) -> None:
-        self._open_database = partial(Database, path, seat, vfs=vfs)
+        self._open_database = partial(Database, path, instance_lock, vfs=vfs)
         self._observer = observer
         self._on_open = on_open
         self._log = log or LogFile(path)

@@ -33,7 +33,7 @@ async def fill(store: SqliteStore, number: int) -> None:
     for start in range(0, number, 1000):
         size = min(1000, number - start)
         events = [Event(new_event_id(now), text, Sampling(), now, now + 1e6) for _ in range(size)]
-        await store.submit(events, home=False)
+        await store.submit(events, owned=False)
 
 
 async def measure(store: SqliteStore) -> None:

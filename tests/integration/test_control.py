@@ -305,7 +305,7 @@ async def test_events_are_found_retried_cancelled_and_purged(capsys: Captured) -
         assert (await house.json("audit"))["difference"] == 0
 
 
-async def test_failed_events_are_put_back_by_their_error(capsys: Captured) -> None:
+async def test_failed_events_are_retried_by_their_error(capsys: Captured) -> None:
     async with open_house(capsys) as house:
         for simulated in (house.primary, house.standby):
             simulated.faults.reject_credentials()

@@ -78,9 +78,9 @@ class BrittleStore(MemoryStore):
     broken = False
     slowness_seconds = 0.0
 
-    async def submit(self, events: Sequence[Event], *, home: bool = False) -> list[Receipt]:
+    async def submit(self, events: Sequence[Event], *, owned: bool = False) -> list[Receipt]:
         self._check()
-        return await super().submit(events, home=home)
+        return await super().submit(events, owned=owned)
 
     async def complete(self, lease: Lease, state: EventState, outcome: Outcome, now: float) -> bool:
         self._check()

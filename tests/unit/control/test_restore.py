@@ -13,7 +13,7 @@ from store_support import event, opened
 
 from ai_ticket_daemon.control import ctl
 from ai_ticket_daemon.control.restore import thin_out
-from ai_ticket_daemon.store.instance_lock import Seat
+from ai_ticket_daemon.store.instance_lock import InstanceLock
 from ai_ticket_daemon.store.schema import MIGRATIONS
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ Captured = pytest.CaptureFixture[str]
 
 async def fill(path: Path, *names: str) -> None:
     async with opened(path) as store:
-        await store.submit([event(name) for name in names], home=False)
+        await store.submit([event(name) for name in names], owned=False)
 
 
 @pytest.fixture
@@ -106,14 +106,14 @@ def test_a_restored_store_serves(capsys: Captured, backup: Path, store: Path) ->
 def test_nothing_is_restored_while_a_daemon_has_the_store_open(
     capsys: Captured, backup: Path, store: Path
 ) -> None:
-    Seat.take(store).leave()  # somebody was there before
-    seat = Seat.take(store)
+    InstanceLock.take(store).release()  # somebody was there before
+    lock = InstanceLock.take(store)
     before = names(store)
     said = restore(capsys, backup, store, code=1)
     assert "a daemon has" in said
     assert "systemctl stop ai-ticket.socket ai-ticket.service" in said
     assert (ids(store), names(store)) == (["old"], before)
-    seat.leave()
+    lock.release()
     assert restore(capsys, backup, store)["events"] == 3
 
 

@@ -538,14 +538,14 @@ async def test_a_cancelled_event_is_never_started(autojump_clock: MockClock) -> 
     assert house.primary.prompts == ["runs"]
 
 
-async def test_an_event_put_back_by_the_operator_starts_with_fresh_attempts(
+async def test_an_event_retried_by_the_operator_starts_with_fresh_attempts(
     autojump_clock: MockClock,
 ) -> None:
     async with running(PipelineConfig(max_attempts=1)) as house:
         house.primary.answers = [failure()]
         [failed] = await house.pipeline.run_batch([event("a")])
         assert isinstance(failed, Failed)
-        assert await house.pipeline.put_back("id-a") is not None
+        assert await house.pipeline.retry("id-a") is not None
         await trio.sleep(5)
         status = await house.pipeline.status("id-a")
     assert status is not None

@@ -22,14 +22,14 @@ async def fill(path: Path) -> None:
     """Leave behind two queued events, one running, and one ended in each way, one forgotten."""
     async with opened(path) as store:
         names = ["pruned", "done", "failed", "running", "cancelled", "queued", "also-queued"]
-        await store.submit([event(name) for name in names], home=False)
+        await store.submit([event(name) for name in names], owned=False)
         await store.complete(await claimed(store), EventState.SUCCEEDED, DONE, 1)
         await store.prune(2, 10)
         await store.complete(await claimed(store), EventState.SUCCEEDED, DONE, 3)
         await store.complete(await claimed(store), EventState.FAILED, BROKEN, 3)
         await claimed(store)
         await store.cancel("cancelled", 3, gone)
-        await store.submit([event("late", deadline_at=1)], home=False)
+        await store.submit([event("late", deadline_at=1)], owned=False)
         await store.expire(5, 10)
 
 
@@ -135,11 +135,11 @@ def test_each_kind_of_damage_is_named(path: Path, statement: str, problems: list
 
 async def test_a_store_is_audited_while_a_daemon_writes_to_it(tmp_path: Path) -> None:
     async with opened(tmp_path / "events.db") as store:
-        await store.submit([event("a")], home=False)
+        await store.submit([event("a")], owned=False)
         await claimed(store)
         found = audit_file(tmp_path / "events.db")
         assert (found.states[EventState.RUNNING], found.problems) == (1, ())
-        await store.submit([event("b")], home=False)
+        await store.submit([event("b")], owned=False)
         assert await store.complete(await claimed(store), EventState.FAILED, BROKEN, 1)
 
 

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 async def test_a_backup_holds_everything_and_opens_as_a_store(tmp_path: Path) -> None:
     copy = tmp_path / "copy.db"
     async with opened(tmp_path / "events.db") as store:
-        await store.submit([event("a"), event("b")], home=False)
+        await store.submit([event("a"), event("b")], owned=False)
         await claimed(store)
         await store.backup(copy)
-        await store.submit([event("later")], home=False)
+        await store.submit([event("later")], owned=False)
     assert copy.stat().st_mode & 0o777 == 0o600
     assert apsw.Connection(str(copy)).pragma("integrity_check") == "ok"
     async with opened(copy) as restored:
@@ -55,8 +55,8 @@ async def test_a_store_in_memory_has_no_backup(tmp_path: Path) -> None:
 
 async def test_a_rare_event_is_found_over_pages_that_cost_the_same(tmp_path: Path) -> None:
     async with opened(tmp_path / "events.db") as store:
-        await store.submit([event("rare", owner="rare")], home=False)
-        await store.submit([event(f"e{n}") for n in range(PAGE_LOOKS + 10)], home=False)
+        await store.submit([event("rare", owner="rare")], owned=False)
+        await store.submit([event(f"e{n}") for n in range(PAGE_LOOKS + 10)], owned=False)
         first = await store.page(EventFilter(owner="rare"), below=None, limit=10)
         second = await store.page(EventFilter(owner="rare"), below=first.below, limit=10)
         by_id = await store.page(EventFilter(event_id="rare"), below=None, limit=10)

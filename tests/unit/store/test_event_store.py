@@ -50,7 +50,7 @@ async def test_an_event_comes_back_just_as_it_was_submitted(store: EventStore) -
         owner="alice",
         idempotency_key="k",
     )
-    await store.submit([whole], home=True)
+    await store.submit([whole], owned=True)
     record = await store.get("a")
     assert record is not None
     assert record.event == whole
@@ -59,19 +59,19 @@ async def test_an_event_comes_back_just_as_it_was_submitted(store: EventStore) -
 
 
 async def test_events_are_claimed_by_priority_then_in_order(store: EventStore) -> None:
-    await store.submit([event("a"), event("b"), event("urgent", priority=0)], home=False)
+    await store.submit([event("a"), event("b"), event("urgent", priority=0)], owned=False)
     assert [(await claimed(store)).event.event_id for _ in range(3)] == ["urgent", "a", "b"]
     assert await claim(store) is None
 
 
 async def test_an_event_submitted_after_an_empty_claim_is_found(store: EventStore) -> None:
     assert await claim(store) is None
-    await store.submit([event("a")], home=False)
+    await store.submit([event("a")], owned=False)
     assert (await claimed(store)).event.event_id == "a"
 
 
 async def test_a_released_event_keeps_its_place_and_waits_for_its_time(store: EventStore) -> None:
-    await store.submit([event("a"), event("b")], home=False)
+    await store.submit([event("a"), event("b")], owned=False)
     lease = await claimed(store)
     attempt = Attempt("primary", 0, 1, error=ErrorCode.API_SERVER_ERROR)
     assert await store.release(lease, due_at=5, attempts=[attempt])
@@ -89,7 +89,7 @@ async def test_a_released_event_keeps_its_place_and_waits_for_its_time(store: Ev
 async def test_an_outcome_is_written_once_and_a_lost_lease_writes_nothing(
     store: EventStore,
 ) -> None:
-    await store.submit([event("a")], home=False)
+    await store.submit([event("a")], owned=False)
     lost = await claimed(store)
     assert await store.release(lost, due_at=0, attempts=[])
     lease = await claimed(store)
@@ -110,7 +110,7 @@ async def test_an_outcome_is_written_once_and_a_lost_lease_writes_nothing(
 async def test_cancelling_tells_what_the_event_was_doing_and_ends_it_once(
     store: EventStore,
 ) -> None:
-    await store.submit([event("queued"), event("running"), event("ended")], home=False)
+    await store.submit([event("queued"), event("running"), event("ended")], owned=False)
     queued = await store.cancel("queued", 1, gone)
     assert queued is not None
     assert queued[0] is EventState.QUEUED
@@ -130,7 +130,7 @@ async def test_cancelling_tells_what_the_event_was_doing_and_ends_it_once(
 
 
 async def test_an_event_that_comes_back_after_its_deadline_expires(store: EventStore) -> None:
-    await store.submit([event("late", deadline_at=10.0)], home=False)
+    await store.submit([event("late", deadline_at=10.0)], owned=False)
     lease = await claimed(store, 1)
     assert await store.expire(11, 10) == []
     assert await store.release(lease, due_at=11, attempts=())
@@ -139,7 +139,7 @@ async def test_an_event_that_comes_back_after_its_deadline_expires(store: EventS
 
 
 async def test_expired_events_are_never_claimed(store: EventStore) -> None:
-    await store.submit([event("late", deadline_at=10), event("fine")], home=False)
+    await store.submit([event("late", deadline_at=10), event("fine")], owned=False)
     assert (await claimed(store, 10)).event.event_id == "fine"
     assert await store.expire(9.9, 10) == []
     [record] = await store.expire(10, 10)
@@ -152,12 +152,12 @@ async def test_expired_events_are_never_claimed(store: EventStore) -> None:
 
 
 async def test_expiring_stops_at_its_limit_and_goes_on_later(store: EventStore) -> None:
-    await store.submit([event(str(n), deadline_at=1) for n in range(5)], home=False)
+    await store.submit([event(str(n), deadline_at=1) for n in range(5)], owned=False)
     assert [len(await store.expire(2, 3)) for _ in range(3)] == [3, 2, 0]
 
 
 async def test_what_a_waiting_event_tried_last_is_part_of_its_expiry(store: EventStore) -> None:
-    await store.submit([event("a", deadline_at=10)], home=False)
+    await store.submit([event("a", deadline_at=10)], owned=False)
     attempt = Attempt("primary", 0, 1, error=ErrorCode.API_SERVER_ERROR, message="it broke")
     await store.release(await claimed(store), due_at=20, attempts=[attempt])
     [record] = await store.expire(11, 10)
@@ -170,9 +170,9 @@ async def test_what_a_waiting_event_tried_last_is_part_of_its_expiry(store: Even
 
 
 async def test_positions_count_by_priority_then_in_order(store: EventStore) -> None:
-    receipts = await store.submit([event("a"), event("b"), event("c")], home=False)
+    receipts = await store.submit([event("a"), event("b"), event("c")], owned=False)
     assert [receipt.position for receipt in receipts] == [1, 2, 3]
-    [urgent] = await store.submit([event("urgent", priority=0)], home=False)
+    [urgent] = await store.submit([event("urgent", priority=0)], owned=False)
     assert urgent.position == 1
     records = [await store.get(name) for name in ("urgent", "a", "b", "c")]
     assert [record.position for record in records if record] == [1, 2, 3, 4]
@@ -186,14 +186,14 @@ async def test_a_full_queue_accepts_all_of_a_submission_or_nothing(
     store: EventStore, limit: Limit
 ) -> None:
     limit.max_queued = 2
-    await store.submit([event("a")], home=False)
+    await store.submit([event("a")], owned=False)
     with pytest.raises(RequestRefused) as refused:
-        await store.submit([event("b"), event("c")], home=False)
+        await store.submit([event("b"), event("c")], owned=False)
     assert refused.value.code is ErrorCode.QUEUE_FULL
     assert refused.value.details == {"queued": 1, "max_queued": 2}
     counts = await store.counts()
     assert (counts.states[EventState.QUEUED], counts.accepted) == (1, 1)
-    await store.submit([event("b")], home=False)
+    await store.submit([event("b")], owned=False)
 
 
 async def test_the_same_key_and_payload_lead_to_the_same_event(
@@ -201,22 +201,22 @@ async def test_the_same_key_and_payload_lead_to_the_same_event(
 ) -> None:
     first = event("a", owner="alice", idempotency_key="k")
     again = event("b", owner="alice", idempotency_key="k", submitted_at=5, deadline_at=50)
-    await store.submit([first], home=False)
+    await store.submit([first], owned=False)
     limit.max_queued = 1  # a replay needs no room
-    [receipt] = await store.submit([again], home=False)
+    [receipt] = await store.submit([again], owned=False)
     assert (receipt.event_id, receipt.replayed) == ("a", True)
     assert await store.get("b") is None
     await store.complete(await claimed(store), EventState.SUCCEEDED, DONE, 1)
-    [late] = await store.submit([again], home=False)
+    [late] = await store.submit([again], owned=False)
     assert (late.event_id, late.replayed) == ("a", True)
 
 
 async def test_a_key_with_another_payload_is_a_conflict_for_that_item_alone(
     store: EventStore,
 ) -> None:
-    await store.submit([event("a", owner="alice", idempotency_key="k")], home=False)
+    await store.submit([event("a", owner="alice", idempotency_key="k")], owned=False)
     other = event("b", "something else", owner="alice", idempotency_key="k")
-    fresh, conflict = await store.submit([event("c"), other], home=False)
+    fresh, conflict = await store.submit([event("c"), other], owned=False)
     assert fresh.refusal is None
     assert conflict.refusal is not None
     assert conflict.refusal.code is ErrorCode.IDEMPOTENCY_CONFLICT
@@ -231,18 +231,18 @@ async def test_a_key_belongs_to_its_owner_and_holds_within_a_batch(store: EventS
             event("b", owner="bob", idempotency_key="k"),
             event("c", owner="alice", idempotency_key="k"),
         ],
-        home=False,
+        owned=False,
     )
     assert [(r.event_id, r.replayed) for r in receipts] == [("a", False), ("b", False), ("a", True)]
     assert (await store.counts()).accepted == 2
 
 
-async def test_a_failed_event_can_be_put_back_with_all_its_time_and_attempts(
+async def test_a_failed_event_can_be_retried_with_all_its_time_and_attempts(
     store: EventStore,
 ) -> None:
-    await store.submit([event("a", deadline_at=60)], home=False)
+    await store.submit([event("a", deadline_at=60)], owned=False)
     await store.complete(await claimed(store), EventState.FAILED, BROKEN, 50)
-    record = await store.put_back("a", 1000)
+    record = await store.retry("a", 1000)
     assert record is not None
     assert (record.state, record.outcome, record.position) == (EventState.QUEUED, None, 1)
     assert record.event.deadline_at == 1060
@@ -253,14 +253,14 @@ async def test_a_failed_event_can_be_put_back_with_all_its_time_and_attempts(
     assert (await store.counts()).difference == 0
 
 
-async def test_an_event_put_back_twice_has_the_time_it_was_given_and_no_more(
+async def test_an_event_retried_twice_has_the_time_it_was_given_and_no_more(
     store: EventStore,
 ) -> None:
-    await store.submit([event("a", timeout_seconds=100.0)], home=False)
+    await store.submit([event("a", timeout_seconds=100.0)], owned=False)
     for now in (10.0, 1000.0):
         lease = await claimed(store, now)
         await store.complete(lease, EventState.FAILED, BROKEN, now + 1)
-        record = await store.put_back("a", now + 990.0)
+        record = await store.retry("a", now + 990.0)
         assert record is not None
         assert record.event.deadline_at == now + 990.0 + 100.0
 
@@ -272,7 +272,7 @@ async def test_time_given_back_moves_deadlines_by_what_each_event_waited_of_it(
     during = event("during", submitted_at=60.0, deadline_at=160.0, timeout_seconds=100.0)
     after = event("after", submitted_at=90.0, deadline_at=190.0, timeout_seconds=100.0)
     running = event("running", priority=0, submitted_at=0.0, deadline_at=100.0)
-    await store.submit([before, during, after, running], home=False)
+    await store.submit([before, during, after, running], owned=False)
     held = await claimed(store)
     assert held.event.event_id == "running"
     assert await store.give_back_time(50.0, 90.0) == 2
@@ -291,7 +291,7 @@ async def test_time_given_back_moves_deadlines_by_what_each_event_waited_of_it(
 async def test_an_event_that_was_too_late_can_be_claimed_when_it_gets_time_back(
     store: EventStore,
 ) -> None:
-    await store.submit([event("a")], home=False)
+    await store.submit([event("a")], owned=False)
     assert await claim(store, 150.0) is None
     await store.give_back_time(20.0, 150.0)
     assert (await claimed(store, 150.0)).event.event_id == "a"
@@ -300,25 +300,25 @@ async def test_an_event_that_was_too_late_can_be_claimed_when_it_gets_time_back(
 async def test_an_expired_event_is_told_the_time_it_was_given_not_that_with_what_was_given_back(
     store: EventStore,
 ) -> None:
-    await store.submit([event("a", timeout_seconds=100.0)], home=False)
+    await store.submit([event("a", timeout_seconds=100.0)], owned=False)
     await store.give_back_time(0.0, 500.0)
     [expired] = await store.expire(600.0, 1)
     assert isinstance(expired.outcome, Failed)
     assert "within the 100 s" in expired.outcome.message
 
 
-async def test_only_failed_events_are_put_back(store: EventStore) -> None:
-    await store.submit([event("a")], home=False)
+async def test_only_failed_events_are_retried(store: EventStore) -> None:
+    await store.submit([event("a")], owned=False)
     await store.complete(await claimed(store), EventState.SUCCEEDED, DONE, 1)
-    record = await store.put_back("a", 2)
+    record = await store.retry("a", 2)
     assert record is not None
     assert record.outcome == DONE
-    assert await store.put_back("unknown", 2) is None
+    assert await store.retry("unknown", 2) is None
 
 
 async def test_what_ended_long_ago_is_forgotten_and_still_counted(store: EventStore) -> None:
     keyed = event("b", idempotency_key="k")
-    await store.submit([event("a"), keyed, event("c")], home=False)
+    await store.submit([event("a"), keyed, event("c")], owned=False)
     for ended_at in (10, 20):
         await store.complete(await claimed(store), EventState.SUCCEEDED, DONE, ended_at)
     assert await store.prune(10, 100) == 0
@@ -328,12 +328,12 @@ async def test_what_ended_long_ago_is_forgotten_and_still_counted(store: EventSt
     counts = await store.counts()
     assert (counts.accepted, counts.ended, counts.difference) == (3, 2, 0)
     assert await state(store, "c") is EventState.QUEUED
-    [receipt] = await store.submit([keyed], home=False)
+    [receipt] = await store.submit([keyed], owned=False)
     assert not receipt.replayed
 
 
 async def test_leases_are_held_until_the_event_leaves_its_worker(store: EventStore) -> None:
-    await store.submit([event("a"), event("b")], home=False)
+    await store.submit([event("a"), event("b")], owned=False)
     first, second = await claimed(store), await claimed(store)
     assert await store.extend(60) == {"a": first.token, "b": second.token}
     record = await store.get("a")
@@ -345,7 +345,7 @@ async def test_leases_are_held_until_the_event_leaves_its_worker(store: EventSto
 
 
 async def test_outcomes_of_several_events_at_once(store: EventStore) -> None:
-    await store.submit([event("a"), event("b"), event("c")], home=False)
+    await store.submit([event("a"), event("b"), event("c")], owned=False)
     await store.complete(await claimed(store), EventState.SUCCEEDED, DONE, 1)
     await store.complete(await claimed(store), EventState.FAILED, BROKEN, 1)
     assert await store.outcomes(["a", "b", "c", "unknown"]) == {"a": DONE, "b": BROKEN}
@@ -367,7 +367,7 @@ async def test_small_notes_are_kept(store: EventStore) -> None:
 
 
 async def test_events_are_listed_newest_first_a_page_at_a_time(store: EventStore) -> None:
-    await store.submit([event(name) for name in "abcde"], home=False)
+    await store.submit([event(name) for name in "abcde"], owned=False)
     first = await store.page(EventFilter(), below=None, limit=2)
     rest = await store.page(EventFilter(), below=first.below, limit=9)
     assert [e.event_id for e in first.events] == ["e", "d"]
@@ -377,7 +377,7 @@ async def test_events_are_listed_newest_first_a_page_at_a_time(store: EventStore
 
 
 async def test_a_summary_tells_where_and_how_an_event_ended(store: EventStore) -> None:
-    await store.submit([event("a", owner="alice", priority=2, submitted_at=1.0)], home=False)
+    await store.submit([event("a", owner="alice", priority=2, submitted_at=1.0)], owned=False)
     lease = await claimed(store, 3)
     [running] = (await store.page(EventFilter(), below=None, limit=9)).events
     assert (running.backend, running.claimed_at, running.ended_at) == ("primary", 3, None)
@@ -406,16 +406,16 @@ async def test_a_filter_lets_through_what_meets_all_of_it(
 ) -> None:
     names = {"a": "alice", "b": "bob", "c": "alice", "d": "bob"}
     events = [event(n, owner=o, submitted_at=float(i)) for i, (n, o) in enumerate(names.items())]
-    await store.submit([events[0], events[2]], home=False)
+    await store.submit([events[0], events[2]], owned=False)
     await store.complete(await claimed(store), EventState.FAILED, BROKEN, 5)
     await store.complete(await claimed(store), EventState.SUCCEEDED, DONE, 5)
-    await store.submit([events[1], events[3]], home=False)
+    await store.submit([events[1], events[3]], owned=False)
     listed = (await store.page(wanted, below=None, limit=9)).events
     assert "".join(sorted((e.event_id for e in listed), reverse=True)) == found
 
 
 async def test_only_what_has_ended_can_be_forgotten(store: EventStore) -> None:
-    await store.submit([event("a"), event("b")], home=False)
+    await store.submit([event("a"), event("b")], owned=False)
     await store.complete(await claimed(store), EventState.SUCCEEDED, DONE, 5)
     assert await store.forget(["a", "b", "unknown"]) == 1
     assert await store.get("a") is None

@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ai_ticket_daemon.store.instance_lock import NoSeatFree, Seat, SeatTaken, all_seats
+from ai_ticket_daemon.store.instance_lock import (
+    InstanceLock,
+    InstanceLockTaken,
+    TooManyInstances,
+    all_instance_locks,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,42 +21,45 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_all_seats_cannot_be_had_while_one_is_taken(tmp_path: Path) -> None:
+def test_all_instance_locks_cannot_be_had_while_one_is_taken(tmp_path: Path) -> None:
     store = tmp_path / "events.db"
-    first, second = Seat.take(store), Seat.take(store)
-    first.leave()
-    with pytest.raises(SeatTaken, match=r"has .*events\.db open"), all_seats(store):
+    first, second = InstanceLock.take(store), InstanceLock.take(store)
+    first.release()
+    with (
+        pytest.raises(InstanceLockTaken, match=r"has .*events\.db open"),
+        all_instance_locks(store),
+    ):
         pytest.fail("a daemon is there")
     assert second.is_free(0)
-    second.leave()
-    with all_seats(store):
+    second.release()
+    with all_instance_locks(store):
         pass
 
 
-def test_nobody_can_sit_down_while_all_seats_are_taken(tmp_path: Path) -> None:
+def test_no_daemon_can_start_while_all_instance_locks_are_taken(tmp_path: Path) -> None:
     store = tmp_path / "events.db"
-    Seat.take(store).leave()
+    InstanceLock.take(store).release()
     before = names(tmp_path)
-    with all_seats(store):
-        with pytest.raises(NoSeatFree):
-            Seat.take(store)
-        with pytest.raises(SeatTaken), all_seats(store):
+    with all_instance_locks(store):
+        with pytest.raises(TooManyInstances):
+            InstanceLock.take(store)
+        with pytest.raises(InstanceLockTaken), all_instance_locks(store):
             pytest.fail("they are taken")
     assert names(tmp_path) == before == {"events.db-seat-0"}
-    Seat.take(store).leave()
+    InstanceLock.take(store).release()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_seats_made_by_root_are_the_daemons(tmp_path: Path) -> None:
+def test_locks_made_by_root_are_the_daemons(tmp_path: Path) -> None:
     os.chown(tmp_path, 65534, 65534)
-    with all_seats(tmp_path / "events.db"):
+    with all_instance_locks(tmp_path / "events.db"):
         assert {path.stat().st_uid for path in tmp_path.iterdir()} == {65534}
 
 
-def test_a_lock_on_a_file_that_was_removed_is_no_seat(
+def test_a_lock_on_a_file_that_was_removed_is_no_lock(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who has opened a seat's file just before it is removed must not sit there beside another."""
+    """A daemon that opened the file just before it was removed must not hold a second lock."""
     path = tmp_path / "events.db-seat-0"
     real, removed = fcntl.flock, False
 
@@ -63,7 +71,7 @@ def test_a_lock_on_a_file_that_was_removed_is_no_seat(
         real(descriptor, how)
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    seat = Seat.take(tmp_path / "events.db")
+    lock = InstanceLock.take(tmp_path / "events.db")
     assert removed
-    assert os.path.samestat(path.stat(), os.fstat(seat._descriptor))
-    seat.leave()
+    assert os.path.samestat(path.stat(), os.fstat(lock._descriptor))
+    lock.release()

@@ -48,9 +48,9 @@ async def test_the_last_order_of_a_name_stands(store: EventStore) -> None:
 
 
 async def test_time_that_events_are_held_does_not_count_against_them(store: EventStore) -> None:
-    await store.submit([event("early", submitted_at=0.0, deadline_at=100.0)], home=False)
+    await store.submit([event("early", submitted_at=0.0, deadline_at=100.0)], owned=False)
     await store.order("paused", holding(50.0))
-    await store.submit([event("within", submitted_at=70.0, deadline_at=170.0)], home=False)
+    await store.submit([event("within", submitted_at=70.0, deadline_at=170.0)], owned=False)
     assert await store.expire(500.0, 10) == []
     await store.order("paused", Order("", 550.0))
     assert await deadline(store, "early") == 600.0
@@ -65,8 +65,8 @@ async def test_time_that_events_are_held_does_not_count_against_them(store: Even
 async def test_a_held_event_that_a_client_waits_for_expires_and_says_why(
     store: EventStore,
 ) -> None:
-    await store.submit([event("waited for", deadline_at=100.0)], home=True)
-    await store.submit([event("left", deadline_at=100.0)], home=False)
+    await store.submit([event("waited for", deadline_at=100.0)], owned=True)
+    await store.submit([event("left", deadline_at=100.0)], owned=False)
     await store.order("paused", holding(50.0))
     [record] = await store.expire(100.0, 10, held="paused by an operator")
     assert record.event.event_id == "waited for"
@@ -78,7 +78,7 @@ async def test_a_held_event_that_a_client_waits_for_expires_and_says_why(
 
 
 async def test_an_order_that_holds_nothing_lets_the_clock_run(store: EventStore) -> None:
-    await store.submit([event("a", deadline_at=100.0)], home=False)
+    await store.submit([event("a", deadline_at=100.0)], owned=False)
     await store.order("pinned", Order("standby", 50.0))
     assert [r.event.event_id for r in await store.expire(100.0, 10)] == ["a"]
 
@@ -86,7 +86,7 @@ async def test_an_order_that_holds_nothing_lets_the_clock_run(store: EventStore)
 async def test_the_clock_stands_until_the_last_order_that_holds_is_taken_back(
     store: EventStore,
 ) -> None:
-    await store.submit([event("a", deadline_at=100.0)], home=False)
+    await store.submit([event("a", deadline_at=100.0)], owned=False)
     await store.order("paused", holding(10.0))
     await store.order("draining", holding(20.0))
     await store.order("paused", Order("", 30.0))
@@ -98,20 +98,20 @@ async def test_the_clock_stands_until_the_last_order_that_holds_is_taken_back(
 
 
 async def test_what_can_be_claimed_again_after_a_hold_is_found(store: EventStore) -> None:
-    await store.submit([event("a", deadline_at=10.0)], home=False)
+    await store.submit([event("a", deadline_at=10.0)], owned=False)
     await store.order("paused", holding(5.0))
     assert await claim(store, 20.0) is None
     await store.order("paused", Order("", 20.0))
     assert await claim(store, 20.0) is not None
 
 
-async def test_an_event_put_back_gets_the_time_it_was_submitted_with(store: EventStore) -> None:
+async def test_a_retried_event_gets_the_time_it_was_submitted_with(store: EventStore) -> None:
     whole = event("a", submitted_at=0.0, deadline_at=100.0, timeout_seconds=100.0)
-    await store.submit([whole], home=False)
+    await store.submit([whole], owned=False)
     await store.order("paused", holding(10.0))
     await store.order("paused", Order("", 60.0))
     await store.complete(await claimed(store, 70.0), EventState.FAILED, BROKEN, 80.0)
-    await store.put_back("a", 1000.0)
+    await store.retry("a", 1000.0)
     assert await deadline(store, "a") == 1100.0
 
 
@@ -139,7 +139,7 @@ async def test_daemons_of_one_file_know_of_each_other_as_long_as_they_live(
 
 async def test_a_long_queue_gets_its_time_back_in_pieces_and_none_of_it_expires_meanwhile() -> None:
     store, number = MemoryStore(), 2000
-    await store.submit([event(str(n), deadline_at=100.0) for n in range(number)], home=False)
+    await store.submit([event(str(n), deadline_at=100.0) for n in range(number)], owned=False)
     await store.order("paused", holding(50.0))
     expired, turns, done = [], 0, False
 
@@ -161,7 +161,7 @@ async def test_a_long_queue_gets_its_time_back_in_pieces_and_none_of_it_expires_
 
 async def test_orders_that_come_while_time_is_given_back_wait_for_their_turn() -> None:
     store = MemoryStore()
-    await store.submit([event(str(n), deadline_at=100.0) for n in range(1000)], home=False)
+    await store.submit([event(str(n), deadline_at=100.0) for n in range(1000)], owned=False)
     await store.order("paused", holding(50.0))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(store.order, "paused", Order("", 60.0))
@@ -173,7 +173,7 @@ async def test_orders_that_come_while_time_is_given_back_wait_for_their_turn() -
 
 async def test_time_is_given_back_to_all_though_whoever_ordered_it_leaves() -> None:
     store = MemoryStore()
-    await store.submit([event(str(n), deadline_at=100.0) for n in range(1000)], home=False)
+    await store.submit([event(str(n), deadline_at=100.0) for n in range(1000)], owned=False)
     await store.order("paused", holding(50.0))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(store.order, "paused", Order("", 60.0))

@@ -57,9 +57,9 @@ async def test_a_store_behind_a_link_is_the_file_that_it_leads_to(
     called = way(tmp_path)
     if is_there:
         async with opened(real) as store:
-            await store.submit([event("before")], home=False)
+            await store.submit([event("before")], owned=False)
     async with opened(called) as store:
-        await store.submit([event("through the link")], home=False)
+        await store.submit([event("through the link")], owned=False)
         await store.backup(tmp_path / "copy.db")
         beside = names(real.parent)
         assert beside == {"events.db", "events.db-wal", "events.db-shm", "events.db-seat-0"}
@@ -72,7 +72,7 @@ async def test_two_daemons_that_call_it_differently_share_one_store(tmp_path: Pa
     (tmp_path / "real").mkdir()
     link = link_to_file(tmp_path)
     async with opened(link) as one, opened(tmp_path / "real" / "events.db") as two:
-        await one.submit([event("a")], home=False)
+        await one.submit([event("a")], owned=False)
         lease = await two.claim(0, backend="primary", until=30)
         assert lease is not None
         assert await one.claim(0, backend="primary", until=30) is None

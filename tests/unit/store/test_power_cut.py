@@ -51,7 +51,7 @@ async def work(store: SqliteStore, chance: random.Random, name: str, told: list[
     for number in range(25):
         batch = [event(f"{name}-{number}-{n}", "x" * chance.randrange(500)) for n in
                  range(chance.choice([1, 1, 1, 10]))]  # fmt: skip
-        for receipt in await store.submit(batch, home=chance.random() < 0.5):
+        for receipt in await store.submit(batch, owned=chance.random() < 0.5):
             told.append((receipt.event_id, None, None))
             waiting.append(receipt.event_id)
         for _ in range(chance.randrange(6)):
@@ -123,10 +123,10 @@ async def test_writes_that_wait_together_share_one_sync(tmp_path: Path) -> None:
             before = cuts.syncs
             async with trio.open_nursery() as nursery:
                 for number in range(200):
-                    nursery.start_soon(partial(store.submit, [event(str(number))], home=False))
+                    nursery.start_soon(partial(store.submit, [event(str(number))], owned=False))
             assert 1 <= cuts.syncs - before <= 3
             before = cuts.syncs
-            await store.submit([event("alone")], home=False)
+            await store.submit([event("alone")], owned=False)
             assert cuts.syncs - before == 1
             before = cuts.syncs
             assert await store.claim(1, backend="primary", until=30) is not None

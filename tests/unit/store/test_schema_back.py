@@ -41,11 +41,11 @@ async def test_this_version_goes_on_with_a_file_to_which_a_later_one_only_added(
 ) -> None:
     path = tmp_path / "events.db"
     async with opened(path) as store:
-        await store.submit([event("before")], home=False)
+        await store.submit([event("before")], owned=False)
     upgrade(path, Step(ADDED, usable_since=KNOWN))
 
     async with opened(path) as store:
-        await store.submit([event("after")], home=False)
+        await store.submit([event("after")], owned=False)
         await store.remember("key", "value")
         for _ in range(2):
             await store.complete(await claimed(store), EventState.SUCCEEDED, DONE, 1.0)

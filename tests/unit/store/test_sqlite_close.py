@@ -23,7 +23,7 @@ async def test_a_closed_store_answers_nothing_and_leaves_no_thread_behind(tmp_pa
     """A thread that nobody ends would keep the process from ending."""
     others = threads()  # of stores that other tests have left to themselves
     async with opened(tmp_path / "events.db") as store:
-        await store.submit([event("a")], home=False)
+        await store.submit([event("a")], owned=False)
         assert (await store.counts()).accepted == 1
         assert threads() - others
     for thread in threads() - others:  # told to end; it may be at its last step
@@ -33,5 +33,5 @@ async def test_a_closed_store_answers_nothing_and_leaves_no_thread_behind(tmp_pa
         with pytest.raises(StoreUnavailable, match="closed"):
             await question
     with pytest.raises(StoreUnavailable, match="closed"):
-        await store.submit([event("b")], home=False)
+        await store.submit([event("b")], owned=False)
     assert threads() <= others

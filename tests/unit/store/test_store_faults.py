@@ -40,7 +40,7 @@ async def failed(faults: Faults) -> None:
 
 async def refused(store: SqliteStore, name: str) -> str:
     with pytest.raises(StoreUnavailable) as error:
-        await store.submit([event(name)], home=False)
+        await store.submit([event(name)], owned=False)
     return error.value.message
 
 
@@ -58,7 +58,7 @@ class FullDisk(LogFile):
 async def test_a_sync_that_fails_is_told_and_the_store_recovers_by_itself(tmp_path: Path) -> None:
     faults, log = Faults(), FullDisk(tmp_path / "events.db")
     async with opened(tmp_path / "events.db", faults=faults, log=log) as store:
-        await store.submit([event("before")], home=False)
+        await store.submit([event("before")], owned=False)
         lease = await claimed(store)
         log.full = True
         assert "No space left" in await refused(store, "meanwhile")
@@ -68,7 +68,7 @@ async def test_a_sync_that_fails_is_told_and_the_store_recovers_by_itself(tmp_pa
         log.full = False
         await recovered(faults)
         assert await store.complete(lease, EventState.SUCCEEDED, DONE, 1)
-        await store.submit([event("after")], home=False)
+        await store.submit([event("after")], owned=False)
     assert audit_file(tmp_path / "events.db").problems == ()
 
 
@@ -83,7 +83,7 @@ async def test_a_file_locked_by_another_program_is_named_and_used_again_later(
             assert await store.get("locked out") is None  # reading goes on
             other.execute("ROLLBACK")
         await recovered(faults)
-        await store.submit([event("a")], home=False)
+        await store.submit([event("a")], owned=False)
         assert await state(store, "a") is EventState.QUEUED
 
 
@@ -94,7 +94,7 @@ async def test_a_file_that_was_removed_is_noticed_and_taken_up_when_it_is_back(
     away = tmp_path / "away"
     away.mkdir()
     async with opened(path, faults=faults) as store:
-        await store.submit([event("a")], home=False)
+        await store.submit([event("a")], owned=False)
         for name in ("events.db", "events.db-wal", "events.db-shm"):
             (tmp_path / name).rename(away / name)
         await failed(faults)
@@ -104,7 +104,7 @@ async def test_a_file_that_was_removed_is_noticed_and_taken_up_when_it_is_back(
             (away / name).rename(tmp_path / name)
         await recovered(faults)
         assert await state(store, "a") is EventState.QUEUED
-        await store.submit([event("c")], home=False)
+        await store.submit([event("c")], owned=False)
 
 
 @pytest.mark.parametrize("deed", ["moved", "deleted", "replaced", "folder moved"])
@@ -114,7 +114,7 @@ async def test_what_is_written_to_a_file_without_its_name_is_never_acknowledged(
     folder, faults = tmp_path / "store", Faults()
     path, away, other = folder / "events.db", tmp_path / "away", tmp_path / "other"
     async with opened(path, faults=faults) as store:
-        await store.submit([event("before")], home=False)
+        await store.submit([event("before")], owned=False)
         # All before the store looks by itself, which it does once a second.
         if deed == "folder moved":
             folder.rename(away)
@@ -128,7 +128,7 @@ async def test_what_is_written_to_a_file_without_its_name_is_never_acknowledged(
         away.rename(folder if deed == "folder moved" else path)
         await recovered(faults)
         assert await state(store, "before") is EventState.QUEUED
-        await store.submit([event("after")], home=False)
+        await store.submit([event("after")], owned=False)
     assert audit_file(path).problems == ()
 
 
@@ -136,11 +136,11 @@ async def test_a_log_that_was_removed_costs_nothing_that_was_acknowledged(tmp_pa
     path, faults = tmp_path / "events.db", Faults()
     async with opened(path, faults=faults) as store:
         for number in range(20):
-            await store.submit([event(f"before {number}")], home=False)
+            await store.submit([event(f"before {number}")], owned=False)
         path.with_name("events.db-wal").unlink()
         assert "the -wal file" in await refused(store, "meanwhile")
         await recovered(faults)
-        await store.submit([event("after")], home=False)
+        await store.submit([event("after")], owned=False)
         for number in range(20):
             assert await state(store, f"before {number}") is EventState.QUEUED
     assert audit_file(path).problems == ()
@@ -151,7 +151,7 @@ async def test_a_file_put_in_place_of_the_store_is_refused_until_the_store_is_ba
 ) -> None:
     path, faults = tmp_path / "events.db", Faults()
     async with opened(path, faults=faults) as store:
-        await store.submit([event("a")], home=False)
+        await store.submit([event("a")], owned=False)
         lease = await claimed(store)
         away = tmp_path / "away"
         away.mkdir()
@@ -214,7 +214,7 @@ async def test_a_file_that_is_not_ours_is_refused_at_the_start_and_left_alone(
 
 async def test_a_missing_directory_is_made_but_not_its_parents(tmp_path: Path) -> None:
     async with opened(tmp_path / "made" / "events.db") as store:
-        await store.submit([event("a")], home=False)
+        await store.submit([event("a")], owned=False)
     assert (tmp_path / "made").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "made" / "events.db").stat().st_mode & 0o777 == 0o600
     assert "No such file" in await start_refused(tmp_path / "not" / "made" / "events.db")
@@ -222,12 +222,12 @@ async def test_a_missing_directory_is_made_but_not_its_parents(tmp_path: Path) -
 
 async def test_one_bad_write_does_not_take_its_group_along(tmp_path: Path) -> None:
     async with opened(tmp_path / "events.db") as store:
-        await store.submit([event("taken")], home=False)
+        await store.submit([event("taken")], owned=False)
         errors: list[Exception] = []
 
         async def submit(name: str) -> None:
             try:
-                await store.submit([event(name)], home=False)
+                await store.submit([event(name)], owned=False)
             except apsw.ConstraintError as error:
                 errors.append(error)
 
@@ -246,7 +246,7 @@ async def test_what_another_daemons_client_waits_for_is_left_to_it_while_it_live
     path = tmp_path / "events.db"
     async with opened(path) as other:
         async with opened(path) as theirs:
-            await theirs.submit([event("theirs")], home=True)
+            await theirs.submit([event("theirs")], owned=True)
             await other.changed_elsewhere()
             assert await other.claim(0, backend="primary", until=30) is None
             assert await other.recover(0) == []
@@ -260,7 +260,7 @@ async def test_running_events_come_back_from_the_dead_and_from_those_that_hang(
     path = tmp_path / "events.db"
     async with opened(path) as watching:
         async with opened(path) as hanging:
-            await hanging.submit([event("a")], home=False)
+            await hanging.submit([event("a")], owned=False)
             lease = await claimed(hanging)
             assert await watching.recover(29) == []
             assert await watching.recover(30) == ["a"]
@@ -284,10 +284,10 @@ async def test_requests_whose_daemon_died_are_told_once_each(own: bool, tmp_path
     async with opened(path, faults=faults) as other:
         async with opened(path) as dying:
             one = event("one", submitted_at=5.0, trace_context={"traceparent": "00-a-1-01"})
-            await dying.submit([one], home=True)
+            await dying.submit([one], owned=True)
             many = [event(f"of {n}", submitted_at=7.0, trace_context=batch) for n in range(3)]
-            await dying.submit(many, home=True)
-            await dying.submit([event("nobody waits")], home=False)
+            await dying.submit(many, owned=True)
+            await dying.submit([event("nobody waits")], owned=False)
             await claimed(dying)
         if not own:
             await other.recover(1)
@@ -308,10 +308,10 @@ async def test_requests_whose_daemon_died_are_told_once_each(own: bool, tmp_path
 async def test_a_daemon_that_stops_in_order_leaves_no_request_behind(tmp_path: Path) -> None:
     path = tmp_path / "events.db"
     async with opened(path) as stopping:
-        await stopping.submit([event("waits")], home=True)
+        await stopping.submit([event("waits")], owned=True)
         async with opened(path) as other:
             assert await other.claim(0, backend="primary", until=30) is None
-            await stopping.let_go()
+            await stopping.release_owner()
             await other.changed_elsewhere()
             assert (await claimed(other)).event.event_id == "waits"
     faults = Faults()

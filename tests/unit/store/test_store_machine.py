@@ -43,7 +43,7 @@ class Known:
 
     event: Event
     seq: int
-    home: int | None
+    owner_instance: int | None
     state: EventState = EventState.QUEUED
     due_at: float = 0.0
     holder: int | None = None
@@ -56,11 +56,16 @@ class Known:
 
     def end(self, state: EventState, outcome: Outcome, now: float) -> None:
         self.state, self.outcome, self.ended_at = state, outcome, now
-        self.attempts, self.holder, self.lease, self.home = len(outcome.attempts), None, None, None
+        self.attempts, self.holder, self.lease, self.owner_instance = (
+            len(outcome.attempts),
+            None,
+            None,
+            None,
+        )
 
-    def queue(self, seat: int, due_at: float, attempts: int) -> None:
+    def queue(self, instance: int, due_at: float, attempts: int) -> None:
         self.state, self.due_at, self.attempts = EventState.QUEUED, due_at, attempts
-        self.home = self.home if self.home == seat else None
+        self.owner_instance = self.owner_instance if self.owner_instance == instance else None
         self.holder = self.lease = None
 
 
@@ -137,10 +142,10 @@ class StoreMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.loop.stop()
 
-    def call(self, seat: int, method: str, *args: Any, **kwargs: Any) -> Any:
-        return self.loop.run(getattr(self.stores[seat], method), *args, **kwargs)
+    def call(self, instance: int, method: str, *args: Any, **kwargs: Any) -> Any:
+        return self.loop.run(getattr(self.stores[instance], method), *args, **kwargs)
 
-    def seat(self, pick: int) -> int:
+    def instance(self, pick: int) -> int:
         return sorted(self.stores)[pick % len(self.stores)]
 
     def pick_event(self, pick: int) -> str | None:
@@ -152,13 +157,13 @@ class StoreMachine(RuleBasedStateMachine):
         number=st.integers(1, 3),
         priority=st.sampled_from([0, 5, 9]),
         timeout=st.sampled_from([3.0, 30.0, 1000.0]),
-        home=st.booleans(),
+        owned=st.booleans(),
         key=st.sampled_from([None, None, "k1", "k2"]),
     )
     def submit(
-        self, pick: int, number: int, priority: int, timeout: float, home: bool, key: str | None
+        self, pick: int, number: int, priority: int, timeout: float, owned: bool, key: str | None
     ) -> None:
-        seat = self.seat(pick)
+        instance = self.instance(pick)
         batch = [
             event(
                 f"e{self.named + offset:04d}",
@@ -170,7 +175,7 @@ class StoreMachine(RuleBasedStateMachine):
             for offset in range(number)
         ]
         self.named += number
-        receipts = self.call(seat, "submit", batch, home=home)
+        receipts = self.call(instance, "submit", batch, owned=owned)
         for new, receipt in zip(batch, receipts, strict=True):
             same = [k for k in self.events.values() if key and k.event.idempotency_key == key]
             if new.idempotency_key and same:
@@ -182,25 +187,25 @@ class StoreMachine(RuleBasedStateMachine):
                 continue
             assert (receipt.event_id, receipt.replayed) == (new.event_id, False)
             self.events[new.event_id] = Known(
-                new, self.accepted, seat if home and self.daemons > 1 else None
+                new, self.accepted, instance if owned and self.daemons > 1 else None
             )
             self.accepted += 1
 
     @precondition(lambda self: self.stores)
     @rule(pick=st.integers(0, 1))
     def claim(self, pick: int) -> None:
-        seat = self.seat(pick)
+        instance = self.instance(pick)
         due = [
             known
             for known in self.events.values()
             if known.state is EventState.QUEUED
             and known.due_at <= self.now < known.event.deadline_at
-            and known.home in {None, seat}
+            and known.owner_instance in {None, instance}
         ]
         first = min(due, key=lambda k: (k.event.priority, k.seq), default=None)
-        self.call(seat, "changed_elsewhere")
+        self.call(instance, "changed_elsewhere")
         until = self.now + LEASE_SECONDS
-        lease = self.call(seat, "claim", self.now, backend="primary", until=until)
+        lease = self.call(instance, "claim", self.now, backend="primary", until=until)
         if first is None:
             assert lease is None
             return
@@ -208,28 +213,28 @@ class StoreMachine(RuleBasedStateMachine):
         assert lease.event == first.event
         assert len(lease.attempts) == first.attempts
         assert all(lease.token != old.token or lease.event != old.event for _, old in self.leases)
-        first.state, first.holder, first.lease = EventState.RUNNING, seat, lease
+        first.state, first.holder, first.lease = EventState.RUNNING, instance, lease
         first.lease_until, first.token = until, lease.token
-        self.leases.append((seat, lease))
+        self.leases.append((instance, lease))
 
     def picked_lease(self, pick: int) -> tuple[int, Lease, Known | None] | None:
-        here = [(seat, lease) for seat, lease in self.leases if seat in self.stores]
+        here = [(instance, lease) for instance, lease in self.leases if instance in self.stores]
         if not here:
             return None
-        seat, lease = here[pick % len(here)]
+        instance, lease = here[pick % len(here)]
         known = self.events.get(lease.event.event_id)
-        held = known is not None and known.lease == lease and known.holder == seat
-        return seat, lease, known if held else None
+        held = known is not None and known.lease == lease and known.holder == instance
+        return instance, lease, known if held else None
 
     @rule(pick=st.integers(0, 50), ends_well=st.booleans())
     def complete(self, pick: int, ends_well: bool) -> None:
         picked = self.picked_lease(pick)
         if picked is None:
             return
-        seat, lease, known = picked
+        instance, lease, known = picked
         state = EventState.SUCCEEDED if ends_well else EventState.FAILED
         outcome: Any = DONE if ends_well else BROKEN
-        written = self.call(seat, "complete", lease, state, outcome, self.now)
+        written = self.call(instance, "complete", lease, state, outcome, self.now)
         now_or_before = self.events.get(lease.event.event_id)
         again = now_or_before is not None and (
             (now_or_before.token, now_or_before.outcome) == (lease.token, outcome)
@@ -243,20 +248,20 @@ class StoreMachine(RuleBasedStateMachine):
         picked = self.picked_lease(pick)
         if picked is None:
             return
-        seat, lease, known = picked
+        instance, lease, known = picked
         attempts = (*lease.attempts, *DONE.attempts)
         due_at = self.now + delay
-        written = self.call(seat, "release", lease, due_at=due_at, attempts=attempts)
+        written = self.call(instance, "release", lease, due_at=due_at, attempts=attempts)
         assert written is (known is not None)
         if known is not None:
-            known.queue(seat, due_at, len(attempts))
+            known.queue(instance, due_at, len(attempts))
 
     @precondition(lambda self: self.stores and self.events)
     @rule(pick=st.integers(0, 1), which=st.integers(0, 50))
     def cancel(self, pick: int, which: int) -> None:
         event_id = self.pick_event(which)
         known = self.events[str(event_id)]
-        before, record = self.call(self.seat(pick), "cancel", event_id, self.now, gone)
+        before, record = self.call(self.instance(pick), "cancel", event_id, self.now, gone)
         assert before is known.state
         if before not in FINAL_STATES:
             known.end(EventState.CANCELLED, record.outcome, self.now)
@@ -264,10 +269,10 @@ class StoreMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.stores and self.events)
     @rule(pick=st.integers(0, 1), which=st.integers(0, 50))
-    def put_back(self, pick: int, which: int) -> None:
+    def retry(self, pick: int, which: int) -> None:
         event_id = self.pick_event(which)
         known = self.events[str(event_id)]
-        record = self.call(self.seat(pick), "put_back", event_id, self.now)
+        record = self.call(self.instance(pick), "retry", event_id, self.now)
         if known.state is EventState.FAILED:
             known.state, known.due_at, known.outcome = EventState.QUEUED, 0.0, None
             known.event = record.event
@@ -282,7 +287,7 @@ class StoreMachine(RuleBasedStateMachine):
             for event_id, known in self.events.items()
             if known.state is EventState.QUEUED and known.event.deadline_at <= self.now
         }
-        expired = self.call(self.seat(pick), "expire", self.now, 1000)
+        expired = self.call(self.instance(pick), "expire", self.now, 1000)
         assert {record.event.event_id for record in expired} == late
         for record in expired:
             self.events[record.event.event_id].end(EventState.EXPIRED, record.outcome, self.now)
@@ -298,23 +303,23 @@ class StoreMachine(RuleBasedStateMachine):
                 deadline_at = known.event.deadline_at + (self.now - since)
                 known.event = replace(known.event, deadline_at=deadline_at)
                 moved += 1
-        assert self.call(self.seat(pick), "give_back_time", begin, self.now) == moved
+        assert self.call(self.instance(pick), "give_back_time", begin, self.now) == moved
 
     @precondition(lambda self: self.stores)
     @rule(pick=st.integers(0, 1), age=st.sampled_from([0.0, 5.0]))
     def prune(self, pick: int, age: float) -> None:
         before = self.now - age
         old = [i for i, k in self.events.items() if k.outcome is not None and k.ended_at < before]
-        assert self.call(self.seat(pick), "prune", before, 1000) == len(old)
+        assert self.call(self.instance(pick), "prune", before, 1000) == len(old)
         for event_id in old:
             self.pruned[self.events.pop(event_id).state] += 1
 
     @precondition(lambda self: self.stores)
     @rule(pick=st.integers(0, 1))
     def extend(self, pick: int) -> None:
-        seat = self.seat(pick)
-        held = {i: k for i, k in self.events.items() if k.holder == seat}
-        tokens = self.call(seat, "extend", self.now + LEASE_SECONDS)
+        instance = self.instance(pick)
+        held = {i: k for i, k in self.events.items() if k.holder == instance}
+        tokens = self.call(instance, "extend", self.now + LEASE_SECONDS)
         assert tokens == {i: k.lease.token for i, k in held.items() if k.lease is not None}
         for known in held.values():
             known.lease_until = self.now + LEASE_SECONDS
@@ -325,8 +330,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     @invariant()
     def counts_agree(self) -> None:
-        for seat in self.stores:
-            counts = self.call(seat, "counts")
+        for instance in self.stores:
+            counts = self.call(instance, "counts")
             states = Counter(known.state for known in self.events.values()) + self.pruned
             assert counts.accepted == self.accepted
             assert counts.states == {state: states[state] for state in EventState}
@@ -337,16 +342,16 @@ class StoreMachine(RuleBasedStateMachine):
     def look(self, pick: int, which: int) -> None:
         event_id = self.pick_event(which)
         known = self.events[str(event_id)]
-        record = self.call(self.seat(pick), "get", event_id)
+        record = self.call(self.instance(pick), "get", event_id)
         assert (record.event, record.state) == (known.event, known.state)
         assert (record.outcome, len(record.attempts)) == (known.outcome, known.attempts)
         assert (record.position is not None) is (known.state is EventState.QUEUED)
-        ended = self.call(self.seat(pick), "outcomes", list(self.events))
+        ended = self.call(self.instance(pick), "outcomes", list(self.events))
         assert ended == {i: k.outcome for i, k in self.events.items() if k.outcome is not None}
 
 
 class SqliteStoreMachine(StoreMachine):
-    """Two daemons at one file, in seats 0 and 1 while they live."""
+    """Two daemons at one file, with instance locks 0 and 1 while they live."""
 
     daemons = 2
 
@@ -358,8 +363,8 @@ class SqliteStoreMachine(StoreMachine):
         self.come()
 
     def teardown(self) -> None:
-        for seat in list(self.stores):
-            self.go(seat)
+        for instance in list(self.stores):
+            self.go(instance)
         problems = audit_file(self.folder / "events.db").problems
         self.loop.stop()
         shutil.rmtree(self.folder)
@@ -368,44 +373,44 @@ class SqliteStoreMachine(StoreMachine):
     @precondition(lambda self: len(self.stores) < self.daemons)
     @rule()
     def come(self) -> None:
-        """A daemon takes the first free seat, and recovers what was left there."""
-        seat = min({0, 1} - self.stores.keys())
+        """A daemon takes the first free instance lock, and recovers what was left there."""
+        instance = min({0, 1} - self.stores.keys())
 
         async def enter() -> None:
             store = opened(self.folder / "events.db", now=self.now)
-            self.stores[seat], self.lives[seat] = await self.loop.enter(store)
+            self.stores[instance], self.lives[instance] = await self.loop.enter(store)
 
         self.loop.run(enter)
-        self.recovered(seat, seat, self.now, alive=False)
+        self.recovered(instance, instance, self.now, alive=False)
 
     @precondition(lambda self: self.stores)
     @rule(pick=st.integers(0, 1))
     def daemon_goes(self, pick: int) -> None:
-        self.go(self.seat(pick))
+        self.go(self.instance(pick))
 
-    def go(self, seat: int) -> None:
+    def go(self, instance: int) -> None:
         """A daemon ends without a word; what it ran stays as it is."""
-        self.loop.run(self.lives.pop(seat).end)
-        del self.stores[seat]
+        self.loop.run(self.lives.pop(instance).end)
+        del self.stores[instance]
 
     @precondition(lambda self: self.stores)
     @rule(pick=st.integers(0, 1))
     def recover(self, pick: int) -> None:
-        seat = self.seat(pick)
-        other = 1 - seat
-        found = self.call(seat, "recover", self.now)
-        assert set(found) == self.recovered(seat, other, self.now, alive=other in self.stores)
+        instance = self.instance(pick)
+        other = 1 - instance
+        found = self.call(instance, "recover", self.now)
+        assert set(found) == self.recovered(instance, other, self.now, alive=other in self.stores)
 
-    def recovered(self, by: int, seat: int, now: float, *, alive: bool) -> set[str]:
-        """Do in the model what a daemon does with what ``seat`` left; return the ids."""
+    def recovered(self, by: int, instance: int, now: float, *, alive: bool) -> set[str]:
+        """Do in the model what a daemon does with what ``instance`` left; return the ids."""
         lost = {
             event_id: known
             for event_id, known in self.events.items()
-            if known.holder == seat and (not alive or known.lease_until <= now)
+            if known.holder == instance and (not alive or known.lease_until <= now)
         }
         for known in self.events.values():
-            if not alive and known.state is EventState.QUEUED and known.home == seat:
-                known.home = None
+            if not alive and known.state is EventState.QUEUED and known.owner_instance == instance:
+                known.owner_instance = None
         for known in lost.values():
             known.queue(by, 0.0, known.attempts + 1)
         return set(lost)
