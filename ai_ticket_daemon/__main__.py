@@ -15,7 +15,7 @@ from ai_ticket_daemon.config import otel_variables
 from ai_ticket_daemon.config.errors import ConfigError
 from ai_ticket_daemon.config.load import load_config
 from ai_ticket_daemon.descriptors import raise_limit
-from ai_ticket_daemon.exhaustion import exhausted
+from ai_ticket_daemon.exhaustion import Resource, exhausted, exhausted_by_name
 from ai_ticket_daemon.standard_streams import Parser, run_command
 from ai_ticket_daemon.systemd import from_environment, journal_reads
 
@@ -52,9 +52,15 @@ def _main(arguments: Sequence[str] | None) -> int:
     load = partial(_load, options)
     try:
         config = load()
-    except ConfigError as error:
-        _refuse(error, systemd)
-        return EXIT_CONFIG
+    except (ConfigError, MemoryError) as error:
+        # A file that cannot be opened for want of a descriptor is no mistake in it.
+        lacking = exhausted_by_name(error)
+        if lacking is None and isinstance(error, ConfigError):
+            _refuse(error, systemd)
+            return EXIT_CONFIG
+        reason = Resource.MEMORY.lack if lacking is None else lacking.lack
+        print(f"ai-ticket-daemon: this host is {reason}", file=sys.stderr)
+        return EXIT_UNAVAILABLE
     if options.check_config:
         return _check(config, _conf_file(options))
     if options.audit:

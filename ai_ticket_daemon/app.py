@@ -177,6 +177,7 @@ class Daemon:
             liveness=self._liveness,
             clock=clock,
             memory=memory,
+            exhaustion=exhaustion,
             observer=guarded(
                 PipelineTelemetry(
                     logs.logger(actor="pipeline"), metrics, self._tracer, self._capture
@@ -235,6 +236,7 @@ class Daemon:
             notifier=systemd.notifier,
             verdict_path=verdict_path(os.environ) if systemd.notifier.address else None,
             warnings=self._warnings,
+            exhaustion=exhaustion,
         )
         self._addresses: tuple[str, ...] = ()
         self._certificate = ServedCertificate(lambda: live.current.http)
@@ -278,10 +280,13 @@ class Daemon:
             exhaustion=self._exhaustion,
         )
         self._warn(config)
+        actions = self._actions()
         try:
-            with self._root:
+            with self._root, trio.open_signal_receiver(*actions) as received:
                 async with trio.open_nursery() as telemetry:
-                    await self._start_telemetry(partial(_start, supervisor, telemetry))
+                    start = partial(_start, supervisor, telemetry)
+                    await start("signals", signals.run, received=received, actions=actions)
+                    await self._start_telemetry(start)
                     async with trio.open_nursery() as storing:
                         await _start(supervisor, storing, "store", self._store.run)
                         await self._start_sampler(partial(_start, supervisor, telemetry))
@@ -327,7 +332,6 @@ class Daemon:
 
     async def _start_telemetry(self, start: Callable[..., Awaitable[Any]]) -> None:
         """Start what looks on; it is there before anything else happens, and after."""
-        await start("signals", signals.run, actions=self._actions())
         await start(
             "watchdog",
             watchdog.run,
@@ -346,7 +350,7 @@ class Daemon:
         )
         await start("lag", self._lag.run)
         await start("capture", self._capture.run)
-        await start("trimmer", trimmer.run, memory=self._memory)
+        await start("trimmer", trimmer.run, memory=self._memory, exhaustion=self._exhaustion)
 
     async def _start_sampler(self, start: Callable[..., Awaitable[Any]]) -> None:
         await start(
@@ -389,6 +393,7 @@ class Daemon:
             store=self._store,
             log=self._logs.logger(actor="timekeeper"),
             note=self._history.note,
+            exhaustion=self._exhaustion,
         )
         await start(
             "prober",
@@ -404,7 +409,12 @@ class Daemon:
         await start(
             "control",
             control.run,
-            app=ControlSurface(self._operations.table(), public=self._local_app, log=log),
+            app=ControlSurface(
+                self._operations.table(),
+                public=self._local_app,
+                log=log,
+                exhaustion=self._exhaustion,
+            ),
             path=control.socket_path(self._live.current.control.socket, os.environ),
             sample=guarded(self._operations.reporter, self._failures("control")).sample,
             log=log,
@@ -420,6 +430,7 @@ class Daemon:
             certificate=self._certificate,
             shown=self._metrics.tls_certificate_expiry.set,
             log=self._certificate_log,
+            exhaustion=self._exhaustion,
         )
 
     async def _serve(
@@ -507,11 +518,19 @@ class Daemon:
         }
 
     def _apply(self, config: Config) -> None:
+        self._pool.apply(config.backends.servers)  # or raises, and has changed nothing
         self._severance.mend("the configuration was reloaded")
         self._logs.level = config.log.level
-        self._warn(config)
-        renewal.take(self._certificate, self._certificate_log)
-        self._pool.apply(config.backends.servers)
+        # What is lacking for the rest is no reason to go back: a certificate is looked at again.
+        for then in (
+            partial(renewal.take, self._certificate, self._certificate_log),
+            partial(self._warn, config),
+        ):
+            try:
+                then()
+            except Exception as error:
+                if self._exhaustion.meets(error, "reload") is None:
+                    raise
 
     def _show_tasks(self) -> None:
         root = trio.lowlevel.current_root_task()

@@ -11,6 +11,7 @@ import errno
 import os
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -154,9 +155,11 @@ class Exhaustion:
             if due:
                 self._said_at[resource] = now
             times = self._unsaid.pop(resource) if due else 0
-        self.count(resource)
-        if due:
-            self.say(resource, where, times)
+        # Whoever tells it needs some of it, too: what cannot be told now is told the next time.
+        with suppress(MemoryError, OSError, RuntimeError):
+            self.count(resource)
+            if due:
+                self.say(resource, where, times)
 
     def meets(self, error: BaseException, where: str) -> Resource | None:
         """Note what ``error`` says that the host lacks, and return it; None if that is nothing."""

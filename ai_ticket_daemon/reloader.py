@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ai_ticket_daemon.config.diff import diff
 from ai_ticket_daemon.config.errors import ConfigError
-from ai_ticket_daemon.exhaustion import exhausted
+from ai_ticket_daemon.exhaustion import Exhaustion, exhausted_by_name
 from ai_ticket_daemon.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.config.tree import Config
     from ai_ticket_daemon.systemd import Notifier
     from ai_ticket_daemon.telemetry.metrics import Metrics
+
+
+WHERE = "reload"
 
 
 class LiveConfig:
@@ -57,6 +60,7 @@ class Reloader:
         notifier: told when a reload begins and ends.
         verdict_path: where the verdict is left for whoever asked for the reload; None: nowhere.
         warnings: says what deserves a word in a configuration that is valid.
+        exhaustion: told of what the host lacks.
     """
 
     def __init__(
@@ -70,6 +74,7 @@ class Reloader:
         notifier: Notifier,
         verdict_path: Path | None,
         warnings: Callable[[Config], Sequence[str]] = lambda _: (),
+        exhaustion: Exhaustion | None = None,
     ) -> None:
         self._live = live
         self._load = load
@@ -79,6 +84,7 @@ class Reloader:
         self._notifier = notifier
         self._verdict_path = verdict_path
         self._warnings = warnings
+        self._exhaustion = exhaustion or Exhaustion()
         self._reloads = 0
         self.problems: tuple[str, ...] = ()
         """Why the last reload was refused; empty if it was applied, or there was none."""
@@ -113,18 +119,26 @@ class Reloader:
             return
         try:
             Verdict(os.getpid(), self._reloads, self.problems).write(self._verdict_path)
-        except OSError as error:
-            self._log.error("verdict_not_written", detail=str(error))
+        except (OSError, MemoryError) as error:
+            lacking = self._exhaustion.meets(error, WHERE)
+            reason = str(error) if lacking is None else lacking.lack
+            self._log.error("verdict_not_written", detail=reason)
 
     def _try_or_wait(self) -> tuple[str, ...]:
         """Reload; one that this host has no means for now is refused like any other."""
         try:
             return self._try()
         except Exception as error:
-            lacking = exhausted(error)
-            if lacking is None:
-                raise
-            return self._refused(f"this host is {lacking.lack}: reload again when there is more")
+            # A file that cannot be opened for want of a descriptor is no mistake in it.
+            lacking = exhausted_by_name(error)
+            if lacking is not None:
+                self._exhaustion.met(lacking, WHERE)
+                return self._refused(
+                    f"this host is {lacking.lack}: reload again when there is more"
+                )
+            if isinstance(error, ConfigError):
+                return self._refused(*map(str, error.problems))
+            raise
 
     def _refused(self, *problems: str) -> tuple[str, ...]:
         self._metrics.config_reloads.labels("refused").inc()
@@ -134,10 +148,7 @@ class Reloader:
 
     def _try(self) -> tuple[str, ...]:
         """Reload; return why that was refused, nothing if it was applied."""
-        try:
-            new = self._load()
-        except ConfigError as error:
-            return self._refused(*map(str, error.problems))
+        new = self._load()
         old, changes = self._live.current, diff(self._live.current, new)
         self._live.current = new
         try:

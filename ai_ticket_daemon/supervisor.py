@@ -105,7 +105,7 @@ class Supervisor:
                 if self.exhaustion.meets(error, name) is not None:
                     await trio.sleep(AGAIN_SECONDS)
                     continue
-                self.crashed(name, error)
+                self._report(name, error)
                 if not self.budget.take(trio.current_time()):
                     raise RestartBudgetExceeded(
                         f"{self.budget.recent} restarts within {self.budget.window_seconds:g} s, "
@@ -115,6 +115,14 @@ class Supervisor:
                 return
             delay = self.first_delay_seconds * 2 ** (self.budget.recent - 1)
             await trio.sleep(min(delay, self.max_delay_seconds))
+
+    def _report(self, name: str, error: Exception) -> None:
+        """Tell of the crash, if there is memory enough to do so; it counts either way."""
+        try:
+            self.crashed(name, error)
+        except Exception as failure:
+            if self.exhaustion.meets(failure, name) is None:
+                raise
 
 
 async def _call(actor: Actor, task_status: trio.TaskStatus[object]) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from ai_ticket_daemon.clock import Clock
+    from ai_ticket_daemon.exhaustion import Exhaustion
     from ai_ticket_daemon.store.port import EventStore
 
 LOOK_SECONDS = 1.0
@@ -36,6 +37,7 @@ async def run(
     store: EventStore,
     log: FilteringBoundLogger,
     note: Callable[[str], None],
+    exhaustion: Exhaustion,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Look at the calendar every second; runs until cancelled.
@@ -45,13 +47,14 @@ async def run(
         store: keeps the time.
         log: is told of a step.
         note: keeps what happened for whoever asks why an event took so long.
+        exhaustion: is told of what the host lacks.
         task_status: started at once.
     """
     _look(clock, log, note)  # It may have been set while no daemon ran.
     task_status.started()
     keep_at = trio.current_time()
     while True:
-        if trio.current_time() >= keep_at and await _keep(clock, store):
+        if trio.current_time() >= keep_at and await _keep(clock, store, exhaustion):
             keep_at = trio.current_time() + KEEP_SECONDS
         await trio.sleep(LOOK_SECONDS)
         if _look(clock, log, note):
@@ -69,10 +72,13 @@ def _look(clock: Clock, log: FilteringBoundLogger, note: Callable[[str], None]) 
     return True
 
 
-async def _keep(clock: Clock, store: EventStore) -> bool:
+async def _keep(clock: Clock, store: EventStore, exhaustion: Exhaustion) -> bool:
     try:
         with trio.fail_after(WRITE_SECONDS):
             await store.remember(KEPT_UNDER, clock.note())
     except (StoreUnavailable, trio.TooSlowError):
         return False  # Said once by the store itself.
+    except MemoryError as error:
+        exhaustion.meets(error, "timekeeper")
+        return False
     return True

@@ -14,6 +14,7 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ai_ticket_daemon.exhaustion import Exhaustion
     from ai_ticket_daemon.memory import MemoryBudget
 
 LOOK_SECONDS = 5.0
@@ -31,6 +32,7 @@ def trim() -> None:
 async def run(
     *,
     memory: MemoryBudget,
+    exhaustion: Exhaustion,
     give_back: Callable[[], None] = trim,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -41,6 +43,12 @@ async def run(
         await trio.sleep(LOOK_SECONDS)
         most_bytes = max(most_bytes, memory.take_peak())
         if most_bytes >= WORTH_BYTES and memory.used_bytes < most_bytes // 4:
-            most_bytes = 0
-            # In a thread: it takes some ten milliseconds, without the interpreter.
-            await trio.to_thread.run_sync(give_back)
+            try:
+                # In a thread: it takes some ten milliseconds, without the interpreter.
+                await trio.to_thread.run_sync(give_back)
+            except Exception as error:
+                # Just then it is worth most: it is tried again at the next look.
+                if exhaustion.meets(error, "trimmer") is None:
+                    raise
+            else:
+                most_bytes = 0

@@ -13,6 +13,7 @@ from urllib.error import URLError
 
 import pytest
 from container import BUILD_SECONDS, CACHE, ROOT, alone, container, need_container
+from lacks import LACKS, Lack
 from monitoring import change, need_tools, prometheus_command
 from ports import free_port
 from service_host import (
@@ -50,6 +51,12 @@ ON_THE_HOST = frozenset(
 """The files whose tests share one installed host, which takes half a minute to make."""
 OBJECTIVES = {"vector(120)": "vector(1)"}
 """A second for batches and for the oldest event, so that nobody has to wait for minutes."""
+
+
+@pytest.fixture(params=LACKS, ids=str)
+def lack(request: pytest.FixtureRequest) -> Lack:
+    """Something the host is out of: one after the other."""
+    return Lack(request.param)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -81,6 +81,11 @@ class Slot:
         if guest is not None:
             backend.guests[guest] += 1
 
+    @property
+    def is_taken(self) -> bool:
+        """Whether it was not given back yet."""
+        return self._on_release is not None
+
     def release(self) -> None:
         """Give the slot back; a second call does nothing."""
         on_release = self._on_release

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         GenerationResult,
         ProbeResult,
     )
-    from ai_ticket_daemon.exhaustion import Exhaustion
+    from ai_ticket_daemon.exhaustion import Exhaustion, Resource
 
 WHERE = "backends"
 
@@ -77,5 +77,13 @@ class HostAwareClient:
         lacking = self._exhaustion.meets(error, WHERE)
         if lacking is None or (known and not passed_on):
             raise error
-        seen = Observation(Seen.HOST_EXHAUSTED, lacking=lacking, passed_on=passed_on)
-        raise classify(self.name, seen) from error
+        raise not_asked(self.name, lacking, passed_on=passed_on) from error
+
+
+def not_asked(backend: str, lacking: Resource, *, passed_on: bool) -> BackendError:
+    """Return the failure of an attempt for which this host lacked something.
+
+    Nothing is known of the server then, and another attempt may be made: but not if a part of the
+    text was ``passed_on``.
+    """
+    return classify(backend, Observation(Seen.HOST_EXHAUSTED, lacking=lacking, passed_on=passed_on))

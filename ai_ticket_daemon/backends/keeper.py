@@ -12,6 +12,7 @@ import trio
 
 from ai_ticket_daemon.backends.memory import decode, encode
 from ai_ticket_daemon.errors import StoreUnavailable
+from ai_ticket_daemon.exhaustion import exhausted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,8 +91,9 @@ async def run(
             failed = True
         # A note is a convenience: whatever is wrong with it, the next one may be well.
         except Exception as error:  # noqa: BLE001
+            failed = exhausted(error) is not None
             reason = f"{type(error).__name__}: {error}"
-            if reason != refused:
+            if not failed and reason != refused:
                 log.warning("backends_not_kept", reason=reason)
                 refused = reason
         await trio.sleep(LEAST_GAP_SECONDS)

@@ -14,6 +14,7 @@ import trio
 
 from ai_ticket_daemon.backends.health import HealthState
 from ai_ticket_daemon.errors import StoreUnavailable
+from ai_ticket_daemon.exhaustion import exhausted
 from ai_ticket_daemon.store.port import KEPT_CHANGES, Change
 from ai_ticket_daemon.wakeup import Wakeup
 
@@ -129,6 +130,8 @@ class PoolHistory:
             return  # said once by the store itself
         # What is wrong with them will be tomorrow, too: they are given up.
         except Exception as error:  # noqa: BLE001
+            if exhausted(error) is not None:
+                return  # they are tried again
             self._log.warning(
                 "history_not_kept", changes=len(batch), reason=f"{type(error).__name__}: {error}"
             )

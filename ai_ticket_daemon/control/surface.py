@@ -29,7 +29,7 @@ from werkzeug.exceptions import (
 
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused, TicketError
 from ai_ticket_daemon.events.json_bounds import Excessive, values_of
-from ai_ticket_daemon.server.answers import error_object, to_json
+from ai_ticket_daemon.server.answers import error_object, host_exhausted, to_json
 from ai_ticket_daemon.server.connection_state import INVITE, ask
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from hypercorn.typing import ASGIFramework
     from quart.wrappers import Request
     from structlog.typing import FilteringBoundLogger
+
+    from ai_ticket_daemon.exhaustion import Exhaustion
 
 PREFIX = "/control/"
 MAX_BODY_BYTES = 65_536
@@ -80,6 +82,7 @@ class ControlSurface:
         operations: what there is.
         public: serves all paths but those under ``/control/``.
         log: where the audit goes.
+        exhaustion: is told of what the host lacks.
     """
 
     def __init__(
@@ -88,8 +91,9 @@ class ControlSurface:
         *,
         public: ASGIFramework,
         log: FilteringBoundLogger,
+        exhaustion: Exhaustion,
     ) -> None:
-        self._app = _open_app(operations, log)
+        self._app = _open_app(operations, log, exhaustion)
         self._public = public
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -131,7 +135,9 @@ class _ControlApp(QuartTrio):
         return self.url_map.bind("control", path_info=request.path, default_method=request.method)
 
 
-def _open_app(operations: Mapping[str, Operation], log: FilteringBoundLogger) -> _ControlApp:
+def _open_app(
+    operations: Mapping[str, Operation], log: FilteringBoundLogger, exhaustion: Exhaustion
+) -> _ControlApp:
     app = _ControlApp(log)
     app.url_map.merge_slashes = False
     app.config.update(
@@ -144,7 +150,7 @@ def _open_app(operations: Mapping[str, Operation], log: FilteringBoundLogger) ->
         app.add_url_rule(
             PREFIX + operation.name,
             operation.name,
-            partial(_serve, operation, log),
+            partial(_serve, operation, log, exhaustion),
             methods=["POST" if operation.changes else "GET"],
         )
     app.register_error_handler(TicketError, _refusal)
@@ -152,7 +158,9 @@ def _open_app(operations: Mapping[str, Operation], log: FilteringBoundLogger) ->
     return app
 
 
-async def _serve(operation: Operation, log: FilteringBoundLogger) -> Response:
+async def _serve(
+    operation: Operation, log: FilteringBoundLogger, exhaustion: Exhaustion
+) -> Response:
     """Run the operation that this request asks for."""
     arguments = _convert(await _read_arguments(operation), operation)
     said = "failed"
@@ -176,6 +184,10 @@ async def _serve(operation: Operation, log: FilteringBoundLogger) -> Response:
             ErrorCode.INVALID_PARAMETER, f"There is no such value: {error}"
         ) from error
     except Exception as error:  # the edge of one operation: the daemon goes on
+        lacking = exhaustion.meets(error, "control")
+        if lacking is not None:
+            said = ErrorCode.HOST_EXHAUSTED.value
+            raise host_exhausted(lacking) from error
         log.exception("control_crashed", operation=operation.name)
         raise TicketError(ErrorCode.INTERNAL_ERROR, _CRASHED) from error
     finally:

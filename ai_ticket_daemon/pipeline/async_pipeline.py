@@ -17,6 +17,7 @@ from ai_ticket_daemon.errors import ErrorCode, RequestRefused, TicketError
 from ai_ticket_daemon.events.outcome import Attempt, Failed, Outcome, Waste
 from ai_ticket_daemon.events.state import FINAL_STATES, EventState
 from ai_ticket_daemon.events.status import EventStatus
+from ai_ticket_daemon.exhaustion import Exhaustion
 from ai_ticket_daemon.liveness import Liveness
 from ai_ticket_daemon.pipeline.batch import iter_responses
 from ai_ticket_daemon.pipeline.board import Board, Watch
@@ -54,6 +55,7 @@ class AsyncInferencePipeline:
         liveness: is promised progress.
         clock: tells the time.
         memory: bounds what clients leave unread; None for no bound.
+        exhaustion: is told of what the host lacks.
     """
 
     def __init__(
@@ -67,11 +69,13 @@ class AsyncInferencePipeline:
         liveness: Liveness | None = None,
         clock: Clock | None = None,
         memory: MemoryBudget | None = None,
+        exhaustion: Exhaustion | None = None,
     ) -> None:
         self._store = store
         self._pool = pool
         self._observer = observer or PipelineObserver()
         clock = clock or Clock()
+        exhaustion = exhaustion or Exhaustion()
         self._now = now = clock.now
         self._board = Board(memory)
         self._hold = hold = Hold()
@@ -81,7 +85,9 @@ class AsyncInferencePipeline:
         self._dispatcher = Dispatcher(
             store=store,
             pool=pool,
-            worker=Worker(store, pool, self._board, settings, self._observer, now),
+            worker=Worker(
+                store, pool, self._board, settings, self._observer, now, exhaustion=exhaustion
+            ),
             settings=settings,
             lease_seconds=lambda: keeping().lease_seconds,
             throughput=throughput,
@@ -89,6 +95,7 @@ class AsyncInferencePipeline:
             may_start=self._may_start,
             pulse=pulse,
             is_unwanted=self._is_unwanted,
+            exhaustion=exhaustion,
             now=now,
         )
         self._caretaker = Caretaker(
@@ -101,6 +108,7 @@ class AsyncInferencePipeline:
             requeued=requeued,
             pulse=pulse,
             hold=hold,
+            exhaustion=exhaustion,
             now=now,
         )
         self._reception = Reception(

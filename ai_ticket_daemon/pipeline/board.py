@@ -163,8 +163,9 @@ class Board:
 
     def end(self, event_id: str, outcome: Outcome) -> None:
         """Pass the outcome on, and forget who watched."""
-        for watch in self._watches.pop(event_id, ()):
+        for watch in self._watches.get(event_id, ()):
             watch.end(outcome)
+        self._watches.pop(event_id, None)
 
 
 def _size_bytes(text: str) -> int:

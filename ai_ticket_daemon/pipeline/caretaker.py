@@ -17,6 +17,7 @@ from ai_ticket_daemon.events.outcome import Waste
 from ai_ticket_daemon.events.state import FINAL_STATES
 from ai_ticket_daemon.pipeline import failures
 from ai_ticket_daemon.pipeline.dispatcher import STORE_SECONDS
+from ai_ticket_daemon.pipeline.outcome_writer import WHERE
 from ai_ticket_daemon.store.leases import ORPHANED, lost_attempt
 from ai_ticket_daemon.store.port import Lease
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.backends.pool import BackendPool
     from ai_ticket_daemon.config.store import StoreConfig
+    from ai_ticket_daemon.exhaustion import Exhaustion
     from ai_ticket_daemon.liveness import Pulse
     from ai_ticket_daemon.pipeline.board import Board
     from ai_ticket_daemon.pipeline.dispatcher import Dispatcher
@@ -61,6 +63,7 @@ class Caretaker:
         requeued: changes when an event went back to the queue.
         pulse: is promised the next round.
         hold: what keeps events from being started.
+        exhaustion: is told of what the host lacks.
         now: seconds since the Unix epoch.
     """
 
@@ -76,6 +79,7 @@ class Caretaker:
         requeued: Wakeup,
         pulse: Pulse,
         hold: Hold,
+        exhaustion: Exhaustion,
         now: Callable[[], float],
     ) -> None:
         self._store = store
@@ -90,6 +94,7 @@ class Caretaker:
         self._requeued = requeued
         self._pulse = pulse
         self._hold = hold
+        self._exhaustion = exhaustion
 
     def unwanted(self, event_id: str) -> None:
         """Nobody wants the event any more: end it, unless a worker does."""
@@ -120,8 +125,18 @@ class Caretaker:
             await trio.sleep(interval_seconds())
             try:
                 await chore()
-            except StoreUnavailable:
-                continue  # Said once by the store itself; the next round finds the work undone.
+            except Exception as error:
+                if not self._passes(error):
+                    raise
+
+    def _passes(self, error: BaseException) -> bool:
+        """Tell whether the next round, which finds the work undone, may fare better."""
+        if isinstance(error, BaseExceptionGroup):
+            return all(self._passes(one) for one in error.exceptions)
+        # Of the first it is said once by the store itself.
+        return isinstance(error, StoreUnavailable) or (
+            self._exhaustion.meets(error, WHERE) is not None
+        )
 
     async def _tidy(self) -> None:
         while True:
@@ -131,7 +146,9 @@ class Caretaker:
                 await self._end_unwanted()
                 await self._expire()
                 wait_seconds = await self._wake_for_retries()
-            except* StoreUnavailable:
+            except Exception as error:
+                if not self._passes(error):
+                    raise
                 wait_seconds = TIDY_SECONDS
             with trio.move_on_after(wait_seconds):
                 await self._requeued.wait(seen)

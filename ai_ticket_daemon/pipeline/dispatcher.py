@@ -12,6 +12,7 @@ import trio
 
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.events.outcome import Waste
+from ai_ticket_daemon.pipeline.outcome_writer import WHERE
 from ai_ticket_daemon.pipeline.retry import to_avoid
 from ai_ticket_daemon.pipeline.run import Run
 from ai_ticket_daemon.wakeup import Wakeup
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.backends.pool import BackendPool, Slot
     from ai_ticket_daemon.config.pipeline import PipelineConfig
     from ai_ticket_daemon.events.event import Event
+    from ai_ticket_daemon.exhaustion import Exhaustion
     from ai_ticket_daemon.liveness import Pulse
     from ai_ticket_daemon.pipeline.estimate import Throughput
     from ai_ticket_daemon.pipeline.worker import Worker
@@ -53,6 +55,7 @@ class Dispatcher:
         requeued: changes when an event went back to the queue.
         may_start: asked before each start; what runs goes on either way.
         pulse: is promised progress, of the dispatcher and of each event.
+        exhaustion: is told of what the host lacks.
         is_unwanted: asked of each event that was claimed; it is then ended rather than run.
         now: seconds since the Unix epoch.
     """
@@ -70,6 +73,7 @@ class Dispatcher:
         may_start: Callable[[], bool],
         pulse: Pulse,
         is_unwanted: Callable[[str], bool],
+        exhaustion: Exhaustion,
         now: Callable[[], float],
     ) -> None:
         self._store = store
@@ -86,6 +90,7 @@ class Dispatcher:
         self._may_start = may_start
         self._pulse = pulse
         self._is_unwanted = is_unwanted
+        self._exhaustion = exhaustion
         self.ended = Wakeup()
         """Changes whenever an event has left its worker."""
 
@@ -137,8 +142,12 @@ class Dispatcher:
                     self._pulse.beat("starter", LOOK_SECONDS + STORE_SECONDS)
                     try:
                         await self._start_what_can(nursery)
-                    except StoreUnavailable:
-                        # Said once by the store itself. Nothing is lost: what waits, waits.
+                    except Exception as error:
+                        # Of a store that fails it is said once by itself. Nothing is lost: what
+                        # waits, waits.
+                        unavailable = isinstance(error, StoreUnavailable)
+                        if not unavailable and self._exhaustion.meets(error, WHERE) is None:
+                            raise
                         await trio.sleep(STORE_WAIT_SECONDS)
                     else:
                         with trio.move_on_after(LOOK_SECONDS):
@@ -159,21 +168,38 @@ class Dispatcher:
                     slot.give_back()
             if lease is None:
                 return
-            better = self._pool.exchange(slot, to_avoid(lease.attempts))
-            if better is None:
+            try:
+                started = self._start(nursery, lease, slot)
+            except Exception as error:
+                if self._exhaustion.meets(error, WHERE) is None:
+                    raise
+                started = False
+            if not started:
                 await self._put_off(lease, slot)
                 continue
-            slot = better
-            event_id = lease.event.event_id
-            run = Run(lease, beat=partial(self._pulse.beat, f"event {event_id}"))
-            self._running[event_id] = run
-            if event_id in self._dropped:
-                run.lose(self._dropped[event_id])
-            elif self._is_unwanted(event_id):
-                run.abandon()
-            self._dropped.clear()
-            nursery.start_soon(self._work, run, slot)
             self._pulse.beat("starter", LOOK_SECONDS + STORE_SECONDS)
+
+    def _start(self, nursery: trio.Nursery, lease: Lease, slot: Slot) -> bool:
+        """Put an event into a worker's hands; False if the server it should go to is full now."""
+        event_id = lease.event.event_id
+        run = Run(lease, beat=partial(self._pulse.beat, f"event {event_id}"))
+        better = self._pool.exchange(slot, to_avoid(lease.attempts))
+        if better is None:
+            return False
+        self._running[event_id] = run
+        if event_id in self._dropped:
+            run.lose(self._dropped[event_id])
+        elif self._is_unwanted(event_id):
+            run.abandon()
+        self._dropped.clear()
+        try:
+            nursery.start_soon(self._work, run, better)
+        except BaseException:
+            del self._running[event_id]
+            if better is not slot:
+                better.give_back()
+            raise
+        return True
 
     async def _put_off(self, lease: Lease, slot: Slot) -> None:
         """Let an event wait for the server it is to be tried on next, which is full now."""
@@ -182,7 +208,8 @@ class Dispatcher:
             with trio.CancelScope(shield=True):
                 await self._store.release(lease, due_at=due_at, attempts=lease.attempts)
         finally:
-            slot.give_back()
+            if slot.is_taken:
+                slot.give_back()
         self._requeued.notify()
 
     async def _claim(self, slot: Slot) -> Lease | None:

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING
 import trio
 
 from ai_ticket_daemon.backends.generation import GenerationRequest
+from ai_ticket_daemon.backends.host_lacks import not_asked
 from ai_ticket_daemon.errors import (
     BackendError,
     Disposition,
     ErrorCode,
-    StoreUnavailable,
     Symptom,
 )
 from ai_ticket_daemon.events.outcome import Attempt, Succeeded, Waste
 from ai_ticket_daemon.events.state import EventState
+from ai_ticket_daemon.exhaustion import AGAIN_SECONDS, Exhaustion
 from ai_ticket_daemon.pipeline import failures
+from ai_ticket_daemon.pipeline.outcome_writer import WHERE, End, OutcomeWriter, Requeue
 from ai_ticket_daemon.pipeline.retry import (
     GiveUp,
     Retry,
@@ -37,23 +39,13 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.backends.generation import GenerationResult
     from ai_ticket_daemon.backends.pool import BackendPool, Slot
     from ai_ticket_daemon.config.pipeline import PipelineConfig
-    from ai_ticket_daemon.events.outcome import Outcome
     from ai_ticket_daemon.pipeline.board import Board
     from ai_ticket_daemon.pipeline.observer import PipelineObserver
     from ai_ticket_daemon.pipeline.run import Run
     from ai_ticket_daemon.store.port import EventStore
 
-WRITE_AGAIN_SECONDS = 1.0
-"""How long to leave a store alone that could not take an outcome; it is kept here meanwhile."""
-
 OVERTIME_SECONDS = 60.0
 """How long after its deadline an event may be in a worker's hands: aborts take their time."""
-
-WRITE_SECONDS = 20.0
-"""How long one try to write an outcome may take before the worker counts as hung."""
-
-LAST_WRITE_SECONDS = 10.0
-"""How long the last try to write an outcome may take when the daemon stops."""
 
 
 @dataclass(slots=True)
@@ -72,8 +64,26 @@ class Worker:
     jitter: Callable[[], float] = random.random
     budget: RetryBudget = field(default_factory=RetryBudget)
     turns: RecentTurns = field(default_factory=RecentTurns)
+    exhaustion: Exhaustion = field(default_factory=Exhaustion)
+    writer: OutcomeWriter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.writer = OutcomeWriter(
+            self.store, self.board, self.observer, self.now, self.exhaustion
+        )
 
     async def run(self, run: Run, slot: Slot) -> None:
+        """See an event through; one that this host has no means for now goes back to the queue."""
+        try:
+            await self._handle(run, slot)
+        except Exception as error:
+            if self.exhaustion.meets(error, WHERE) is None:
+                raise
+            await self.writer.write(run, Requeue(self.now(), run.lease.attempts))
+        finally:
+            slot.release()
+
+    async def _handle(self, run: Run, slot: Slot) -> None:
         """Make one attempt at the event and write its outcome, or put it back in the queue.
 
         The slot is released as soon as the backend is free of this event. While the store cannot
@@ -91,12 +101,12 @@ class Worker:
             try:
                 resolution = await self._run(run, slot)
             except* trio.Cancelled:  # in a group, if the client of the server has tasks
-                await self._write(run, self._interrupted(run))
+                await self.writer.write(run, self._interrupted(run))
                 raise
             finally:
                 slot.release()
                 self.turns.note(self.now())
-            await self._write(run, resolution)
+            await self.writer.write(run, resolution)
 
     def _waited(self, run: Run) -> Waited:
         earlier = run.lease.attempts
@@ -104,20 +114,27 @@ class Worker:
         own = 1 if earlier else 0  # its own last turn ended when its last attempt did
         return Waited(run.started_at - since, max(0, self.turns.since(since) - own))
 
-    def _interrupted(self, run: Run) -> _Requeue:
+    def _interrupted(self, run: Run) -> Requeue:
         """Let the event go on after the restart of the daemon, as if it had not begun."""
         now = self.now()
         attempt = run.cut_short(now, run.lost or Waste.DAEMON_STOPPED)
-        return _Requeue(now, self._ended(run, attempt))
+        return Requeue(now, self._ended(run, attempt))
 
-    async def _run(self, run: Run, slot: Slot) -> _End | _Requeue:
+    async def _run(self, run: Run, slot: Slot) -> End | Requeue:
         """Make the attempt, unless there is none left, and decide what is to be written of it."""
         spent = used_up(run.lease.attempts, settings=self.settings())
         if spent is not None:
             self.observer.given_up(spent)
-            return _End(EventState.FAILED, failures.not_tried_again(run.lease.attempts, spent))
+            return End(EventState.FAILED, failures.not_tried_again(run.lease.attempts, spent))
         result = await self._attempt(run, slot)
-        return self._resolve(run, slot, result)
+        while True:
+            try:
+                return self._resolve(run, slot, result)
+            except Exception as error:
+                # What the server gave is not thrown away because this host lacks a moment's memory.
+                if self.exhaustion.meets(error, WHERE) is None:
+                    raise
+            await trio.sleep(AGAIN_SECONDS)
 
     async def _attempt(self, run: Run, slot: Slot) -> GenerationResult | BackendError | _Stopped:
         if run.abandoned:
@@ -139,6 +156,11 @@ class Worker:
                 self.pool.attempt_failed(slot, event.event_id, error)
                 return error
             except Exception as error:  # noqa: BLE001 - the edge of one event: others go on
+                lacking = self.exhaustion.meets(error, WHERE)
+                if lacking is not None:
+                    lack = not_asked(run.backend, lacking, passed_on=run.delta_passed_on)
+                    self.pool.attempt_failed(slot, event.event_id, lack)
+                    return lack
                 self.observer.worker_crashed(event, error)
                 return BackendError(
                     ErrorCode.INTERNAL_ERROR,
@@ -152,12 +174,12 @@ class Worker:
 
     def _resolve(
         self, run: Run, slot: Slot, result: GenerationResult | BackendError | _Stopped
-    ) -> _End | _Requeue:
+    ) -> End | Requeue:
         """Decide what is to be written about an attempt; decided once, however often written."""
         if isinstance(result, BackendError):
             if result.disposition is Disposition.HOST:
                 # Nothing was tried: the pool keeps the next event away from there for a while.
-                return _Requeue(self.now(), run.lease.attempts)
+                return Requeue(self.now(), run.lease.attempts)
             return self._after_failure(run, slot, result)
         event, now = run.lease.event, self.now()
         if isinstance(result, _Stopped):
@@ -165,11 +187,11 @@ class Worker:
             attempt = run.cut_short(now, run.lost or stopped)
             attempts = self._ended(run, attempt)
             if result.abandoned:
-                return _End(EventState.CANCELLED, failures.abandoned(attempts))
-            return _End(EventState.EXPIRED, failures.out_of_time(event, attempts))
+                return End(EventState.CANCELLED, failures.abandoned(attempts))
+            return End(EventState.EXPIRED, failures.out_of_time(event, attempts))
         usage = result.usage
         run.received.note(usage.completion_tokens, estimated=usage.estimated)
-        return _End(
+        return End(
             EventState.SUCCEEDED,
             Succeeded(
                 result.text,
@@ -181,7 +203,7 @@ class Worker:
             ),
         )
 
-    def _after_failure(self, run: Run, slot: Slot, error: BackendError) -> _End | _Requeue:
+    def _after_failure(self, run: Run, slot: Slot, error: BackendError) -> End | Requeue:
         attempt = replace(
             run.attempt(self.now()),
             error=error.code,
@@ -195,11 +217,11 @@ class Worker:
         attempt = replace(attempt, retried=retried, because=decision.reason)
         attempts = self._ended(run, attempt)
         if isinstance(decision, GiveUp):
-            return _End(EventState.FAILED, failures.failed(error, attempts, decision.reason))
+            return End(EventState.FAILED, failures.failed(error, attempts, decision.reason))
         self.observer.retry_scheduled(run.lease.event, attempt, decision.delay_seconds)
         # The pool lets a busy backend rest; another one may take the event meanwhile.
         busy = error.disposition is Disposition.BUSY
-        return _Requeue(self.now() + (0.0 if busy else decision.delay_seconds), attempts)
+        return Requeue(self.now() + (0.0 if busy else decision.delay_seconds), attempts)
 
     def _ended(self, run: Run, attempt: Attempt) -> tuple[Attempt, ...]:
         """Tell how the attempt ended; return all attempts of the event."""
@@ -235,66 +257,6 @@ class Worker:
         ):
             return GiveUp("too many events are being retried at once")
         return decision
-
-    async def _write(self, run: Run, resolution: _End | _Requeue) -> None:
-        """Write until it is written, or the lease is lost, or the daemon stops.
-
-        Each try is shielded: one that is cut short may have been written or not.
-        """
-        try:
-            while not run.lost:
-                run.beat(WRITE_AGAIN_SECONDS + WRITE_SECONDS)
-                with trio.CancelScope(shield=True):
-                    try:
-                        await self._try_to_write(run, resolution)
-                    except StoreUnavailable:
-                        pass  # Said once by the store itself.
-                    else:
-                        return
-                await trio.sleep(WRITE_AGAIN_SECONDS)
-        except trio.Cancelled:
-            with trio.CancelScope(shield=True), trio.move_on_after(LAST_WRITE_SECONDS):
-                try:
-                    await self._try_to_write(run, resolution)
-                except StoreUnavailable:
-                    self.observer.outcome_unwritten(run.lease.event)
-                    self._waste(resolution, Waste.OUTCOME_UNWRITTEN)
-            raise
-        self._waste(resolution, run.lost)
-
-    async def _try_to_write(self, run: Run, resolution: _End | _Requeue) -> None:
-        event = run.lease.event
-        if isinstance(resolution, _Requeue):
-            due_at, attempts = resolution.due_at, resolution.attempts
-            written = await self.store.release(run.lease, due_at=due_at, attempts=attempts)
-            run.requeued = written
-        else:
-            state, outcome = resolution.state, resolution.outcome
-            written = await self.store.complete(run.lease, state, outcome, self.now())
-            if written:
-                self.observer.ended(event, state, outcome)
-                self.board.end(event.event_id, outcome)
-        if not written:
-            self.observer.outcome_refused(event)
-            self._waste(resolution, Waste.LEASE_LOST)
-
-    def _waste(self, resolution: _End | _Requeue, waste: Waste | None) -> None:
-        """Tell that a completion nobody gets was thrown away; of others it has been told."""
-        if isinstance(resolution, _End) and resolution.state is EventState.SUCCEEDED:
-            attempt = resolution.outcome.attempts[-1]
-            self.observer.thrown_away(replace(attempt, waste=waste))
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    state: EventState
-    outcome: Outcome
-
-
-@dataclass(frozen=True, slots=True)
-class _Requeue:
-    due_at: float
-    attempts: tuple[Attempt, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ai_ticket_daemon.config.certificate import CertificateUnusable
+from ai_ticket_daemon.exhaustion import exhausted
 from ai_ticket_daemon.server.tls import signature_of
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
+    from ai_ticket_daemon.exhaustion import Exhaustion
     from ai_ticket_daemon.server.tls import ServedCertificate
 
 LOOK_SECONDS = 5.0
@@ -29,6 +31,7 @@ async def run(
     certificate: ServedCertificate,
     shown: Callable[[float], None],
     log: FilteringBoundLogger,
+    exhaustion: Exhaustion,
     now: Callable[[], float] = time.time,
     look_seconds: float = LOOK_SECONDS,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
@@ -39,6 +42,7 @@ async def run(
         certificate: what is served.
         shown: told when it expires, in seconds since the Unix epoch; 0 if there is none.
         log: told of a certificate that is renewed, refused, or about to expire.
+        exhaustion: is told of what the host lacks.
         now: what the time is, by the calendar.
         look_seconds: time between two looks.
         task_status: started at once.
@@ -46,7 +50,11 @@ async def run(
     warned_at, warned_of = 0.0, ""
     task_status.started()
     while True:
-        await _look(certificate, log)
+        try:
+            await _look(certificate, log)
+        except Exception as error:
+            if exhaustion.meets(error, "renewal") is None:
+                raise
         chain = certificate.chain
         shown(0 if chain is None else chain.expires_at)
         warning = None if chain is None else chain.warning(now())
@@ -70,10 +78,16 @@ async def _look(certificate: ServedCertificate, log: FilteringBoundLogger) -> No
 
 
 def take(certificate: ServedCertificate, log: FilteringBoundLogger) -> None:
-    """Serve what the files hold, if it can be used, and say what came of it."""
+    """Serve what the files hold, if it can be used, and say what came of it.
+
+    Raises:
+        CertificateUnusable: for want of something on this host; nothing is known of the files.
+    """
     try:
         changed = certificate.take()
     except CertificateUnusable as error:
+        if exhausted(error) is not None:
+            raise
         log.warning("certificate_refused", reason=f"http.{error.key}: {error}")
         return
     if changed and certificate.chain is not None:

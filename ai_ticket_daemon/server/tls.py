@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ai_ticket_daemon.config.certificate import CertificateUnusable, load_pair
+from ai_ticket_daemon.exhaustion import exhausted
 from ai_ticket_daemon.server.sockets import ListenerUnavailable
 
 if TYPE_CHECKING:
@@ -99,6 +100,8 @@ class ServedCertificate:
         try:
             chain = load_pair(context, *paths)
         except CertificateUnusable as error:
+            if exhausted(error) is not None:
+                raise  # nothing is known of the files: the next look may fare better
             self._refused = signature
             self.problem = f"http.{error.key}: {error}; the certificate from before is served"
             raise

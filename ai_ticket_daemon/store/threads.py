@@ -7,11 +7,16 @@ threads gives none back. What makes events durable must not depend on that.
 from __future__ import annotations
 
 import threading
+import time
+from contextlib import suppress
+from functools import partial
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import outcome
 import trio
+
+from ai_ticket_daemon.exhaustion import AGAIN_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +33,7 @@ class KeptThread:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[_Job[Any] | None] = SimpleQueue()
         self._runs = False
 
     def start(self) -> None:
@@ -55,22 +60,47 @@ class KeptThread:
         if not self._runs:
             raise RuntimeError("the thread does not run")
         await trio.lowlevel.checkpoint_if_cancelled()
-        token = trio.lowlevel.current_trio_token()
-        done = trio.Event()
-        came_of_it: list[outcome.Outcome[T]] = []
-
-        def job() -> None:
-            came_of_it.append(outcome.capture(do, *args))
-            token.run_sync_soon(done.set)
-
+        job = _Job(partial(do, *args))
         self._jobs.put(job)
         with trio.CancelScope(shield=True):
-            await done.wait()
-        return came_of_it[0].unwrap()
+            await job.done.wait()
+        return job.came_of_it.unwrap()
 
     def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while True:
+            # Whatever memory is lacking for: whoever waits for a job is told, or waits for ever.
             try:
-                job()
-            except trio.RunFinishedError:
-                return
+                job = self._jobs.get()
+                if job is None:
+                    return
+            except MemoryError:
+                time.sleep(AGAIN_SECONDS)
+                continue
+            job.carry_out()
+            while not job.tell():
+                time.sleep(AGAIN_SECONDS)
+
+
+class _Job(Generic[T]):
+    """Something to do, and what came of it; all that takes memory is there before it begins."""
+
+    def __init__(self, do: Callable[[], T]) -> None:
+        self._do = do
+        self._token = trio.lowlevel.current_trio_token()
+        self.done = trio.Event()
+        self._tell = self.done.set
+        self.came_of_it: outcome.Outcome[T] = outcome.Error(MemoryError())
+
+    def carry_out(self) -> None:
+        with suppress(MemoryError):
+            self.came_of_it = outcome.capture(self._do)
+
+    def tell(self) -> bool:
+        """Wake whoever waits; False if that has to be tried again."""
+        try:
+            self._token.run_sync_soon(self._tell)
+        except MemoryError:
+            return False
+        except trio.RunFinishedError:  # nobody waits any more
+            pass
+        return True

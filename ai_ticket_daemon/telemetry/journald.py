@@ -89,7 +89,12 @@ class JournalWriter:
 
     def write(self, fields: Mapping[str, str]) -> None:
         """Send one line now or soon; never blocks, drops the line if too much waits already."""
-        line = encode(fields)
+        try:
+            self._write(encode(fields))
+        except MemoryError:  # what is logged is not worth the failure of who logs it
+            self._dropped(1)
+
+    def _write(self, line: bytes) -> None:
         with self._more:
             if not self._lines and self._give_up_at is None and self._send_now(line):
                 return
@@ -100,7 +105,7 @@ class JournalWriter:
                 self._waiting_bytes += len(line)
                 self._more.notify()
                 if not self._thread.is_alive():  # there was no memory left for what it did
-                    with suppress(RuntimeError):  # tried again with the next line
+                    with suppress(RuntimeError, MemoryError):  # tried again with the next line
                         self._thread = self._start()
                 return
         self._dropped(1)
@@ -126,6 +131,10 @@ class JournalWriter:
         self._thread.join(timeout_seconds + 2 * SEND_SECONDS)
 
     def _run(self) -> None:
+        with suppress(MemoryError):  # started again with the next line, the first one that waits
+            self._send_all()
+
+    def _send_all(self) -> None:
         while (line := self._next()) is not None:
             while not (sent := self._send(line)) and not self._is_late():
                 pass

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from contextlib import suppress
 from enum import StrEnum
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.trace.export import SpanExportResult
 
-from ai_ticket_daemon.exhaustion import exhausted
+from ai_ticket_daemon.exhaustion import AGAIN_SECONDS, exhausted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -93,7 +94,7 @@ class SpanSender:
         elif len(self._queue) >= self._max_queue_size:
             self._lose(DropReason.QUEUE_FULL, 1)
             if not self._thread.is_alive():  # there was no memory left for what it did
-                with suppress(RuntimeError):  # tried again with the next span
+                with suppress(RuntimeError, MemoryError):  # tried again with the next span
                     self._thread = self._start()
         else:
             self._queue.append(span)
@@ -105,8 +106,9 @@ class SpanSender:
         self._stopping = True
         self._wake.set()
         self._thread.join(timeout_seconds)
-        shutdown = threading.Thread(target=self._exporter.shutdown, daemon=True)
-        with suppress(RuntimeError):  # no thread is to be had: the end of the process does it
+        # If no thread is to be had, the end of the process does it.
+        with suppress(RuntimeError, MemoryError):
+            shutdown = threading.Thread(target=self._exporter.shutdown, daemon=True)
             shutdown.start()
             shutdown.join(_ABORT_SECONDS)
         self._thread.join(_ABORT_SECONDS)
@@ -119,14 +121,23 @@ class SpanSender:
         logger.addHandler(self._last_words)
         try:
             while not self._stopping:
-                if not self._wake.wait(self._delay_seconds):
-                    self._export_all(at_least=1)
-                else:
-                    self._wake.clear()
-                    self._export_all(at_least=self._max_batch_size)
-            self._export_all(at_least=1)
+                self._wait_and_export()
+            with suppress(MemoryError):
+                self._export_all(at_least=1)
         finally:
             logger.removeHandler(self._last_words)
+
+    def _wait_and_export(self) -> None:
+        try:
+            if not self._wake.wait(self._delay_seconds):
+                self._export_all(at_least=1)
+            else:
+                self._wake.clear()
+                self._export_all(at_least=self._max_batch_size)
+        except MemoryError:
+            self._lose(DropReason.EXPORT_FAILED, self._in_hand)
+            time.sleep(AGAIN_SECONDS)
+        self._in_hand = 0
 
     def _export_all(self, *, at_least: int) -> None:
         """Export while ``at_least`` so many spans wait."""

@@ -11,6 +11,7 @@ import os
 import select
 import threading
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
@@ -57,7 +58,12 @@ class StreamWriter:
         if self._descriptor is None:
             self._write_plainly(text)
             return
-        line = text.encode("utf-8", "backslashreplace") + b"\n"
+        try:
+            self._write(text.encode("utf-8", "backslashreplace") + b"\n")
+        except MemoryError:  # what is logged is not worth the failure of who logs it
+            self._dropped(1)
+
+    def _write(self, line: bytes) -> None:
         with self._more:
             if self._lines and not self._writes:
                 self._send_what_fits()
@@ -94,10 +100,10 @@ class StreamWriter:
 
     def _start(self) -> threading.Thread | None:
         """Start what writes the lines that wait; None while the host has no thread for it."""
-        thread = threading.Thread(target=self._run, name="log", daemon=True)
         try:
+            thread = threading.Thread(target=self._run, name="log", daemon=True)
             thread.start()
-        except RuntimeError:  # tried again with the next line
+        except (RuntimeError, MemoryError):  # tried again with the next line
             return None
         return thread
 
@@ -109,6 +115,10 @@ class StreamWriter:
             self._send(line)
 
     def _run(self) -> None:
+        with suppress(MemoryError):  # started again with the next line
+            self._send_all()
+
+    def _send_all(self) -> None:
         while True:
             with self._more:
                 while not self._lines:
@@ -134,7 +144,7 @@ class StreamWriter:
         try:
             self._stream.write(text + "\n")
             self._stream.flush()
-        except (OSError, ValueError):  # closed
+        except (OSError, ValueError, MemoryError):  # closed, or no room for it
             self._dropped(1)
 
 

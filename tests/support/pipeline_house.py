@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.events.outcome import Attempt, Outcome
     from ai_ticket_daemon.events.state import EventState
+    from ai_ticket_daemon.exhaustion import Exhaustion
     from ai_ticket_daemon.store.port import Lease, Receipt
 
 PRIMARY = ServerConfig(name="primary", url="http://127.0.0.1:1")
@@ -131,6 +132,8 @@ async def running(
     settings: PipelineConfig | None = None,
     servers: tuple[ServerConfig, ...] = (PRIMARY,),
     max_queued: int = 10_000,
+    store: MemoryStore | None = None,
+    exhaustion: Exhaustion | None = None,
 ) -> AsyncIterator[House]:
     rules = BackendsConfig(servers=servers)
     clients = {server.name: FakeClient(server) for server in servers}
@@ -139,15 +142,16 @@ async def running(
         open_client=lambda server: clients[server.name],
         observer=SilentPoolObserver(),
     )
-    store = BrittleStore(max_queued=lambda: max_queued)
+    brittle = BrittleStore(max_queued=lambda: max_queued)
     ends = Ends()
     chosen = settings or PipelineConfig()
     pipeline = AsyncInferencePipeline(
-        store=store,
+        store=store or brittle,
         pool=pool,
         settings=lambda: chosen,
         observer=ends,
         clock=clock_of(trio.current_time),
+        exhaustion=exhaustion,
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(
@@ -156,5 +160,5 @@ async def running(
             )
         )
         await nursery.start(lambda task_status: pipeline.run(task_status=task_status))
-        yield House(pipeline, clients, store, pool, ends, nursery.cancel_scope)
+        yield House(pipeline, clients, brittle, pool, ends, nursery.cancel_scope)
         nursery.cancel_scope.cancel()

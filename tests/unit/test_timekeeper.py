@@ -14,6 +14,7 @@ from ai_ticket_daemon import timekeeper
 from ai_ticket_daemon.clock import KEPT_UNDER
 from ai_ticket_daemon.config.log import LogFormat
 from ai_ticket_daemon.errors import StoreUnavailable
+from ai_ticket_daemon.exhaustion import Exhaustion
 from ai_ticket_daemon.store.memory import MemoryStore
 from ai_ticket_daemon.telemetry.logs import Logs
 from ai_ticket_daemon.testing.clock import HostClocks
@@ -52,7 +53,12 @@ class House:
     async def keeping(self) -> AsyncIterator[None]:
         log = Logs(log_format=LogFormat.JSON, stream=self._stream).logger()
         run = partial(
-            timekeeper.run, clock=self.clock, store=self.store, log=log, note=self.notes.append
+            timekeeper.run,
+            clock=self.clock,
+            store=self.store,
+            log=log,
+            note=self.notes.append,
+            exhaustion=Exhaustion(),
         )
         async with trio.open_nursery() as nursery:
             await nursery.start(lambda task_status: run(task_status=task_status))

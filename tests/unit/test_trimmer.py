@@ -7,6 +7,7 @@ import pytest
 import trio
 
 from ai_ticket_daemon import trimmer
+from ai_ticket_daemon.exhaustion import Exhaustion
 from ai_ticket_daemon.memory import MemoryBudget
 from ai_ticket_daemon.trimmer import LOOK_SECONDS, WORTH_BYTES
 
@@ -24,7 +25,14 @@ async def test_memory_is_given_back_once_when_large_requests_are_over(
     memory, given = MemoryBudget(lambda: 10 * WORTH_BYTES), []
     share = memory.share()
     async with trio.open_nursery() as nursery:
-        await nursery.start(partial(trimmer.run, memory=memory, give_back=lambda: given.append(1)))
+        await nursery.start(
+            partial(
+                trimmer.run,
+                memory=memory,
+                exhaustion=Exhaustion(),
+                give_back=lambda: given.append(1),
+            )
+        )
         assert share.take(taken)
         share.release()
         assert share.take(kept)

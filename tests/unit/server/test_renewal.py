@@ -18,6 +18,7 @@ from ai_ticket_daemon.config.addresses import TcpBind
 from ai_ticket_daemon.config.certificate import CertificateUnusable
 from ai_ticket_daemon.config.http import HttpConfig
 from ai_ticket_daemon.config.log import LogFormat
+from ai_ticket_daemon.exhaustion import Exhaustion
 from ai_ticket_daemon.server import renewal
 from ai_ticket_daemon.server.tls import ServedCertificate, signature_of
 from ai_ticket_daemon.telemetry.logs import Logs
@@ -47,6 +48,7 @@ class House:
         self.now = NOW.timestamp()
         self._stream = io.StringIO()
         self.log = Logs(log_format=LogFormat.JSON, stream=self._stream).logger()
+        self.exhaustion = Exhaustion()
 
     def renew(self, days: int, *, certificate: bool = True, key: bool = True) -> float:
         """Put another pair, or half of one, in place; return when it expires."""
@@ -91,6 +93,7 @@ class House:
             certificate=self.served,
             shown=self._show,
             log=self.log,
+            exhaustion=self.exhaustion,
             now=lambda: self.now,
             look_seconds=0.001,
             task_status=task_status,
