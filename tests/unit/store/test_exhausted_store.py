@@ -91,7 +91,7 @@ async def test_a_commit_without_memory_is_refused_and_the_next_one_is_made(
 ) -> None:
     async with opened(tmp_path / "events.db") as store:
         with monkeypatch.context() as without:
-            without.setattr("ai_ticket_daemon.store.database.Tally.save", _no_memory)
+            without.setattr("ai_ticket_daemon.store.database.Totals.save", _no_memory)
             with pytest.raises(StoreUnavailable) as caught:
                 await store.submit([event("a")], owned=False)
             assert caught.value.message == Resource.MEMORY.lack
