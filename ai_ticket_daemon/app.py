@@ -38,6 +38,7 @@ from ai_ticket_daemon.control.operations import Operations
 from ai_ticket_daemon.control.orders import StandingOrders, this_process
 from ai_ticket_daemon.control.report import Parts
 from ai_ticket_daemon.control.surface import ControlSurface
+from ai_ticket_daemon.control.view import ViewSurface
 from ai_ticket_daemon.descriptors import limit, too_few_for, within
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.health import DaemonHealth
@@ -77,6 +78,10 @@ from ai_ticket_daemon.verdict import verdict_path
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
+    from pathlib import Path
+
+    from hypercorn.typing import ASGIFramework
+    from structlog.typing import FilteringBoundLogger
 
     from ai_ticket_daemon.backends.generation import BackendClient
     from ai_ticket_daemon.config.backends import ServerConfig
@@ -409,18 +414,27 @@ class Daemon:
         await start(
             "control",
             control.run,
-            app=ControlSurface(
-                self._operations.table(),
-                public=self._local_app,
-                log=log,
-                exhaustion=self._exhaustion,
-            ),
-            path=control.socket_path(self._live.current.control.socket, os.environ),
+            apps=self._control_apps(log),
             sample=guarded(self._operations.reporter, self._failures("control")).sample,
             log=log,
             logger=self._logs.library_logger("control_server", actor="control"),
             exhaustion=self._exhaustion,
         )
+
+    def _control_apps(self, log: FilteringBoundLogger) -> dict[Path, ASGIFramework]:
+        """Return what is served to whoever may act, and to whoever may look, by its socket."""
+        settings, table = self._live.current.control, self._operations.table()
+        acting = control.socket_path(settings.socket, os.environ)
+        looking = control.view_path(settings.view_socket, os.environ)
+        public, exhaustion = self._local_app, self._exhaustion
+        apps: dict[Path, ASGIFramework] = {}
+        if acting is not None:
+            apps[acting] = ControlSurface(table, public=public, log=log, exhaustion=exhaustion)
+        if looking is not None:
+            apps[looking] = ViewSurface(
+                table, public=public, log=log, exhaustion=exhaustion, acting=acting
+            )
+        return apps
 
     async def _start_renewal(self, start: Callable[..., Awaitable[Any]]) -> None:
         self._certificate.start()

@@ -16,7 +16,8 @@ Usage: ops/install.sh [--wheelhouse DIR] [--no-start]
 As root, on a host run by systemd; running it again upgrades in place:
   1. the program into /opt/ai-ticket (a new virtual environment beside the old one)
   2. checks the conf file with the new program; if it is refused, nothing is changed
-  3. the user ai-ticket, /etc/ai-ticket, /var/lib/ai-ticket, the units, the man pages
+  3. the user ai-ticket, the group ai-ticket-view, /etc/ai-ticket, /var/lib/ai-ticket, the units,
+     the man pages
   4. /etc/ai-ticket/ai-ticket.conf, unless there is one: yours is never touched
   5. switches to the new program: one restart, during which clients wait in the socket; if it does
      not start, the program and the units from before are put back
@@ -284,7 +285,7 @@ uninstall() {
   rm -f "${commands[@]/#//usr/local/bin/}" \
     /usr/local/share/man/man1/ai-ticketctl.1 /usr/local/share/man/man8/ai-ticket-daemon.8 \
     /usr/local/share/man/man5/ai-ticket.conf.5
-  rm -rf -- "$prefix"
+  rm -rf -- "$prefix" /run/ai-ticket-view
   systemctl daemon-reload
   systemctl reset-failed 'ai-ticket*' 2>/dev/null || true
   mapfile -t drop_ins < <(find "$units" -maxdepth 1 -name 'ai-ticket*.d' -type d | sort)
@@ -297,8 +298,8 @@ uninstall() {
     say "Left, too, the nightly copies: $backups"
     left+=("$backups")
   fi
-  say "Left, too: the user ai-ticket, who owns them. To remove all of it:"
-  say "  rm -rf ${left[*]} && userdel ai-ticket"
+  say "Left, too: the user ai-ticket, who owns them, and the group ai-ticket-view. To remove all of it:"
+  say "  rm -rf ${left[*]} && userdel ai-ticket && groupdel ai-ticket-view"
 }
 
 case $action in

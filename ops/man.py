@@ -92,10 +92,11 @@ def _ctl_page() -> Iterator[str]:
     yield from _section("DESCRIPTION", _line(parser.description or ""))
     yield from _paragraph(
         "It talks to the daemon over the control socket, which the daemon's user and group may "
-        "open. Every change is in the journal twice: under AI_TICKET_LOG=control_asked with the "
-        "user (_UID) who asked, as journald knows it, and under AI_TICKET_LOG=control_change with "
-        "its result, as the daemon knows it. The uid in the latter is 65534 for all but root where "
-        "the daemon runs as a service."
+        "open. Whoever may not, and is in the group ai-ticket-view, looks over the view socket, "
+        "and cannot act. Every change is in the journal twice: under AI_TICKET_LOG=control_asked "
+        "with the user (_UID) who asked, as journald knows it, and under "
+        "AI_TICKET_LOG=control_change with its result, as the daemon knows it. The uid in the "
+        "latter is 65534 for all but root where the daemon runs as a service."
     )
     yield ".SH OPTIONS"
     yield from _paragraph("They stand before the command or behind it.")
@@ -121,6 +122,7 @@ def _ctl_page() -> Iterator[str]:
     yield from _term(_bold(TOKEN_VARIABLE), "The token of a load test over the public address.")
     yield ".SH FILES"
     yield from _term(_bold("/run/ai-ticket/control.sock"), "The control socket.")
+    yield from _term(_bold("/run/ai-ticket-view/ai-ticket.sock"), "The view socket.")
     yield from _section("SEE ALSO", _bold("ai-ticket-daemon") + "(8)")
 
 

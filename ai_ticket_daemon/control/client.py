@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import socket
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from ai_ticket_daemon.control.witness import asked
+from ai_ticket_daemon.groups import group_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
 CONNECT_SECONDS = 2.0
+VIEW_DIRECTORY = Path("/run/ai-ticket-view")
+"""Where services have their view sockets; a directory whose group may look."""
 
 
 class Unreachable(Exception):
@@ -31,29 +34,66 @@ class Refused(Exception):
 
 
 class _UnixConnection(HTTPConnection):
-    def __init__(self, path: Path, timeout_seconds: float) -> None:
+    def __init__(self, path: Path, view: Path | None, timeout_seconds: float) -> None:
         super().__init__("localhost", timeout=timeout_seconds)
         self._path = path
+        self._view = view
         self._seconds = timeout_seconds
 
     def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(CONNECT_SECONDS)
-        self.sock.connect(str(self._path))
+        try:
+            self.sock = _connected(self._path)
+        except PermissionError:
+            if self._view is None:
+                raise
+            # Of the two it is the control socket that this user was asked to open.
+            with suppress(OSError):
+                self.sock = _connected(self._view)
+            if self.sock is None:
+                raise
         self.sock.settimeout(self._seconds)
+
+
+def _connected(path: Path) -> socket.socket:
+    found = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        found.settimeout(CONNECT_SECONDS)
+        found.connect(str(path))
+    except BaseException:
+        found.close()
+        raise
+    return found
 
 
 class Client:
     """Asks the daemon behind the socket ``path``.
 
     Args:
-        path: the socket.
+        path: the control socket.
         timeout_seconds: how long the daemon may be silent.
+        view: the view socket, which is asked if this user may not open the other one; the daemon
+            refuses to act there, and says why.
     """
 
-    def __init__(self, path: Path, timeout_seconds: float) -> None:
+    def __init__(self, path: Path, timeout_seconds: float, view: Path | None = None) -> None:
         self.path = path
+        self._view = view
         self._timeout_seconds = timeout_seconds
+
+    def need_to_act(self) -> None:
+        """Make sure that this user may do more than look.
+
+        Raises:
+            Refused: the daemon says who may.
+            Unreachable: this user may not even look.
+        """
+        try:
+            _connected(self.path).close()
+        except PermissionError:
+            with self.open("POST", "/event", {}):
+                pass
+        except OSError:
+            pass  # said of what is asked next
 
     def look(self, operation: str, **arguments: object) -> Any:
         """Return what an operation that changes nothing answers.
@@ -84,7 +124,8 @@ class Client:
         timeout_seconds: float | None = None,
     ) -> Iterator[Answer]:
         """Ask, and read the answer's body meanwhile; raises as :meth:`look`."""
-        connection = _UnixConnection(self.path, timeout_seconds or self._timeout_seconds)
+        seconds = timeout_seconds or self._timeout_seconds
+        connection = _UnixConnection(self.path, self._view, seconds)
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         try:
             with _explained(self.path):
@@ -157,8 +198,12 @@ def _explain(error: Exception, path: Path) -> str:
                 "control.socket is another one (--socket PATH, --instance N)"
             )
         case PermissionError():
+            looking = (
+                f", or {group_of(VIEW_DIRECTORY)} to look alone" if VIEW_DIRECTORY.is_dir() else ""
+            )
             return (
-                f"{path} may not be opened by this user: use sudo, or join the group that owns it"
+                f"{path} may not be opened by this user: use sudo, or join the group "
+                f"{group_of(path)}{looking}"
             )
         case ConnectionRefusedError():
             return f"nobody listens at {path}: the daemon has died; systemctl status ai-ticket"

@@ -47,6 +47,7 @@ _BODY = {"content": "A failover drill.", "max_tokens": 8}
 def failover(session: Session) -> int:
     """Rehearse; exit code 1 if anything was lost, done twice, or did not move in time."""
     client, options = session.client, session.options
+    client.need_to_act()
     standby = guard(client.look("status"))
     if not options.yes:
         session.say({"drill": "failover", "to": standby, "guards": "all met"})

@@ -37,6 +37,8 @@ def loadtest(session: Session) -> int:
         return EXIT_USAGE
     if options.output is not None and options.output.exists():
         raise Refused("exists", f"{options.output} is there already; name another file")
+    if options.url is None:
+        session.client.need_to_act()
     stop = trio.Event()
     report = run_trio(_run, session, target, stop, stop=stop)
     if options.output is not None:

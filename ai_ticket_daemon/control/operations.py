@@ -28,7 +28,7 @@ from ai_ticket_daemon.control.arguments import (
 )
 from ai_ticket_daemon.control.orders import Name
 from ai_ticket_daemon.control.report import Reporter
-from ai_ticket_daemon.control.surface import Answer, Operation
+from ai_ticket_daemon.control.surface import Access, Answer, Operation
 from ai_ticket_daemon.control.why import explain
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 from ai_ticket_daemon.events.outcome import Failed
@@ -65,35 +65,37 @@ class Operations:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._backups = count(1)
+        # A recount reads the whole store; several at once would take the threads of others.
+        self._recounts = trio.CapacityLimiter(1)
         self.reporter = Reporter(parts)
 
     def table(self) -> Mapping[str, Operation]:
         """Return every operation by its name."""
         operations = (
-            Operation("status", Nothing, self._status),
-            Operation("backends", Nothing, self._backends),
-            Operation("events", Listing, self._events),
-            Operation("event", ByEvent, self._event),
-            Operation("why", ByEvent, self._why),
-            Operation("reload-plan", Nothing, self._reload_plan),
-            Operation("audit", Nothing, self._audit),
-            Operation("bundle", Nothing, self._bundle),
-            Operation("retry", ByEvent, self._retry, changes=True),
-            Operation("cancel", ByEvent, self._cancel, changes=True),
-            Operation("bulk", Bulk, self._bulk, changes=True),
-            Operation("failover", ByName, self._failover, changes=True),
-            Operation("failback", Scope, self._failback, changes=True),
-            Operation("auto", Scope, self._auto, changes=True),
-            Operation("sever", Severed, self._sever, changes=True),
-            Operation("mend", Nothing, self._mend, changes=True),
-            Operation("pause", Scope, self._pause, changes=True),
-            Operation("unpause", Scope, self._unpause, changes=True),
-            Operation("drain", Scope, self._drain, changes=True),
-            Operation("resume", Scope, self._resume, changes=True),
-            Operation("reload", Nothing, self._reload, changes=True),
-            Operation("log-level", Level, self._log_level, changes=True),
-            Operation("capture", Captures, self._capture, changes=True),
-            Operation("backup", Nothing, self._backup, changes=True, seconds=BACKUP_SECONDS),
+            Operation("status", Access.LOOK, Nothing, self._status),
+            Operation("backends", Access.LOOK, Nothing, self._backends),
+            Operation("events", Access.LOOK, Listing, self._events),
+            Operation("event", Access.LOOK, ByEvent, self._event),
+            Operation("why", Access.LOOK, ByEvent, self._why),
+            Operation("reload-plan", Access.LOOK, Nothing, self._reload_plan),
+            Operation("audit", Access.LOOK, Nothing, self._audit),
+            Operation("bundle", Access.LOOK, Nothing, self._bundle),
+            Operation("retry", Access.ACT, ByEvent, self._retry),
+            Operation("cancel", Access.ACT, ByEvent, self._cancel),
+            Operation("bulk", Access.ACT, Bulk, self._bulk),
+            Operation("failover", Access.ACT, ByName, self._failover),
+            Operation("failback", Access.ACT, Scope, self._failback),
+            Operation("auto", Access.ACT, Scope, self._auto),
+            Operation("sever", Access.ACT, Severed, self._sever),
+            Operation("mend", Access.ACT, Nothing, self._mend),
+            Operation("pause", Access.ACT, Scope, self._pause),
+            Operation("unpause", Access.ACT, Scope, self._unpause),
+            Operation("drain", Access.ACT, Scope, self._drain),
+            Operation("resume", Access.ACT, Scope, self._resume),
+            Operation("reload", Access.ACT, Nothing, self._reload),
+            Operation("log-level", Access.ACT, Level, self._log_level),
+            Operation("capture", Access.ACT, Captures, self._capture),
+            Operation("backup", Access.ACT, Nothing, self._backup, seconds=BACKUP_SECONDS),
         )
         return {operation.name: operation for operation in operations}
 
@@ -147,7 +149,7 @@ class Operations:
             counts = await self._parts.store.counts()
             found = {"accepted": counts.accepted, "difference": counts.difference}
             return found | {"states": dict(counts.states), "problems": []}
-        audit = await trio.to_thread.run_sync(audit_file, path)
+        audit = await trio.to_thread.run_sync(audit_file, path, limiter=self._recounts)
         return asdict(audit) | {"difference": audit.difference}
 
     async def _bundle(self, _: Nothing) -> object:

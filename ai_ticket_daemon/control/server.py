@@ -1,6 +1,6 @@
-"""The control socket: an actor that serves the operator's requests.
+"""The control socket and the view socket: an actor that serves the operator's requests.
 
-It owns the socket. A socket that cannot be opened is logged and is no reason to stop: it looks on
+It owns the sockets. One that cannot be opened is logged and is no reason to stop: it looks on
 and is never in the way. If the host had run out of what it takes, it is tried again.
 """
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ai_ticket_daemon.config.addresses import UnixBind
-from ai_ticket_daemon.config.control import DEFAULT_SOCKET
+from ai_ticket_daemon.config.control import DEFAULT_SOCKET, DEFAULT_VIEW_SOCKET
 from ai_ticket_daemon.config.http import HttpConfig
 from ai_ticket_daemon.exhaustion import AGAIN_SECONDS
 from ai_ticket_daemon.server import listeners
@@ -34,28 +34,41 @@ SAMPLE_SECONDS = 5.0
 
 def socket_path(configured: Path | None, environ: Mapping[str, str]) -> Path | None:
     """Return where the socket is; under systemd, its default is in the service's own directory."""
-    runtime = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    runtime = _runtime_directory(environ)
     if configured == DEFAULT_SOCKET and runtime:
         return Path(runtime) / DEFAULT_SOCKET.name
     return configured
 
 
+def view_path(configured: Path | None, environ: Mapping[str, str]) -> Path | None:
+    """Return where the view socket is; its default is the service's, and has the service's name."""
+    if configured != DEFAULT_VIEW_SOCKET:
+        return configured
+    runtime = _runtime_directory(environ)
+    if runtime:
+        return DEFAULT_VIEW_SOCKET.with_name(f"{Path(runtime).name}.sock")
+    return DEFAULT_VIEW_SOCKET if DEFAULT_VIEW_SOCKET.parent.is_dir() else None
+
+
+def _runtime_directory(environ: Mapping[str, str]) -> str:
+    return environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+
+
 async def run(
     *,
-    app: ASGIFramework,
-    path: Path | None,
+    apps: Mapping[Path, ASGIFramework],
     sample: Callable[[], None],
     log: FilteringBoundLogger,
     logger: logging.Logger,
     exhaustion: Exhaustion,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve ``app`` on the Unix socket ``path``, or nothing for None; runs until cancelled.
+    """Serve each of ``apps`` on the Unix socket of its path; runs until cancelled.
 
     ``sample`` is called now and then.
     """
     async with trio.open_nursery() as nursery:
-        if path is not None:
+        for path, app in apps.items():
             serve = partial(_serve, app, path, logger, exhaustion)
             if await _lacking(nursery, serve, log, exhaustion):
                 nursery.start_soon(_open_later, nursery, serve, log, exhaustion)

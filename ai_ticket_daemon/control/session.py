@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ai_ticket_daemon.control.client import Client
+from ai_ticket_daemon.control.client import VIEW_DIRECTORY, Client
 from ai_ticket_daemon.visible import visible, visible_in, visible_json
 
 if TYPE_CHECKING:
@@ -34,9 +34,11 @@ class Session:
         self.options = options
         given = options.socket or os.environ.get(SOCKET_VARIABLE)
         self.named = bool(given or options.instance)
-        instance = f"-{options.instance}" if options.instance else ""
+        service = f"ai-ticket-{options.instance}" if options.instance else "ai-ticket"
         self.client = Client(
-            Path(given or f"/run/ai-ticket{instance}/control.sock"), options.timeout
+            Path(given or f"/run/{service}/control.sock"),
+            options.timeout,
+            view=None if given else VIEW_DIRECTORY / f"{service}.sock",
         )
 
     def say(self, answer: Any, screen: str = "fields") -> None:

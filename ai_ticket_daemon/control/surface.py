@@ -1,12 +1,13 @@
 """What is served on the control socket: the operations, and the public routes without tokens.
 
-Whoever may open the socket (its owner and its group) may do everything. Each change is logged with
-the user id of whoever made it, as the kernel tells it.
+Whoever may open the socket (its owner and its group) may do everything; :mod:`view` is for those
+who may only look. Each change is logged with the user id of its maker, as the kernel tells it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -59,19 +60,31 @@ class Answer:
     result: str
 
 
+class Access(Enum):
+    """What an operation is, which decides who may ask for it, and how.
+
+    ``LOOK``: it changes nothing, and tells nothing of what events are about: no prompt, completion,
+    payload or secret. It is asked for by GET, also on the view socket.
+
+    ``ACT``: all else. It is asked for by POST, on the control socket alone, and logged.
+    """
+
+    LOOK = "GET"
+    ACT = "POST"
+
+
 @dataclass(frozen=True, slots=True)
 class Operation:
     """One thing an operator can ask for.
 
-    ``changes``: it is asked for by POST, and logged. ``call`` gets an instance of ``arguments`` and
-    returns what is answered as JSON, an :class:`Answer`, or the path of a file, which is sent and
-    removed.
+    ``call`` gets an instance of ``arguments`` and returns what is answered as JSON, an
+    :class:`Answer`, or the path of a file, which is sent and removed.
     """
 
     name: str
+    access: Access
     arguments: type[msgspec.Struct]
     call: Callable[[Any], Awaitable[object]]
-    changes: bool = False
     seconds: float = OPERATION_SECONDS
 
 
@@ -151,7 +164,7 @@ def _open_app(
             PREFIX + operation.name,
             operation.name,
             partial(_serve, operation, log, exhaustion),
-            methods=["POST" if operation.changes else "GET"],
+            methods=[operation.access.value],
         )
     app.register_error_handler(TicketError, _refusal)
     app.register_error_handler(HTTPException, _explained)
@@ -191,7 +204,7 @@ async def _serve(
         log.exception("control_crashed", operation=operation.name)
         raise TicketError(ErrorCode.INTERNAL_ERROR, _CRASHED) from error
     finally:
-        if operation.changes:
+        if operation.access is Access.ACT:
             state = _state()
             log.warning(
                 "control_change",
@@ -199,6 +212,7 @@ async def _serve(
                 arguments=msgspec.to_builtins(arguments),
                 uid=state.get("peer_uid"),
                 pid=state.get("peer_pid"),
+                socket="control",
                 result=said,
             )
     if isinstance(answer, Path):
@@ -211,7 +225,7 @@ async def _serve(
 
 
 async def _read_arguments(operation: Operation) -> object:
-    if not operation.changes:
+    if operation.access is Access.LOOK:
         return dict(parse_qsl(request.query_string.decode("utf-8", "replace")))
     await ask(cast("dict[str, Any]", request.scope), INVITE)
     body = cast("bytes", await request.get_data())
@@ -239,7 +253,7 @@ def _decode(data: bytes) -> object:
 
 def _convert(raw: object, operation: Operation) -> Any:
     try:
-        return msgspec.convert(raw, operation.arguments, strict=operation.changes)
+        return msgspec.convert(raw, operation.arguments, strict=operation.access is Access.ACT)
     except msgspec.ValidationError as error:
         raise RequestRefused(ErrorCode.INVALID_PARAMETER, str(error)) from error
 

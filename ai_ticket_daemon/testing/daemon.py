@@ -56,7 +56,7 @@ def config_for(*servers: ServerConfig) -> Config:
         rate_limit=RateLimitConfig(requests=0),
         telemetry=TelemetryConfig(traces=TracesExporter.NONE),
         store=StoreConfig(url="memory:"),
-        control=ControlConfig(socket=None),
+        control=ControlConfig(socket=None, view_socket=None),
         backends=BackendsConfig(
             servers=servers, probe_interval_seconds=0.2, probe_fast_interval_seconds=0.05
         ),

@@ -64,7 +64,9 @@ async def open_demo(config: Config) -> AsyncIterator[Config]:
                 )
             )
             socket = Path(folder, _SOCKET)
-            config = replace(config, control=replace(config.control, socket=socket))
+            config = replace(
+                config, control=replace(config.control, socket=socket, view_socket=None)
+            )
         yield config
 
 

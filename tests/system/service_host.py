@@ -10,12 +10,13 @@ import sys
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from container import COMMAND_SECONDS, LOOK_SECONDS, ROOT, Container
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 CONF = "/etc/ai-ticket/ai-ticket.conf"
@@ -203,9 +204,10 @@ def queued_for_later(host: ServiceHost, port: int, count: int = 24) -> list[str]
 
 
 def operate_as_installed(host: ServiceHost) -> None:
-    """Use ``ai-ticketctl`` as root, as a member of the daemon's group, and as anybody else."""
+    """Use ``ai-ticketctl`` as root, as who may act, as who may look, and as anybody else."""
     host.box.shell(
         "id olga 2>/dev/null || useradd --groups ai-ticket olga; "
+        "id vera 2>/dev/null || useradd --groups ai-ticket-view vera; "
         "id stranger 2>/dev/null || useradd stranger"
     )
 
@@ -225,11 +227,14 @@ def operate_as_installed(host: ServiceHost) -> None:
         assert (asked["_UID"], asked["_PID"]) == (uid, changed["AI_TICKET_PID"])
         assert asked["AI_TICKET_OPERATION"] == changed["AI_TICKET_OPERATION"] == "log-level"
 
+    look_as_installed(host, partial(ctl, "vera"))
+
     refused = ctl("stranger", "status")
     assert refused.returncode == 69
-    assert "/run/ai-ticket/control.sock may not be opened by this user: use sudo, or join the" in (
-        refused.stderr
-    )
+    assert (
+        "/run/ai-ticket/control.sock may not be opened by this user: use sudo, or join the group "
+        "ai-ticket, or ai-ticket-view to look alone\n"
+    ) in refused.stderr
     assert "Traceback" not in refused.stderr
 
     host.systemctl("stop", "ai-ticket.socket", "ai-ticket.service")
@@ -237,6 +242,35 @@ def operate_as_installed(host: ServiceHost) -> None:
     host.systemctl("start", "ai-ticket.socket", "ai-ticket.service")
     assert gone.returncode == 69
     assert "the daemon is not running here" in gone.stderr
+
+
+def look_as_installed(
+    host: ServiceHost, ctl: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """Look as a member of the group that may, and fail to act."""
+    [event_id] = submit(host, 1)
+    for looking in (("status",), ("events", "list"), ("why", event_id), ("audit",)):
+        looked = ctl(*looking)
+        assert (looked.returncode, looked.stderr) == (0, ""), (looking, looked)
+    pid = host.pid
+    acting: Sequence[tuple[str, ...]] = (
+        ("pause",), ("submit", "Hello"), ("backup", "--output", "/tmp/copy.db")
+    )  # fmt: skip
+    for words in acting:
+        refused = ctl(*words)
+        assert refused.returncode == 1, (words, refused)
+        assert refused.stderr.endswith(
+            "is not: /run/ai-ticket/control.sock takes it from root and from members of the group "
+            "ai-ticket. (forbidden)\n"
+        )
+    assert (host.pid, host.get("/ready").status) == (pid, 200)
+    told = host.journal("AI_TICKET_LOG=control_change", "AI_TICKET_SOCKET=view")
+    assert ("pause", "forbidden") in {
+        (line["AI_TICKET_OPERATION"], line["AI_TICKET_RESULT"]) for line in told
+    }
+    assert host.box.shell(
+        "stat --format '%U %G %a' /run/ai-ticket-view/ai-ticket.sock"
+    ).strip() == ("ai-ticket ai-ticket-view 660")
 
 
 def copy_checkout(to: Path, version: str | None = None, *, broken: bool = False) -> None:

@@ -367,6 +367,62 @@ def test_instances_share_the_socket_and_both_serve(host: ServiceHost) -> None:
     assert line["_SYSTEMD_UNIT"] == "ai-ticket@2.service"
 
 
+def test_the_check_looks_at_the_instances_that_run(host: ServiceHost) -> None:
+    """Their metrics pages, and the copies of credentials that they were started with."""
+    check = (PYTHON, "-m", "ai_ticket_daemon", "--config", CONF, "--check-config")
+    host.box.write(
+        "/etc/ai-ticket/credentials/tokens", f"bot:{'0123456789abcdef' * 2}\n", mode=0o600
+    )
+    host.configure('auth.tokens_file = "credential:tokens"\n')
+    host.systemctl("stop", "ai-ticket.service")
+    host.systemctl("start", "ai-ticket@1.service", "ai-ticket@2.service")
+    fine = host.box.run(*check, check=False)
+    assert fine.returncode == 0, fine
+    assert "ai-ticket@2" not in fine.stderr
+
+    host.box.write(
+        "/etc/ai-ticket/credentials/tokens", f"bot:{'fedcba9876543210' * 2}\n", mode=0o600
+    )
+    host.systemctl("restart", "ai-ticket@1.service")
+    stale = host.box.run(*check, check=False)
+    assert stale.returncode == 0, stale
+    [line] = [line for line in stale.stdout.splitlines() if "has an older copy" in line]
+    assert "ai-ticket@2.service" in line
+    assert "ai-ticket@1.service" not in line
+
+    host.systemctl("stop", "ai-ticket@2.service")
+    taken = 'import socket,time; s=socket.create_server(("0.0.0.0",9472)); time.sleep(60)'
+    host.box.run("systemd-run", "--unit=taker", PYTHON, "-c", taken)
+    host.systemctl("enable", "ai-ticket@2.service")
+    try:
+        host.until(
+            lambda: host.box.run(*check, check=False).returncode == 78, "the port is found taken"
+        )
+        refused = host.box.run(*check, check=False)
+    finally:
+        host.systemctl("stop", "taker.service", check=False)
+        host.systemctl("disable", "ai-ticket@2.service")
+    assert "metrics.bind of ai-ticket@2.service: 0.0.0.0:9472 is taken by" in refused.stderr
+
+
+def test_each_instance_has_a_view_socket_of_its_own(host: ServiceHost) -> None:
+    host.box.shell("id vera 2>/dev/null || useradd --groups ai-ticket-view vera")
+    host.systemctl("start", "ai-ticket@1.service")
+    vera = ("setpriv", "--reuid=vera", "--regid=vera", "--init-groups", "ai-ticketctl")
+    pids = {
+        words: json.loads(host.box.run(*vera, *words, "status", "--json").stdout)["pid"]
+        for words in ((), ("--instance", "1"))
+    }
+    assert pids == {(): host.pid, ("--instance", "1"): int(host.shows("MainPID", "ai-ticket@1"))}
+    refused = host.box.run(*vera, "--instance", "1", "drain", check=False)
+    assert "/run/ai-ticket-1/control.sock takes it from root" in refused.stderr
+    host.systemctl("kill", "--signal=KILL", "ai-ticket@1.service")
+    host.until(
+        lambda: host.box.run(*vera, "--instance", "1", "status", check=False).returncode == 0,
+        "a daemon that was killed leaves a socket that the next one takes over",
+    )
+
+
 def served(host: ServiceHost, metrics_port: int) -> float:
     """Return how many events the instance with that metrics page has completed."""
     page = host.get("/metrics", metrics_port).text

@@ -280,8 +280,7 @@ async def test_the_control_socket_is_opened_once_that_can_be_done(
     lines = Lines()
     run = partial(
         control.run,
-        app=cast("Any", None),
-        path=tmp_path / "control.sock",
+        apps={tmp_path / "control.sock": cast("Any", None)},
         sample=lambda: None,
         log=lines.log,
         logger=cast("Any", None),

@@ -94,6 +94,7 @@ def test_the_keys_that_need_a_restart_are_known() -> None:
         "metrics.bind",
         "log.format",
         "control.socket",
+        "control.view_socket",
     }
     assert all(setting.live for _, setting in settings_of(ServerConfig).values())
     assert all(setting.live for _, setting in settings_of(BackendsConfig).values())
