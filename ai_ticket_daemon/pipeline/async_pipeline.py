@@ -20,13 +20,13 @@ from ai_ticket_daemon.events.status import EventStatus
 from ai_ticket_daemon.exhaustion import Exhaustion
 from ai_ticket_daemon.liveness import Liveness
 from ai_ticket_daemon.pipeline.batch import iter_responses
-from ai_ticket_daemon.pipeline.board import Board, Watch
-from ai_ticket_daemon.pipeline.caretaker import Caretaker
 from ai_ticket_daemon.pipeline.dispatcher import Dispatcher
 from ai_ticket_daemon.pipeline.estimate import Throughput
-from ai_ticket_daemon.pipeline.hold import PAUSED, STOPPING, Hold
+from ai_ticket_daemon.pipeline.intake import Reception, forgotten, sent_away
+from ai_ticket_daemon.pipeline.maintenance import Caretaker
 from ai_ticket_daemon.pipeline.observer import PipelineObserver
-from ai_ticket_daemon.pipeline.reception import Reception, forgotten, sent_away
+from ai_ticket_daemon.pipeline.queue import PAUSED, STOPPING, Hold
+from ai_ticket_daemon.pipeline.waiters import Board, Watch
 from ai_ticket_daemon.pipeline.worker import Worker
 from ai_ticket_daemon.wakeup import Wakeup
 

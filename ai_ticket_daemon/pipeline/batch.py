@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 import trio
 
 from ai_ticket_daemon.events.outcome import Failed, Outcome
-from ai_ticket_daemon.pipeline.board import Watch
-from ai_ticket_daemon.pipeline.reception import forgotten
+from ai_ticket_daemon.pipeline.intake import forgotten
+from ai_ticket_daemon.pipeline.waiters import Watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
     from ai_ticket_daemon.events.event import Event
+    from ai_ticket_daemon.pipeline.intake import Reception
     from ai_ticket_daemon.pipeline.observer import PipelineObserver
-    from ai_ticket_daemon.pipeline.reception import Reception
     from ai_ticket_daemon.pipeline.submission import Submission
 
 

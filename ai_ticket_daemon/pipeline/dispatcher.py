@@ -12,9 +12,9 @@ import trio
 
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.events.outcome import Waste
+from ai_ticket_daemon.pipeline.in_flight import Run
 from ai_ticket_daemon.pipeline.outcome_writer import WHERE
 from ai_ticket_daemon.pipeline.retry import to_avoid
-from ai_ticket_daemon.pipeline.run import Run
 from ai_ticket_daemon.wakeup import Wakeup
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.events.outcome import Outcome
     from ai_ticket_daemon.exhaustion import Exhaustion
-    from ai_ticket_daemon.pipeline.board import Board
+    from ai_ticket_daemon.pipeline.in_flight import Run
     from ai_ticket_daemon.pipeline.observer import PipelineObserver
-    from ai_ticket_daemon.pipeline.run import Run
+    from ai_ticket_daemon.pipeline.waiters import Board
     from ai_ticket_daemon.store.port import EventStore
 
 WRITE_AGAIN_SECONDS = 1.0

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.events.outcome import Outcome
     from ai_ticket_daemon.events.status import EventStatus
-    from ai_ticket_daemon.pipeline.board import Watch
+    from ai_ticket_daemon.pipeline.waiters import Watch
 
 
 class Submission:

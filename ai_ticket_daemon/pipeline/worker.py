@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.backends.generation import GenerationResult
     from ai_ticket_daemon.backends.pool import BackendPool, Slot
     from ai_ticket_daemon.config.pipeline import PipelineConfig
-    from ai_ticket_daemon.pipeline.board import Board
+    from ai_ticket_daemon.pipeline.in_flight import Run
     from ai_ticket_daemon.pipeline.observer import PipelineObserver
-    from ai_ticket_daemon.pipeline.run import Run
+    from ai_ticket_daemon.pipeline.waiters import Board
     from ai_ticket_daemon.store.port import EventStore
 
 OVERTIME_SECONDS = 60.0

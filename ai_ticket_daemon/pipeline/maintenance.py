@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.config.store import StoreConfig
     from ai_ticket_daemon.exhaustion import Exhaustion
     from ai_ticket_daemon.liveness import Pulse
-    from ai_ticket_daemon.pipeline.board import Board
     from ai_ticket_daemon.pipeline.dispatcher import Dispatcher
-    from ai_ticket_daemon.pipeline.hold import Hold
     from ai_ticket_daemon.pipeline.observer import PipelineObserver
+    from ai_ticket_daemon.pipeline.queue import Hold
+    from ai_ticket_daemon.pipeline.waiters import Board
     from ai_ticket_daemon.store.port import EventStore
     from ai_ticket_daemon.wakeup import Wakeup
 

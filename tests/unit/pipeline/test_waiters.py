@@ -8,7 +8,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.outcome import Failed
 from ai_ticket_daemon.memory import FREE_BYTES, MemoryBudget
-from ai_ticket_daemon.pipeline.board import Board, Watch
+from ai_ticket_daemon.pipeline.waiters import Board, Watch
 from ai_ticket_daemon.testing.pipeline import succeeded
 
 GONE = Failed(ErrorCode.CANCELLED, "gone")

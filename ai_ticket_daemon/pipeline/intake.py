@@ -8,8 +8,8 @@ from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 from ai_ticket_daemon.events.outcome import Failed
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.events.status import EventStatus
-from ai_ticket_daemon.pipeline.board import Watch
 from ai_ticket_daemon.pipeline.submission import Submission
+from ai_ticket_daemon.pipeline.waiters import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.backends.pool import BackendPool
     from ai_ticket_daemon.clock import Clock
     from ai_ticket_daemon.events.event import Event
-    from ai_ticket_daemon.pipeline.board import Board
-    from ai_ticket_daemon.pipeline.caretaker import Caretaker
     from ai_ticket_daemon.pipeline.dispatcher import Dispatcher
     from ai_ticket_daemon.pipeline.estimate import Throughput
-    from ai_ticket_daemon.pipeline.hold import Hold
+    from ai_ticket_daemon.pipeline.maintenance import Caretaker
     from ai_ticket_daemon.pipeline.observer import PipelineObserver
+    from ai_ticket_daemon.pipeline.queue import Hold
+    from ai_ticket_daemon.pipeline.waiters import Board
     from ai_ticket_daemon.store.port import EventRecord, EventStore, Receipt
 
 DRAIN_RETRY_SECONDS = 5.0
