@@ -81,11 +81,11 @@ class DaemonHealth:
             yield f"this host is {resource.lack}: what needs more of it waits"
         if self.store.fault is not None:
             yield f"the store cannot be written: {self.store.fault}"
-        held = self.pipeline.held
-        if held.draining is not None:
-            yield f"{held.draining}: no new events are taken"
-        if held.paused is not None:
-            yield f"{held.paused}: events are kept, none is started"
+        admission = self.pipeline.admission
+        if admission.draining is not None:
+            yield f"{admission.draining}: no new events are taken"
+        if admission.paused is not None:
+            yield f"{admission.paused}: events are kept, none is started"
         if self.pool.active.pinned is not None:
             yield self.pool.active.detail
         elif self.pool.active.role is BackendRole.STANDBY:

@@ -126,7 +126,7 @@ class Operations:
         meanwhile = await self._parts.history.between(
             record.event.submitted_at, summary.ended_at or now
         )
-        lines = explain(record, summary, meanwhile, now, self._parts.pipeline.held.why)
+        lines = explain(record, summary, meanwhile, now, self._parts.pipeline.admission.why_held)
         return {
             "event_id": record.event.event_id,
             "state": record.state.value,

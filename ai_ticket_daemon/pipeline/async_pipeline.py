@@ -1,8 +1,8 @@
 """The pipeline: accepts events, sees them through, hands back how they ended.
 
-It is put together here from the reception, which takes events in, the dispatcher, which runs them
-on the backends, the caretaker, which looks after the queue, and the board, where whoever waits
-meets the outcome. The store owns the events.
+An event goes one way through it: the intake takes it in, the dispatcher takes it from the queue to
+a slot, a worker takes it to a backend and writes its outcome, and those who wait for it are told.
+Maintenance looks after the queue beside that. The store owns the events.
 """
 
 from __future__ import annotations
@@ -15,20 +15,17 @@ from ai_ticket_daemon.clock import Clock
 from ai_ticket_daemon.config.store import StoreConfig
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused, TicketError
 from ai_ticket_daemon.events.outcome import Attempt, Failed, Outcome, Waste
-from ai_ticket_daemon.events.state import FINAL_STATES, EventState
-from ai_ticket_daemon.events.status import EventStatus
 from ai_ticket_daemon.exhaustion import Exhaustion
 from ai_ticket_daemon.liveness import Liveness
-from ai_ticket_daemon.pipeline.batch import iter_responses
 from ai_ticket_daemon.pipeline.dispatcher import Dispatcher
-from ai_ticket_daemon.pipeline.estimate import Throughput
-from ai_ticket_daemon.pipeline.intake import Reception, forgotten, sent_away
-from ai_ticket_daemon.pipeline.maintenance import Caretaker
+from ai_ticket_daemon.pipeline.intake import Intake, stopping
+from ai_ticket_daemon.pipeline.maintenance import Maintenance
 from ai_ticket_daemon.pipeline.observer import PipelineObserver
-from ai_ticket_daemon.pipeline.queue import PAUSED, STOPPING, Hold
-from ai_ticket_daemon.pipeline.waiters import Board, Watch
+from ai_ticket_daemon.pipeline.queue import PAUSED, STOPPING, Admission, Queue
+from ai_ticket_daemon.pipeline.retry import Retries
+from ai_ticket_daemon.pipeline.turns import RecentTurns
+from ai_ticket_daemon.pipeline.waiters import Waiters
 from ai_ticket_daemon.pipeline.worker import Worker
-from ai_ticket_daemon.wakeup import Wakeup
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
@@ -36,8 +33,9 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.backends.pool import BackendPool
     from ai_ticket_daemon.config.pipeline import PipelineConfig
     from ai_ticket_daemon.events.event import Event
+    from ai_ticket_daemon.events.status import EventStatus
     from ai_ticket_daemon.memory import MemoryBudget
-    from ai_ticket_daemon.pipeline.submission import Submission
+    from ai_ticket_daemon.pipeline.waiters import Submission
     from ai_ticket_daemon.store.port import EventStore
 
 
@@ -71,56 +69,44 @@ class AsyncInferencePipeline:
         memory: MemoryBudget | None = None,
         exhaustion: Exhaustion | None = None,
     ) -> None:
-        self._store = store
-        self._pool = pool
-        self._observer = observer or PipelineObserver()
-        clock = clock or Clock()
-        exhaustion = exhaustion or Exhaustion()
-        self._now = now = clock.now
-        self._board = Board(memory)
-        self._hold = hold = Hold()
-        throughput = Throughput()
-        requeued = Wakeup()
+        observer = observer or PipelineObserver()
         pulse = (liveness or Liveness()).pulse("pipeline")
-        self._dispatcher = Dispatcher(
-            store=store,
+        turns = RecentTurns()
+        self._pool = pool
+        self._queue = queue = Queue(store, keeping, clock or Clock(), exhaustion or Exhaustion())
+        self._waiters = waiters = Waiters(memory)
+        self.admission = admission = Admission(waiters)
+        """Whether events are accepted and started, and why not, in words."""
+        self._dispatcher = dispatcher = Dispatcher(
+            queue=queue,
             pool=pool,
             worker=Worker(
-                store, pool, self._board, settings, self._observer, now, exhaustion=exhaustion
+                queue=queue,
+                pool=pool,
+                waiters=waiters,
+                retries=Retries(settings),
+                turns=turns,
+                observer=observer,
             ),
+            admission=admission,
             settings=settings,
-            lease_seconds=lambda: keeping().lease_seconds,
-            throughput=throughput,
-            requeued=requeued,
-            may_start=self._may_start,
             pulse=pulse,
-            is_unwanted=self._is_unwanted,
-            exhaustion=exhaustion,
-            now=now,
         )
-        self._caretaker = Caretaker(
-            store=store,
-            pool=pool,
-            dispatcher=self._dispatcher,
-            board=self._board,
-            observer=self._observer,
-            settings=keeping,
-            requeued=requeued,
+        self._maintenance = Maintenance(
+            queue=queue,
+            dispatcher=dispatcher,
+            waiters=waiters,
+            admission=admission,
+            observer=observer,
             pulse=pulse,
-            hold=hold,
-            exhaustion=exhaustion,
-            now=now,
         )
-        self._reception = Reception(
-            store=store,
-            pool=pool,
-            dispatcher=self._dispatcher,
-            caretaker=self._caretaker,
-            board=self._board,
-            throughput=throughput,
-            observer=self._observer,
-            hold=hold,
-            clock=clock,
+        self._intake = Intake(
+            queue=queue,
+            dispatcher=dispatcher,
+            waiters=waiters,
+            admission=admission,
+            turns=turns,
+            observer=observer,
         )
 
     @property
@@ -131,27 +117,22 @@ class AsyncInferencePipeline:
     @property
     def draining(self) -> bool:
         """Whether new events are refused: an operator asked for it, or the daemon stops."""
-        return self._hold.draining is not None
+        return self.admission.draining is not None
 
     @property
     def paused(self) -> bool:
         """Whether events are accepted and kept, but none is started: an operator asked for it."""
-        return self._hold.paused is not None
-
-    @property
-    def held(self) -> Hold:
-        """Why, in words."""
-        return self._hold
+        return self.admission.paused is not None
 
     def pause(self, because: str = PAUSED) -> None:
         """Accept and keep events, and start none, until :meth:`unpause`."""
-        self._hold.paused = because
-        self._pool.changed.notify()
+        self.admission.paused = because
+        self._dispatcher.wake()
 
     def unpause(self) -> None:
         """Start events again."""
-        self._hold.paused = None
-        self._pool.changed.notify()
+        self.admission.paused = None
+        self._dispatcher.wake()
 
     async def submit(self, event: Event, *, fail_fast: bool = True) -> Submission:
         """Accept one event, for somebody who waits for it.
@@ -171,29 +152,8 @@ class AsyncInferencePipeline:
                 "No backend is usable now; /health says why. Send the event again later.",
                 retry_after_seconds=self._pool.retry_after_seconds,
             )
-        # Watched before it is stored: it may end before this task runs again.
-        watch = self._board.watch(event.event_id, Watch())
-        try:
-            # Who can do without a backend now can do without this daemon, too.
-            [receipt] = await self._reception.accept([event], owned=fail_fast)
-        except TicketError:
-            self._board.unwatch(event.event_id, watch)
-            raise
-        except trio.Cancelled:  # the client left, and the store may have the event or not
-            self._board.unwatch(event.event_id, watch)
-            self._reception.unwanted(event)
-            raise
-        if receipt.refusal is None and not receipt.replayed:
-            return self._reception.submission(
-                self._reception.queued(event, receipt), watch, replayed=False
-            )
-        self._board.unwatch(event.event_id, watch)
-        if receipt.refusal is not None:
-            raise receipt.refusal
-        earlier = await self._reception.join(receipt.event_id, replayed=True)
-        if earlier is None:
-            raise forgotten()
-        return earlier
+        # A client that can wait for a backend may be served by another daemon as well.
+        return await self._intake.submit(event, owned=fail_fast)
 
     async def enqueue(self, events: Sequence[Event]) -> list[EventStatus | RequestRefused]:
         """Accept all of ``events``, for which nobody waits; in one transaction.
@@ -205,56 +165,36 @@ class AsyncInferencePipeline:
             RequestRefused: for all of them: ``draining`` or ``queue_full``.
             StoreUnavailable: none of them could be written.
         """
-        answers: list[EventStatus | RequestRefused] = []
-        for event, receipt in zip(
-            events, await self._reception.accept(events, owned=False), strict=True
-        ):
-            if receipt.refusal is not None:
-                answers.append(receipt.refusal)
-            elif receipt.replayed:
-                answers.append(
-                    await self.status(receipt.event_id) or EventStatus(event, EventState.QUEUED)
-                )
-            else:
-                answers.append(self._reception.queued(event, receipt))
-        return answers
+        return await self._intake.enqueue(events)
 
     async def watch(self, event_id: str) -> Submission | None:
         """Wait for an event that was submitted before; None if it is not known."""
-        return await self._reception.join(event_id, replayed=True, holds_up=False)
+        return await self._intake.join(event_id, delays_stop=False)
 
     async def status(self, event_id: str) -> EventStatus | None:
         """Return how an event stands; None if it is not known."""
-        record = await self._store.get(event_id)
-        return None if record is None else self._reception.status_of(record)
+        return await self._intake.status(event_id)
 
     async def cancel(self, event_id: str) -> EventStatus | None:
         """End an event that nobody wants any more; return how it stands then, None if unknown.
 
         A generation is aborted on its backend. What had ended already stays as it is.
         """
-        run = self._dispatcher.get(event_id)
+        running = self._dispatcher.get(event_id)
 
         def outcome(attempts: tuple[Attempt, ...]) -> Outcome:
-            if run is not None:
-                attempts = (*attempts, run.cut_short(self._now(), Waste.CANCELLED))
+            if running is not None:
+                attempts = (*attempts, running.cut_short(self._queue.now(), Waste.CANCELLED))
             return Failed(ErrorCode.CANCELLED, "The event was cancelled.", attempts=attempts)
 
-        cancelled = await self._store.cancel(event_id, self._now(), outcome)
-        if cancelled is None:
-            return None
-        before, record = cancelled
-        if before not in FINAL_STATES and record.outcome is not None:
-            self._dispatcher.drop(event_id, Waste.CANCELLED)
-            self._observer.ended(record.event, record.state, record.outcome)
-            self._board.end(event_id, record.outcome)
-        return self._reception.status_of(record)
+        record = await self._maintenance.cancel(event_id, Waste.CANCELLED, outcome)
+        return None if record is None else self._intake.status_of(record)
 
     async def retry(self, event_id: str) -> EventStatus | None:
         """Queue a failed event again; return how it stands then, None if unknown."""
-        record = await self._store.retry(event_id, self._now())
-        self._pool.changed.notify()
-        return None if record is None else self._reception.status_of(record)
+        record = await self._queue.store.retry(event_id, self._queue.now())
+        self._dispatcher.wake()
+        return None if record is None else self._intake.status_of(record)
 
     async def run_batch(self, events: Sequence[Event]) -> list[Outcome]:
         """Run all ``events`` and return their outcomes in the same order.
@@ -288,26 +228,26 @@ class AsyncInferencePipeline:
             RequestRefused: for all of them: ``draining`` or ``queue_full``.
             StoreUnavailable: none of them could be written.
         """
-        return iter_responses(self._reception, self._observer, events, earlier, on_accepted)
+        return self._intake.iter_responses(events, earlier, on_accepted)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Take events from the queue to the backends; runs until cancelled.
 
-        When cancelled, events in a worker's hands go back to the queue.
+        When cancelled, events in a worker's hands are requeued.
         """
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._caretaker.run)
+            await nursery.start(self._maintenance.run)
             await nursery.start(self._dispatcher.run)
             task_status.started()
 
     def refuse_new(self, because: str = STOPPING) -> None:
         """Answer new events ``draining``; what clients wait for is still run."""
-        self._hold.draining = because
+        self.admission.draining = because
 
     def accept_again(self) -> None:
         """Take new events again, after :meth:`refuse_new`."""
-        self._hold.draining = None
-        self._pool.changed.notify()
+        self.admission.draining = None
+        self._dispatcher.wake()
 
     async def drain(self) -> None:
         """Refuse new events and return when nobody waits and nothing runs any more.
@@ -316,19 +256,11 @@ class AsyncInferencePipeline:
         this call to stop waiting.
         """
         self.refuse_new()
-        while True:
-            seen = self._dispatcher.ended.version
-            if not self._board.holds_up and not len(self._dispatcher):
-                return
-            await self._dispatcher.ended.wait(seen)
+        while self._waiters.delay_stop or len(self._dispatcher):
+            await self._waiters.until_none_delays_stop()
+            await self._dispatcher.until_idle()
 
     def send_waiters_away(self) -> None:
-        """Tell everybody who still waits that the daemon stops; their events stay in the queue."""
-        for event_id in self._board.watched():
-            self._board.end(event_id, sent_away())
-
-    def _is_unwanted(self, event_id: str) -> bool:
-        return self._caretaker.is_unwanted(event_id)
-
-    def _may_start(self) -> bool:
-        return not self.paused and (not self.draining or self._board.holds_up)
+        """Tell all who still wait that the daemon stops; their events stay in the queue."""
+        for event_id in self._waiters.event_ids():
+            self._waiters.end(event_id, stopping())

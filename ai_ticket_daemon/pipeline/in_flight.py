@@ -1,4 +1,7 @@
-"""One event in a worker's hands, and what is known of the attempt that is being made."""
+"""An event in a worker's hands, the attempt that is being made, and the outcomes without a text.
+
+No I/O: the worker makes the attempt, and writes its outcome.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,13 @@ import trio
 
 from ai_ticket_daemon.backends.generation import Received
 from ai_ticket_daemon.errors import ErrorCode
-from ai_ticket_daemon.events.outcome import Attempt, Waste
+from ai_ticket_daemon.events.outcome import Attempt, Failed, Waste
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ai_ticket_daemon.errors import BackendError
+    from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.store.port import Lease
 
 _STOPPED_AS = {
@@ -30,21 +35,36 @@ _BECAUSE = {
 
 
 @dataclass(slots=True)
-class Run:
-    """One event in a worker's hands; cancelled through :meth:`abandon`, to know the reason."""
+class InFlight:
+    """One event in a worker's hands, from its claim until its outcome or its requeue is written."""
 
     lease: Lease
-    backend: str = ""
-    started_at: float = 0.0
-    behind: int = 0
-    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
-    received: Received = field(default_factory=Received)
-    abandoned: bool = False
-    lost: Waste | None = None
-    delta_passed_on: bool = False
-    requeued: bool = False
+    """The right to end the event."""
     beat: Callable[[float], None] = lambda _seconds: None
-    """Promises the next sign of life of its worker, within so many seconds."""
+    """Promises the next sign of life of the worker, within so many seconds."""
+    backend: str = ""
+    """The name of the backend that is tried."""
+    started_at: float = 0.0
+    """When the attempt began (seconds since the Unix epoch)."""
+    behind: int = 0
+    """How many turns of other events it waited behind."""
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    """Ends the attempt; cancelled through :meth:`abandon` or :meth:`lose`, to know the reason."""
+    received: Received = field(default_factory=Received)
+    """How much of the completion has come."""
+    delta_passed_on: bool = False
+    """Whether the client has got a part of the completion."""
+    abandoned: bool = False
+    """Whether nobody wants the result any more; the worker writes that the event is cancelled."""
+    lost: Waste | None = None
+    """Why the worker has nothing to write any more; None while it has."""
+    requeues: bool = False
+    """Whether it is decided that the event goes back to the queue."""
+
+    @property
+    def event_id(self) -> str:
+        """The id of the event."""
+        return self.lease.event.event_id
 
     def abandon(self) -> None:
         """Stop: nobody wants the result any more."""
@@ -52,9 +72,20 @@ class Run:
         self.scope.cancel()
 
     def lose(self, waste: Waste) -> None:
-        """Stop: the event has ended, or is run by somebody else; there is nothing to write."""
+        """Stop: the event has ended, or is run by another daemon; there is nothing to write."""
         self.lost = self.lost or waste
         self.scope.cancel()
+
+    def attempt(self, now: float) -> Attempt:
+        """Return the attempt that is being made, as one that gave a completion at ``now``."""
+        return Attempt(
+            self.backend,
+            self.started_at,
+            now,
+            tokens=self.received.tokens,
+            tokens_estimated=self.received.estimated,
+            behind=self.behind,
+        )
 
     def cut_short(self, now: float, waste: Waste) -> Attempt:
         """Return the attempt that is being made, as one that was aborted at ``now``."""
@@ -69,13 +100,43 @@ class Run:
             because=_BECAUSE[waste],
         )
 
-    def attempt(self, now: float) -> Attempt:
-        """Return the attempt that is being made, as one that gave a completion at ``now``."""
-        return Attempt(
-            self.backend,
-            self.started_at,
-            now,
-            tokens=self.received.tokens,
-            tokens_estimated=self.received.estimated,
-            behind=self.behind,
-        )
+
+def abandoned(attempts: tuple[Attempt, ...] = ()) -> Failed:
+    """Return the outcome of an event whose client left."""
+    return Failed(
+        ErrorCode.CANCELLED, "The client left before the event had ended.", attempts=attempts
+    )
+
+
+def out_of_time(event: Event, attempts: tuple[Attempt, ...]) -> Failed:
+    """Return the outcome of an event whose deadline passed while it ran."""
+    return Failed(
+        ErrorCode.DEADLINE_EXCEEDED,
+        f"The generation did not end within the {event.given_seconds:g} s "
+        "this event had; allow it more time with timeout_seconds or ask for fewer tokens.",
+        {"backend": attempts[-1].backend},
+        attempts=attempts,
+    )
+
+
+def not_tried_again(attempts: tuple[Attempt, ...], reason: str) -> Failed:
+    """Return the outcome of an event that used up its attempts without any of them reporting."""
+    last = replace(attempts[-1], retried=False, because=reason)
+    attempts = (*attempts[:-1], last)
+    return Failed(
+        last.error or ErrorCode.INTERNAL_ERROR,
+        last.message or "The last attempt did not report how it ended.",
+        {"backend": last.backend, "attempts": len(attempts), "not_retried_because": reason},
+        attempts=attempts,
+    )
+
+
+def failed(error: BackendError, attempts: tuple[Attempt, ...], because: str) -> Failed:
+    """Return the outcome of an event after whose last failure there is no further attempt."""
+    details = dict(error.details or {})
+    details |= {
+        "backend": attempts[-1].backend,
+        "attempts": len(attempts),
+        "not_retried_because": because,
+    }
+    return Failed(error.code, error.message, details, error.retry_after_seconds, attempts)

@@ -1,39 +1,32 @@
-"""The caretaker: an actor that does for the queue what no client and no worker does.
+"""Maintenance: an actor that does for the queue what no client and no worker does.
 
-It ends events whose deadline has passed and those nobody wants, wakes the dispatcher for retries,
-keeps the leases of this daemon, takes over from daemons that are gone, sees what other daemons
-changed, and forgets events that ended long ago.
+It ends events whose deadline has passed and those that nobody wants, wakes the dispatcher for
+retries, extends the leases of this daemon, rescues events of daemons that are gone, sees what other
+daemons changed, and prunes events that ended long ago.
 """
 
 from __future__ import annotations
 
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import trio
 
-from ai_ticket_daemon.errors import StoreUnavailable
-from ai_ticket_daemon.events.outcome import Waste
+from ai_ticket_daemon.events.outcome import Attempt, Outcome, Waste
 from ai_ticket_daemon.events.state import FINAL_STATES
-from ai_ticket_daemon.pipeline import failures
 from ai_ticket_daemon.pipeline.dispatcher import STORE_SECONDS
-from ai_ticket_daemon.pipeline.outcome_writer import WHERE
+from ai_ticket_daemon.pipeline.in_flight import abandoned
 from ai_ticket_daemon.store.leases import ORPHANED, lost_attempt
 from ai_ticket_daemon.store.port import Lease
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from ai_ticket_daemon.backends.pool import BackendPool
-    from ai_ticket_daemon.config.store import StoreConfig
-    from ai_ticket_daemon.exhaustion import Exhaustion
     from ai_ticket_daemon.liveness import Pulse
     from ai_ticket_daemon.pipeline.dispatcher import Dispatcher
     from ai_ticket_daemon.pipeline.observer import PipelineObserver
-    from ai_ticket_daemon.pipeline.queue import Hold
-    from ai_ticket_daemon.pipeline.waiters import Board
-    from ai_ticket_daemon.store.port import EventStore
-    from ai_ticket_daemon.wakeup import Wakeup
+    from ai_ticket_daemon.pipeline.queue import Admission, Queue
+    from ai_ticket_daemon.pipeline.waiters import Waiters
+    from ai_ticket_daemon.store.port import EventRecord
 
 TIDY_SECONDS = 1.0
 """The longest time between two rounds; bounds how late a deadline in the queue is noticed."""
@@ -47,63 +40,61 @@ CANCEL_AT_ONCE = 100
 """Cancellations under way together; they share the store's commits."""
 
 EXPIRE_BATCH = 500
-"""Events ended or forgotten in one transaction; others are to get their turn in between."""
+"""Events ended or pruned in one transaction; others are to get their turn in between."""
 
 
-class Caretaker:
+class Maintenance:
     """Looks after the queue.
 
     Args:
-        store: where events live.
-        pool: is woken when something can be started.
-        dispatcher: holds the leases of this daemon.
-        board: is told of outcomes.
+        queue: has the events.
+        dispatcher: knows what runs here and what nobody wants; is woken for what is due.
+        waiters: are told of outcomes.
+        admission: what keeps events from being started.
         observer: is told of what happens.
-        settings: the ``[store]`` section in force now.
-        requeued: changes when an event went back to the queue.
         pulse: is promised the next round.
-        hold: what keeps events from being started.
-        exhaustion: is told of what the host lacks.
-        now: seconds since the Unix epoch.
     """
 
     def __init__(
         self,
         *,
-        store: EventStore,
-        pool: BackendPool,
+        queue: Queue,
         dispatcher: Dispatcher,
-        board: Board,
+        waiters: Waiters,
+        admission: Admission,
         observer: PipelineObserver,
-        settings: Callable[[], StoreConfig],
-        requeued: Wakeup,
         pulse: Pulse,
-        hold: Hold,
-        exhaustion: Exhaustion,
-        now: Callable[[], float],
     ) -> None:
-        self._store = store
-        self._pool = pool
+        self._queue = queue
+        self._store = queue.store
+        self._now = queue.now
         self._dispatcher = dispatcher
-        self._board = board
+        self._waiters = waiters
+        self._admission = admission
         self._observer = observer
-        self._settings = settings
-        self._now = now
-        self._unwanted: set[str] = set()
-        self._orphans: Mapping[str, int] = {}
-        self._requeued = requeued
         self._pulse = pulse
-        self._hold = hold
-        self._exhaustion = exhaustion
+        self._orphans: Mapping[str, int] = {}
 
-    def unwanted(self, event_id: str) -> None:
-        """Nobody wants the event any more: end it, unless a worker does."""
-        self._unwanted.add(event_id)
-        self._requeued.notify()
+    async def cancel(
+        self, event_id: str, waste: Waste, outcome: Callable[[tuple[Attempt, ...]], Outcome]
+    ) -> EventRecord | None:
+        """Cancel an event in the store and abort it if it runs here; None if it is not known.
 
-    def is_unwanted(self, event_id: str) -> bool:
-        """Tell whether the event is about to be ended because nobody wants it."""
-        return event_id in self._unwanted
+        An event that has ended already stays as it is. ``waste`` is the reason for which what was
+        made of it is thrown away; ``outcome`` makes the outcome, given the attempts so far.
+
+        Raises:
+            StoreUnavailable: the cancellation could not be written.
+        """
+        cancelled = await self._store.cancel(event_id, self._now(), outcome)
+        self._dispatcher.ended(event_id, waste)
+        if cancelled is None:
+            return None
+        before, record = cancelled
+        if before not in FINAL_STATES and record.outcome is not None:
+            self._observer.ended(record.event, record.state, record.outcome)
+            self._waiters.end(event_id, record.outcome)
+        return record
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look after the queue; runs until cancelled."""
@@ -112,7 +103,7 @@ class Caretaker:
                 nursery.start_soon(self._tidy)
                 nursery.start_soon(self._every, lambda: OTHERS_SECONDS, self._see_others)
                 nursery.start_soon(self._every, self._lease_interval, self._keep_leases)
-                nursery.start_soon(self._every, lambda: TIDY_SECONDS, self._take_over)
+                nursery.start_soon(self._every, lambda: TIDY_SECONDS, self._rescue)
                 nursery.start_soon(self._every, lambda: PRUNE_SECONDS, self._prune)
                 task_status.started()
         finally:
@@ -126,56 +117,40 @@ class Caretaker:
             try:
                 await chore()
             except Exception as error:
-                if not self._passes(error):
+                if not self._queue.passes(error):
                     raise
-
-    def _passes(self, error: BaseException) -> bool:
-        """Tell whether the next round, which finds the work undone, may fare better."""
-        if isinstance(error, BaseExceptionGroup):
-            return all(self._passes(one) for one in error.exceptions)
-        # Of the first it is said once by the store itself.
-        return isinstance(error, StoreUnavailable) or (
-            self._exhaustion.meets(error, WHERE) is not None
-        )
+                # The next round finds the work undone.
 
     async def _tidy(self) -> None:
+        due = self._dispatcher.maintenance_due
         while True:
-            seen = self._requeued.version
+            seen = due.version
             self._pulse.beat("tidier", TIDY_SECONDS + STORE_SECONDS)
             try:
-                await self._end_unwanted()
+                await self._cancel_unwanted()
                 await self._expire()
                 wait_seconds = await self._wake_for_retries()
             except Exception as error:
-                if not self._passes(error):
+                if not self._queue.passes(error):
                     raise
                 wait_seconds = TIDY_SECONDS
             with trio.move_on_after(wait_seconds):
-                await self._requeued.wait(seen)
+                await due.wait(seen)
 
-    async def _end_unwanted(self) -> None:
-        while self._unwanted:
+    async def _cancel_unwanted(self) -> None:
+        while event_ids := self._dispatcher.unwanted(CANCEL_AT_ONCE):
             async with trio.open_nursery() as nursery:
-                for event_id in islice(self._unwanted, CANCEL_AT_ONCE):
-                    nursery.start_soon(self._end_one, event_id)
-
-    async def _end_one(self, event_id: str) -> None:
-        ended = await self._store.cancel(event_id, self._now(), failures.abandoned)
-        self._unwanted.discard(event_id)
-        if ended is None:
-            return
-        before, record = ended
-        if before not in FINAL_STATES and record.outcome is not None:
-            self._dispatcher.drop(event_id, Waste.CLIENT_LEFT)
-            self._observer.ended(record.event, record.state, record.outcome)
+                for event_id in event_ids:
+                    nursery.start_soon(self.cancel, event_id, Waste.CLIENT_LEFT, abandoned)
 
     async def _expire(self) -> None:
         while True:
-            expired = await self._store.expire(self._now(), EXPIRE_BATCH, held=self._hold.why)
+            held = self._admission.why_held
+            expired = await self._store.expire(self._now(), EXPIRE_BATCH, held=held)
             for record in expired:
                 if record.outcome is not None:
                     self._observer.ended(record.event, record.state, record.outcome)
-                    self._board.end(record.event.event_id, record.outcome)
+                    self._waiters.end(record.event.event_id, record.outcome)
             if len(expired) < EXPIRE_BATCH:
                 return
 
@@ -186,22 +161,22 @@ class Caretaker:
             return TIDY_SECONDS
         now = self._now()
         if due_at <= now:
-            self._pool.changed.notify()
+            self._dispatcher.wake()
             return TIDY_SECONDS
         return min(TIDY_SECONDS, due_at - now)
 
     def _lease_interval(self) -> float:
-        return self._settings().lease_seconds / 3
+        return self._queue.settings().lease_seconds / 3
 
     async def _keep_leases(self) -> None:
-        before = {run.lease.event.event_id for run in self._dispatcher}
-        held = await self._store.extend(self._now() + self._settings().lease_seconds)
-        for event in self._dispatcher.lose(held, only=before):
+        before = {running.event_id for running in self._dispatcher}
+        held = await self._queue.extend_leases()
+        for event in self._dispatcher.keep_only(held, of=before):
             self._observer.lease_lost(event)
-        await self._adopt_orphans(held)
+        await self._requeue_orphans(held)
 
-    async def _adopt_orphans(self, held: Mapping[str, int]) -> None:
-        """Queue events that are leased to this daemon and in no worker's hands: one crashed.
+    async def _requeue_orphans(self, held: Mapping[str, int]) -> None:
+        """Requeue events that are leased to this daemon and in no worker's hands: one crashed.
 
         Seen twice, since an event that was just claimed is not in its worker's hands yet.
         """
@@ -215,22 +190,22 @@ class Caretaker:
             now = self._now()
             lost = lost_attempt(record.backend or "", now, now, because=ORPHANED)
             await self._store.release(lease, due_at=now, attempts=(*record.attempts, lost))
-            self._requeued.notify()
+            self._dispatcher.wake()
 
-    async def _take_over(self) -> None:
+    async def _rescue(self) -> None:
         if await self._store.recover(self._now()):
-            self._pool.changed.notify()
+            self._dispatcher.wake()
 
     async def _see_others(self) -> None:
         if not await self._store.changed_elsewhere():
             return
-        self._pool.changed.notify()
+        self._dispatcher.wake()
         await self._keep_leases()
-        elsewhere = [i for i in self._board.watched() if self._dispatcher.get(i) is None]
+        elsewhere = [i for i in self._waiters.event_ids() if self._dispatcher.get(i) is None]
         for event_id, outcome in (await self._store.outcomes(elsewhere)).items():
-            self._board.end(event_id, outcome)
+            self._waiters.end(event_id, outcome)
 
     async def _prune(self) -> None:
-        before = self._now() - self._settings().retention_seconds
+        before = self._now() - self._queue.settings().retention_seconds
         while await self._store.prune(before, PRUNE_BATCH) == PRUNE_BATCH:
             await trio.lowlevel.checkpoint()

@@ -1,23 +1,90 @@
-"""What keeps queued events from being started, and new ones from being taken."""
+"""The queue as this daemon uses it: whether it is open, and how events are taken from it."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ai_ticket_daemon.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ai_ticket_daemon.clock import Clock
+    from ai_ticket_daemon.config.store import StoreConfig
+    from ai_ticket_daemon.exhaustion import Exhaustion, Resource
+    from ai_ticket_daemon.pipeline.waiters import Waiters
+    from ai_ticket_daemon.store.port import EventStore, Lease
 
 PAUSED = "paused by an operator"
 STOPPING = "the daemon is stopping"
 
 
-class Hold:
-    """Each of the two says in words why, and is None if nothing does.
+class Admission:
+    """Whether new events are accepted, and whether queued ones are started.
 
-    ``paused``: events are accepted and kept, none is started. ``draining``: no new ones are taken,
-    and of those there are only what clients wait for is started.
+    ``paused`` and ``draining`` give the reason in words, and are None otherwise. While paused,
+    events are accepted and none is started. While draining, none is accepted; queued ones are
+    started as long as a client waits.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, waiters: Waiters) -> None:
+        self._waiters = waiters
         self.paused: str | None = None
         self.draining: str | None = None
 
     @property
-    def why(self) -> str | None:
-        """Why a queued event that nobody waits for is not started."""
+    def why_held(self) -> str | None:
+        """Why a queued event that no client waits for is not started; None if it is."""
         return self.paused or self.draining
+
+    @property
+    def may_start(self) -> bool:
+        """Whether the next event may be started."""
+        return self.paused is None and (self.draining is None or self._waiters.delay_stop)
+
+
+class Queue:
+    """The store, with the settings and the clock by which this daemon takes events from it.
+
+    Args:
+        store: has the events.
+        settings: the ``[store]`` section in force now.
+        clock: tells the time.
+        exhaustion: is told of what the host lacks for it.
+    """
+
+    def __init__(
+        self,
+        store: EventStore,
+        settings: Callable[[], StoreConfig],
+        clock: Clock,
+        exhaustion: Exhaustion,
+    ) -> None:
+        self.store = store
+        self.settings = settings
+        self.clock = clock
+        self.now = clock.now
+        self._exhaustion = exhaustion
+
+    def lacks(self, error: BaseException) -> Resource | None:
+        """Note what ``error`` says that the host lacks, and return it; None if that is nothing."""
+        return self._exhaustion.meets(error, "pipeline")
+
+    def passes(self, error: BaseException) -> bool:
+        """Tell whether what failed may succeed later: the store or the host cannot do it now.
+
+        The store itself logs that it fails. Of a group, each error has to pass.
+        """
+        if isinstance(error, BaseExceptionGroup):
+            return all(self.passes(one) for one in error.exceptions)
+        return isinstance(error, StoreUnavailable) or self.lacks(error) is not None
+
+    async def claim(self, backend: str) -> Lease | None:
+        """Claim the next event that is due for ``backend``; None if none is."""
+        now = self.now()
+        until = now + self.settings().lease_seconds
+        return await self.store.claim(now, backend=backend, until=until)
+
+    async def extend_leases(self) -> Mapping[str, int]:
+        """Extend all leases of this daemon; return the token of each event held."""
+        return await self.store.extend(self.now() + self.settings().lease_seconds)

@@ -1,7 +1,8 @@
-"""Whether a failed attempt is followed by another one, and when: plain rules, no clock, no I/O."""
+"""Whether a failed attempt is followed by another one, and when: rules without clock and I/O."""
 
 from __future__ import annotations
 
+import random
 from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 from ai_ticket_daemon.errors import Disposition, Symptom
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from ai_ticket_daemon.config.pipeline import PipelineConfig
     from ai_ticket_daemon.errors import BackendError
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 _GOES_OVER = frozenset({Disposition.OVER, Disposition.OVER_ONCE})
 MAX_DEATHS = 2
-"""Under so many lost backends an event counts as poison and is set aside."""
+"""An event under which this many backends were lost counts as poison: it is tried no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,62 @@ def to_avoid(attempts: Iterable[Attempt]) -> frozenset[str]:
 def goes_over(error: BackendError) -> bool:
     """Whether the next attempt is better made on another backend."""
     return error.disposition in _GOES_OVER
+
+
+class Retries:
+    """Decides what follows a failed attempt, within the retry budget.
+
+    Args:
+        settings: the ``[pipeline]`` section in force now.
+        jitter: gives a random number from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        settings: Callable[[], PipelineConfig],
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._settings = settings
+        self._jitter = jitter
+        self._budget = RetryBudget()
+
+    def started(self, now: float) -> None:
+        """Note that an event was started for the first time."""
+        self._budget.started(now)
+
+    def spent(self, attempts: Sequence[Attempt]) -> str | None:
+        """Return why an event with these attempts gets no further one; None if it does."""
+        return used_up(attempts, settings=self._settings())
+
+    def after(
+        self,
+        error: BackendError,
+        attempts: Sequence[Attempt],
+        *,
+        now: float,
+        deadline_at: float,
+        delta_passed_on: bool,
+        pause_seconds: float,
+        elsewhere: bool,
+    ) -> Retry | GiveUp:
+        """Decide what follows the last of ``attempts``, which failed; see :func:`decide`."""
+        settings = self._settings()
+        decision = decide(
+            error,
+            attempts,
+            settings=settings,
+            jitter=self._jitter(),
+            seconds_left=deadline_at - now,
+            delta_passed_on=delta_passed_on,
+            pause_seconds=pause_seconds,
+            elsewhere=elsewhere,
+        )
+        # The budget protects a sick backend from more load; one that is lost gets none anyway.
+        spared = error.symptom is Symptom.LOST or (elsewhere and goes_over(error))
+        costs_budget = isinstance(decision, Retry) and attempts[-1].counted and not spared
+        if costs_budget and not self._budget.take(now, settings.retry_budget):
+            return GiveUp("too many events are being retried at once")
+        return decision
 
 
 class RetryBudget:

@@ -1,4 +1,7 @@
-"""Behind how many turns of other events an event waited."""
+"""What recent turns tell: behind how many an event waited, and when a queued one will start.
+
+A turn lasts from taking an event out of the queue until its slot is free again.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,13 @@ from collections import deque
 from dataclasses import dataclass
 
 REMEMBERED_TURNS = 10_000
-"""Bounds what is remembered; whoever waited behind more is told that many."""
+"""How many turns are remembered; an event that waited behind more is told this number."""
 
 NOTICEABLE_SECONDS = 0.05
 """Shorter waits are not worth a word, unless there was something to wait for."""
+
+_WEIGHT = 0.1
+"""Share of the newest turn in the mean; the last twenty or so decide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +32,42 @@ class Waited:
 
 
 class RecentTurns:
-    """When the last turns ended, in seconds since the Unix epoch."""
+    """When the last turns ended, and how long they took in the mean.
+
+    The mean is an exponentially weighted moving average.
+    """
 
     def __init__(self) -> None:
-        self._times: deque[float] = deque(maxlen=REMEMBERED_TURNS)
+        self._ended_at: deque[float] = deque(maxlen=REMEMBERED_TURNS)
+        self._mean_seconds: float | None = None
 
-    def note(self, at: float) -> None:
-        """Note the end of a turn."""
-        self._times.append(at)
+    def note(self, ended_at: float, seconds: float) -> None:
+        """Note a turn that took so many ``seconds`` (``ended_at``: since the Unix epoch)."""
+        self._ended_at.append(ended_at)
+        mean = self._mean_seconds
+        self._mean_seconds = seconds if mean is None else mean + _WEIGHT * (seconds - mean)
 
     def since(self, at: float) -> int:
-        """Return how many turns have ended since then, as far as it is remembered."""
-        return len(self._times) - bisect_right(self._times, at)
+        """Return how many turns have ended since then, as far as they are remembered."""
+        return len(self._ended_at) - bisect_right(self._ended_at, at)
+
+    def start_at(self, position: int, *, slots: int, free: int, now: float) -> float | None:
+        """Return when the event at ``position`` starts.
+
+        Args:
+            position: its place in the queue, from 1.
+            slots: how many events can run at a time; 0 while no backend is usable.
+            free: how many more could start now.
+            now: seconds since the Unix epoch.
+
+        Returns:
+            Seconds since the Unix epoch; None while that cannot be said.
+        """
+        seconds = self.seconds_for(max(0, position - free), slots=slots)
+        return None if seconds is None else now + seconds
+
+    def seconds_for(self, events: int, *, slots: int) -> float | None:
+        """Return how long ``slots`` need for ``events``; None while that cannot be said."""
+        if slots == 0 or self._mean_seconds is None:
+            return None
+        return events * self._mean_seconds / slots

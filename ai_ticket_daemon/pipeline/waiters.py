@@ -1,43 +1,52 @@
-"""Where whoever waits for an event meets its outcome; a value to wait on, not a mailbox."""
+"""Those who wait for events: each gets the text as it comes, and then the outcome.
+
+A waiter is a value to wait on, not a mailbox: a slow one never holds up the backend.
+"""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
 
-from ai_ticket_daemon.events.outcome import Failed
+from ai_ticket_daemon.events.event import without_text
+from ai_ticket_daemon.events.outcome import Failed, Succeeded
+from ai_ticket_daemon.wakeup import Wakeup
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
     from ai_ticket_daemon.events.outcome import Outcome
+    from ai_ticket_daemon.events.status import EventStatus
     from ai_ticket_daemon.memory import MemoryBudget, MemoryShare
 
 _JOINED_PIECES = 256
 """So many pieces that wait are joined: each takes more than the few letters it holds."""
 
 
-class Watch:
+class Waiter:
     """One party's view of one event: its text as it comes, and how it ended.
 
-    Pieces that nobody has fetched yet are kept, so that a slow reader never holds up the backend.
-    They count as memory of clients until they are written, and so does the completion until
-    :meth:`release`. Where there is no room for them, the party is told so in place of the outcome;
-    the event goes on, and the store has its completion.
+    Pieces that nobody has fetched yet are kept. They count as memory of clients until they are
+    written, and so does the completion until :meth:`release`. Where there is no room for them, the
+    party gets an error in place of the outcome; the event goes on, and the store has its
+    completion.
 
-    ``holds_up`` tells whether the daemon, when it stops, should still run the event for this party.
+    Args:
+        on_outcome: is called with the outcome.
+        delays_stop: whether a daemon that stops still runs the event for this party.
     """
 
     def __init__(
-        self, on_outcome: Callable[[Outcome], None] | None = None, *, holds_up: bool = True
+        self, on_outcome: Callable[[Outcome], None] | None = None, *, delays_stop: bool = True
     ) -> None:
         self._pieces: list[str] = []
         self._outcome: Outcome | None = None
         self._changed = trio.Event()
         self._on_outcome = on_outcome
-        self.holds_up = holds_up
+        self.delays_stop = delays_stop
         self._joined: list[str] = []
         self._waiting_bytes = 0
         self._memory: MemoryShare | None = None
@@ -47,7 +56,7 @@ class Watch:
         self._memory = memory
 
     def release(self) -> None:
-        """Nothing of it is kept any more."""
+        """Give back the memory that was counted: nothing is kept any more."""
         if self._memory is not None:
             self._memory.release()
 
@@ -104,7 +113,7 @@ class Watch:
             self._finish(outcome)
 
     def _has_room(self, text: str) -> bool:
-        """Count ``text``; if there is no room for it, drop what waits and tell so as the end."""
+        """Count ``text``; if there is no room for it, drop what waits and end with that error."""
         if self._memory is None or self._memory.take_unread(_size_bytes(text)):
             return True
         self._pieces.clear()
@@ -119,53 +128,122 @@ class Watch:
             self._on_outcome(outcome)
 
 
-class Board:
-    """Knows who watches which event. Events nobody watches cost nothing here.
+class Waiters:
+    """All who wait, by event. An event that nobody waits for costs nothing here.
 
     Args:
-        memory: bounds what all who watch have not read yet; None for no bound.
+        memory: bounds what all of them have not read yet; None for no bound.
     """
 
     def __init__(self, memory: MemoryBudget | None = None) -> None:
-        self._watches: dict[str, list[Watch]] = {}
+        self._waiters: dict[str, list[Waiter]] = {}
         self._memory = memory
+        self._left = Wakeup()
 
-    def watch(self, event_id: str, watch: Watch) -> Watch:
-        """Let ``watch`` see the event from now on."""
+    def add(self, event_id: str, waiter: Waiter) -> Waiter:
+        """Let ``waiter`` see the event from now on."""
         if self._memory is not None:
-            watch.count_in(self._memory.share())
-        self._watches.setdefault(event_id, []).append(watch)
-        return watch
+            waiter.count_in(self._memory.share())
+        self._waiters.setdefault(event_id, []).append(waiter)
+        return waiter
 
-    def unwatch(self, event_id: str, watch: Watch) -> bool:
-        """Stop watching; return whether nobody watches the event any more."""
-        watch.release()
-        watches = self._watches.get(event_id, [])
-        if watch in watches:
-            watches.remove(watch)
-        if not watches:
-            self._watches.pop(event_id, None)
-        return not watches
+    def remove(self, event_id: str, waiter: Waiter) -> bool:
+        """Let ``waiter`` see no more; return whether nobody waits for the event any more."""
+        waiter.release()
+        waiters = self._waiters.get(event_id, [])
+        if waiter in waiters:
+            waiters.remove(waiter)
+        if not waiters:
+            self._waiters.pop(event_id, None)
+        self._left.notify()
+        return not waiters
 
-    def watched(self) -> tuple[str, ...]:
-        """Return the ids of all events somebody watches."""
-        return tuple(self._watches)
+    def event_ids(self) -> tuple[str, ...]:
+        """Return the ids of all events that somebody waits for."""
+        return tuple(self._waiters)
 
     @property
-    def holds_up(self) -> bool:
+    def delay_stop(self) -> bool:
         """Whether anybody waits for whom the daemon should go on."""
-        return any(watch.holds_up for watches in self._watches.values() for watch in watches)
+        return any(waiter.delays_stop for waiters in self._waiters.values() for waiter in waiters)
+
+    async def until_none_delays_stop(self) -> None:
+        """Return as soon as nobody waits for whom the daemon should go on."""
+        while True:
+            seen = self._left.version
+            if not self.delay_stop:
+                return
+            await self._left.wait(seen)
 
     def add_delta(self, event_id: str, text: str) -> None:
-        """Pass a piece of a completion on to whoever watches the event."""
-        for watch in self._watches.get(event_id, ()):
-            watch.add_delta(text)
+        """Pass a piece of a completion on to all who wait for the event."""
+        for waiter in self._waiters.get(event_id, ()):
+            waiter.add_delta(text)
 
     def end(self, event_id: str, outcome: Outcome) -> None:
-        """Pass the outcome on, and forget who watched."""
-        for watch in self._watches.get(event_id, ()):
-            watch.end(outcome)
-        self._watches.pop(event_id, None)
+        """Pass the outcome on, and forget who waited for it."""
+        for waiter in self._waiters.get(event_id, ()):
+            waiter.end(outcome)
+        self._waiters.pop(event_id, None)
+        self._left.notify()
+
+
+class Submission:
+    """One party that waits for an event. Ends with :meth:`release` or :meth:`abandon`.
+
+    Args:
+        status: how the event stood when the waiting began; its text is not kept.
+        waiter: sees the event.
+        replayed: whether it had been submitted before, under the same idempotency key.
+        stop: ends the waiting; its second argument says whether the event is unwanted now.
+    """
+
+    def __init__(
+        self,
+        status: EventStatus,
+        waiter: Waiter,
+        *,
+        replayed: bool,
+        stop: Callable[[Submission, bool], None],
+    ) -> None:
+        self.event_id = status.event.event_id
+        self.status = replace(status, event=without_text(status.event))
+        self.waiter = waiter
+        self.replayed = replayed
+        self._stop = stop
+
+    async def outcome(self) -> Outcome:
+        """Wait until the event has ended and return how.
+
+        ``draining`` says that the daemon stops; the event itself goes on after its restart.
+        """
+        return await self.waiter.outcome()
+
+    def deltas(self) -> AsyncIterator[str]:
+        """Yield the completion in pieces as they come; ends when the event has ended.
+
+        A party that joins an event which was submitted before has missed its first pieces, and
+        gets the whole text at its end.
+        """
+        # No generator around a generator: closing the outer one would leave the inner one open.
+        return self._whole_text() if self.replayed else self.waiter.deltas()
+
+    async def _whole_text(self) -> AsyncIterator[str]:
+        outcome = await self.waiter.outcome()
+        if isinstance(outcome, Succeeded):
+            yield outcome.text
+
+    def release(self) -> None:
+        """Stop waiting; the event goes on. Harmless once ended."""
+        self._stop(self, False)
+
+    def abandon(self) -> None:
+        """The result is not wanted any more. Harmless once ended.
+
+        Cancels the event and frees its slot, unless somebody else waits for it or its submitter
+        can come back for it, having given it an idempotency key.
+        """
+        self._stop(self, True)
 
 
 def _size_bytes(text: str) -> int:

@@ -28,12 +28,12 @@ from ai_ticket_daemon.testing.clock import clock_of
 from ai_ticket_daemon.testing.fakes import FakeClient
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from ai_ticket_daemon.events.outcome import Attempt, Outcome
     from ai_ticket_daemon.events.state import EventState
     from ai_ticket_daemon.exhaustion import Exhaustion
-    from ai_ticket_daemon.store.port import Lease, Receipt
+    from ai_ticket_daemon.store.port import EventRecord, Lease, Receipt
 
 PRIMARY = ServerConfig(name="primary", url="http://127.0.0.1:1")
 STANDBY = ServerConfig(name="standby", url="http://127.0.0.1:2", role=BackendRole.STANDBY)
@@ -78,6 +78,8 @@ class BrittleStore(MemoryStore):
 
     broken = False
     slowness_seconds = 0.0
+    claim_seconds = 0.0
+    cancel_seconds = 0.0
 
     async def submit(self, events: Sequence[Event], *, owned: bool = False) -> list[Receipt]:
         self._check()
@@ -89,7 +91,15 @@ class BrittleStore(MemoryStore):
 
     async def claim(self, now: float, *, backend: str = "", until: float = 0.0) -> Lease | None:
         self._check()
-        return await super().claim(now, backend=backend, until=until)
+        lease = await super().claim(now, backend=backend, until=until)
+        await trio.sleep(self.claim_seconds)
+        return lease
+
+    async def cancel(
+        self, event_id: str, now: float, outcome: Callable[[tuple[Attempt, ...]], Outcome]
+    ) -> tuple[EventState, EventRecord] | None:
+        await trio.sleep(self.cancel_seconds)
+        return await super().cancel(event_id, now, outcome)
 
     async def release(self, lease: Lease, *, due_at: float, attempts: Sequence[Attempt]) -> bool:
         released = await super().release(lease, due_at=due_at, attempts=attempts)

@@ -74,16 +74,15 @@ async def test_an_event_survives_a_lack_wherever_the_pipeline_meets_it(
                 pool = house.pool
                 monkeypatch.setattr(pool, "exchange", lack.before(pool.exchange))
             case "a waited-for start":
-                path = "ai_ticket_daemon.pipeline.worker.RecentTurns.since"
                 from ai_ticket_daemon.pipeline.turns import RecentTurns
 
-                monkeypatch.setattr(path, lack.before(RecentTurns.since))
+                monkeypatch.setattr(RecentTurns, "since", lack.before(RecentTurns.since))
             case "what came of it":
                 ended = house.ends.attempt_ended
                 monkeypatch.setattr(house.ends, "attempt_ended", lack.before(ended))
             case "telling":
-                board = house.pipeline._board
-                monkeypatch.setattr(board, "end", lack.before(board.end))
+                waiters = house.pipeline._waiters
+                monkeypatch.setattr(waiters, "end", lack.before(waiters.end))
         lack.raised()
         with trio.fail_after(120):
             submission = await house.pipeline.submit(event())
