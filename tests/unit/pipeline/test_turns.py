@@ -1,0 +1,30 @@
+"""What recent turns tell of the next ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from pipeline_house import event, running
+
+from ai_ticket_daemon.events.status import EventStatus
+
+if TYPE_CHECKING:
+    from trio.testing import MockClock
+
+
+async def test_the_start_is_estimated_from_how_long_events_took(autojump_clock: MockClock) -> None:
+    async with running() as house:
+        await house.pipeline.run_batch([event("measure")])
+        await house.pipeline.enqueue([event(str(n)) for n in range(5)])
+        await trio.sleep(0.1)
+        [status] = await house.pipeline.enqueue([event("last")])
+        assert isinstance(status, EventStatus)
+        assert status.position == 5
+        now = trio.current_time()
+        assert status.estimated_start_at == pytest.approx(now + 5, abs=0.2)
+        await trio.sleep(2)
+        later = await house.pipeline.status("id-last")
+        assert later is not None
+        assert later.position == 3
