@@ -11,21 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ai_ticket_daemon import __version__
-from ai_ticket_daemon.config import otel_variables
-from ai_ticket_daemon.config.errors import ConfigError
-from ai_ticket_daemon.config.load import load_config
-from ai_ticket_daemon.descriptors import raise_limit
-from ai_ticket_daemon.exhaustion import Resource, exhausted, exhausted_by_name
+from ai_ticket_daemon.config.read import otel_variables
+from ai_ticket_daemon.config.read.errors import ConfigError
+from ai_ticket_daemon.config.read.load import load_config
+from ai_ticket_daemon.host.descriptors import raise_limit
+from ai_ticket_daemon.host.exhaustion import Resource, exhausted, exhausted_by_name
 from ai_ticket_daemon.standard_streams import Parser, run_command
-from ai_ticket_daemon.systemd import from_environment, journal_reads
+from ai_ticket_daemon.systemd.notify import from_environment, journal_reads
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
 
     from ai_ticket_daemon.config.tree import Config
-    from ai_ticket_daemon.systemd import Systemd
-    from ai_ticket_daemon.telemetry.logs import Logs
+    from ai_ticket_daemon.systemd.notify import Systemd
+    from ai_ticket_daemon.telemetry.logs.logs import Logs
 
 DEFAULT_CONFIG = Path("/etc/ai-ticket/ai-ticket.conf")
 
@@ -45,9 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: Sequence[str] | None) -> int:
     options = command_line().parse_args(arguments)
     if options.reload is not None:
-        from ai_ticket_daemon import verdict  # noqa: PLC0415
+        from ai_ticket_daemon.systemd import reload_result  # noqa: PLC0415 - it must be quick
 
-        return verdict.main(options.reload, os.environ)
+        return reload_result.main(options.reload, os.environ)
     systemd = from_environment(os.environ, os.getpid())
     load = partial(_load, options)
     try:
@@ -66,7 +66,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     if options.audit:
         return _audit(config)
     # Imported only now: --version, --help, --check-config and --audit need none of it.
-    from ai_ticket_daemon.telemetry.logs import Logs  # noqa: PLC0415
+    from ai_ticket_daemon.telemetry.logs.logs import Logs  # noqa: PLC0415
 
     # When the watchdog ends a daemon that hangs (SIGABRT), this tells where it hung.
     faulthandler.enable()
@@ -113,7 +113,7 @@ def _check(config: Config, path: Path | None) -> int:
 def _audit(config: Config) -> int:
     """Recount the store and say what was found."""
     from ai_ticket_daemon.errors import StoreUnavailable  # noqa: PLC0415
-    from ai_ticket_daemon.store.audit import audit_file  # noqa: PLC0415
+    from ai_ticket_daemon.store.sqlite.audit import audit_file  # noqa: PLC0415
 
     if config.store.path is None:
         print("ai-ticket-daemon: the store is in memory (store.url)", file=sys.stderr)
@@ -134,7 +134,7 @@ def _refuse(error: ConfigError, systemd: Systemd) -> None:
         print(f"ai-ticket-daemon: the configuration cannot be used:\n{error}", file=sys.stderr)
         return
     from ai_ticket_daemon.config.log import LogFormat, LogLevel  # noqa: PLC0415
-    from ai_ticket_daemon.telemetry.logs import Logs  # noqa: PLC0415
+    from ai_ticket_daemon.telemetry.logs.logs import Logs  # noqa: PLC0415
 
     problems = [str(problem) for problem in error.problems]
     logs = Logs(LogLevel.INFO, LogFormat.JOURNALD)
@@ -163,7 +163,7 @@ def _run(
 def _explain(error: Exception, logs: Logs, systemd: Systemd) -> int:
     """Say what ended the daemon, in the log and where `systemctl status` shows it."""
     from ai_ticket_daemon.errors import StoreUnavailable  # noqa: PLC0415
-    from ai_ticket_daemon.server.sockets import ListenerUnavailable  # noqa: PLC0415
+    from ai_ticket_daemon.server.listen.sockets import ListenerUnavailable  # noqa: PLC0415
     from ai_ticket_daemon.supervisor import unwrap  # noqa: PLC0415
 
     log = logs.logger(actor="main")

@@ -19,19 +19,17 @@ from typing import TYPE_CHECKING, Any
 import trio
 from prometheus_client import CollectorRegistry
 
-from ai_ticket_daemon import __version__, signals, timekeeper, trimmer, watchdog
-from ai_ticket_daemon.backends import keeper, prober
-from ai_ticket_daemon.backends.abort import AbortReason
+from ai_ticket_daemon import __version__, signals, timekeeper
 from ai_ticket_daemon.backends.factory import open_client
+from ai_ticket_daemon.backends.fault_injection import SeverableClient, Severance
 from ai_ticket_daemon.backends.host_lacks import HostAwareClient
-from ai_ticket_daemon.backends.pool import BackendPool
-from ai_ticket_daemon.backends.severance import SeverableClient, Severance
+from ai_ticket_daemon.backends.kobold.abort import AbortReason
 from ai_ticket_daemon.clock import Clock
-from ai_ticket_daemon.config import otel_variables
 from ai_ticket_daemon.config.auth import AuthConfig
 from ai_ticket_daemon.config.check import warnings
 from ai_ticket_daemon.config.log import LogLevel
 from ai_ticket_daemon.config.rate_limit import RateLimitConfig
+from ai_ticket_daemon.config.read import otel_variables
 from ai_ticket_daemon.control import server as control
 from ai_ticket_daemon.control.history import PoolHistory
 from ai_ticket_daemon.control.operations import Operations
@@ -39,24 +37,29 @@ from ai_ticket_daemon.control.orders import StandingOrders, this_process
 from ai_ticket_daemon.control.report import Parts
 from ai_ticket_daemon.control.surface import ControlSurface
 from ai_ticket_daemon.control.view import ViewSurface
-from ai_ticket_daemon.descriptors import limit, too_few_for, within
 from ai_ticket_daemon.errors import StoreUnavailable
-from ai_ticket_daemon.health import DaemonHealth
+from ai_ticket_daemon.host import trimmer
+from ai_ticket_daemon.host.descriptors import limit, too_few_for, within
+from ai_ticket_daemon.host.memory_budget import MemoryBudget
 from ai_ticket_daemon.liveness import Liveness
-from ai_ticket_daemon.memory import MemoryBudget
 from ai_ticket_daemon.pipeline.async_pipeline import AsyncInferencePipeline
+from ai_ticket_daemon.pool import persistence, prober
+from ai_ticket_daemon.pool.pool import BackendPool
 from ai_ticket_daemon.reloader import LiveConfig, Reloader
-from ai_ticket_daemon.server import listeners, renewal
+from ai_ticket_daemon.server.access.refusals import Refusals
 from ai_ticket_daemon.server.app import create_app
-from ai_ticket_daemon.server.handed_over import look_at, served
-from ai_ticket_daemon.server.refusals import Refusals
-from ai_ticket_daemon.server.tls import ServedCertificate
-from ai_ticket_daemon.status import StatusLine
+from ai_ticket_daemon.server.listen import listeners, renewal
+from ai_ticket_daemon.server.listen.handed_over import look_at, served
+from ai_ticket_daemon.server.listen.tls import ServedCertificate
+from ai_ticket_daemon.status.health import DaemonHealth
+from ai_ticket_daemon.status.line import StatusLine
 from ai_ticket_daemon.store.factory import make_store
 from ai_ticket_daemon.supervisor import Supervisor
-from ai_ticket_daemon.systemd import Systemd
+from ai_ticket_daemon.systemd import watchdog
+from ai_ticket_daemon.systemd.notify import Systemd
+from ai_ticket_daemon.systemd.reload_result import verdict_path
 from ai_ticket_daemon.task_tree import task_tree
-from ai_ticket_daemon.telemetry import exporter, sampler
+from ai_ticket_daemon.telemetry import sampler
 from ai_ticket_daemon.telemetry.capture import Capture
 from ai_ticket_daemon.telemetry.client import InstrumentedClient
 from ai_ticket_daemon.telemetry.guard import Failures, guarded
@@ -73,8 +76,8 @@ from ai_ticket_daemon.telemetry.observers import (
     PoolTelemetry,
     StoreTelemetry,
 )
-from ai_ticket_daemon.telemetry.tracing import open_tracing
-from ai_ticket_daemon.verdict import verdict_path
+from ai_ticket_daemon.telemetry.page import exporter
+from ai_ticket_daemon.telemetry.traces.tracing import open_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -86,7 +89,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.backends.generation import BackendClient
     from ai_ticket_daemon.config.backends import ServerConfig
     from ai_ticket_daemon.config.tree import Config
-    from ai_ticket_daemon.telemetry.logs import Logs
+    from ai_ticket_daemon.telemetry.logs.logs import Logs
 
 RELEASE_OWNER_SECONDS = 2.0
 """How long the store may take to note that no client waits here any more."""
@@ -374,7 +377,7 @@ class Daemon:
 
     async def _start_backends(self, start: Callable[..., Awaitable[Any]]) -> None:
         """Recall what is known of the backends, and only then look at them."""
-        await keeper.restore(
+        await persistence.restore(
             pool=self._pool,
             store=self._store,
             rise=self._live.current.backends.rise,
@@ -383,7 +386,7 @@ class Daemon:
         )
         await start(
             "keeper",
-            keeper.run,
+            persistence.run,
             pool=self._pool,
             store=self._store,
             log=self._logs.logger(actor="keeper"),

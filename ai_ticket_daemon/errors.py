@@ -8,7 +8,7 @@
     ConfigError                 the conf file or the environment is wrong (never answered over HTTP)
 
 Errors from other libraries are translated into these where they enter: ``backends/client.py`` for
-the wire, ``config/load.py`` for files, ``server/`` for HTTP.
+the wire, ``config/read/load.py`` for files, ``server/`` for HTTP.
 """
 
 from __future__ import annotations

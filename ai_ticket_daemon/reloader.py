@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ai_ticket_daemon.config.diff import diff
-from ai_ticket_daemon.config.errors import ConfigError
-from ai_ticket_daemon.exhaustion import Exhaustion, exhausted_by_name
-from ai_ticket_daemon.verdict import Verdict
+from ai_ticket_daemon.config.read.errors import ConfigError
+from ai_ticket_daemon.host.exhaustion import Exhaustion, exhausted_by_name
+from ai_ticket_daemon.systemd.reload_result import Verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.config.diff import Change
     from ai_ticket_daemon.config.tree import Config
-    from ai_ticket_daemon.systemd import Notifier
+    from ai_ticket_daemon.systemd.notify import Notifier
     from ai_ticket_daemon.telemetry.metrics import Metrics
 
 

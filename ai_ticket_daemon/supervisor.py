@@ -1,12 +1,13 @@
 """Who restarts what: each actor runs under a policy, all of them under one budget.
 
-An actor that raises because the host has run out of something (:mod:`ai_ticket_daemon.exhaustion`)
-waits a moment and is started again, as often as it takes: no restart heals that, and none is to
-blame. Any other is logged once with its traceback and started again after a delay that
-doubles. More than ``max_restarts`` within ``window_seconds``, all actors counted, and the fault is
-not of the passing kind: :class:`RestartBudgetExceeded` goes up, the process exits 70 and systemd
-takes over. An actor that fails before it has ever started is not restarted: that is a fault of the
-configuration or the host, and the operator at ``systemctl start`` should see it.
+An actor that raises because the host has run out of something
+(:mod:`ai_ticket_daemon.host.exhaustion`) waits a moment and is started again, as often as it takes:
+no restart heals that, and none is to blame. Any other is logged once with its traceback and started
+again after a delay that doubles. More than ``max_restarts`` within ``window_seconds``, all actors
+counted, and the fault is not of the passing kind: :class:`RestartBudgetExceeded` goes up, the
+process exits 70 and systemd takes over. An actor that fails before it has ever started is not
+restarted: that is a fault of the configuration or the host, and the operator at ``systemctl start``
+should see it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from ai_ticket_daemon.exhaustion import AGAIN_SECONDS, Exhaustion
+from ai_ticket_daemon.host.exhaustion import AGAIN_SECONDS, Exhaustion
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

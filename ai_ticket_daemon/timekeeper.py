@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from ai_ticket_daemon.clock import Clock
-    from ai_ticket_daemon.exhaustion import Exhaustion
+    from ai_ticket_daemon.host.exhaustion import Exhaustion
     from ai_ticket_daemon.store.port import EventStore
 
 LOOK_SECONDS = 1.0

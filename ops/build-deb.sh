@@ -91,7 +91,7 @@ logged "the program" "${pip[@]}" --no-deps "$wheelhouse/ai_ticket_daemon-$versio
 mkdir "$tree/debian/completions"
 declare -A names=([bash]=ai-ticketctl [zsh]=_ai-ticketctl)
 for shell in bash zsh; do
-  PYTHONPATH=$tree/site "$work/venv/bin/python" -B -m ai_ticket_daemon.control.ctl \
+  PYTHONPATH=$tree/site "$work/venv/bin/python" -B -m ai_ticket_daemon.ctl.main \
     --print-completion $shell >"$tree/debian/completions/${names[$shell]}" ||
     fail "the program prints no completion for $shell"
 done

@@ -16,13 +16,13 @@ from ai_ticket_daemon import __version__
 from ai_ticket_daemon.__main__ import command_line
 from ai_ticket_daemon.config.backend_server import ServerConfig
 from ai_ticket_daemon.config.backends import BackendsConfig
-from ai_ticket_daemon.config.environment import VARIABLES
-from ai_ticket_daemon.config.reference import default_of
-from ai_ticket_daemon.config.schema import settings_of
+from ai_ticket_daemon.config.read.environment import VARIABLES
+from ai_ticket_daemon.config.read.reference import default_of
 from ai_ticket_daemon.config.tree import Config
-from ai_ticket_daemon.control.session import SOCKET_VARIABLE
-from ai_ticket_daemon.control.words import TOKEN_VARIABLE, each_command
-from ai_ticket_daemon.control.words import parser as ctl_parser
+from ai_ticket_daemon.config.values.schema import settings_of
+from ai_ticket_daemon.ctl.cli import TOKEN_VARIABLE, each_command
+from ai_ticket_daemon.ctl.cli import parser as ctl_parser
+from ai_ticket_daemon.ctl.session import SOCKET_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 
 import pytest
-from container import BUILD_SECONDS, CACHE, ROOT, alone, container, need_container
+from container import BUILD_SECONDS, CACHE, alone, container, need_container
 from lacks import LACKS, Lack
 from monitoring import change, need_tools, prometheus_command
 from ports import free_port
+from project import ROOT
 from service_host import (
     CHECKOUT,
     SETTINGS,

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ai_ticket_daemon.backends.kobold_client import KoboldClient
-from ai_ticket_daemon.backends.openai_client import OpenAIClient
+from ai_ticket_daemon.backends.kobold.client import KoboldClient
+from ai_ticket_daemon.backends.openai.client import OpenAIClient
 from ai_ticket_daemon.config.backends import BackendKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ai_ticket_daemon.backends.abort import AbortObserver
     from ai_ticket_daemon.backends.generation import BackendClient
+    from ai_ticket_daemon.backends.kobold.abort import AbortObserver
     from ai_ticket_daemon.config.backends import ServerConfig
 
 

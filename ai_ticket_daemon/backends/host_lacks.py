@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         GenerationResult,
         ProbeResult,
     )
-    from ai_ticket_daemon.exhaustion import Exhaustion, Resource
+    from ai_ticket_daemon.host.exhaustion import Exhaustion, Resource
 
 WHERE = "backends"
 

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ai_ticket_daemon.exhaustion import Resource
+    from ai_ticket_daemon.host.exhaustion import Resource
 
 
 class Seen(StrEnum):

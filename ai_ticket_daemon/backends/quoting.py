@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ai_ticket_daemon.backends.observation import Observation
-    from ai_ticket_daemon.config.secret import Secret
+    from ai_ticket_daemon.config.values.secret import Secret
 
 _PIECE = 20
 """Characters in a row that two texts hardly share by chance."""

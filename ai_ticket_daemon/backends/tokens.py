@@ -16,7 +16,7 @@ from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ai_ticket_daemon.backends.wire import Wire
+    from ai_ticket_daemon.backends.transport.wire import Wire
     from ai_ticket_daemon.events.event import Message
 
 TOKENCOUNT_PATH = "/api/extra/tokencount"

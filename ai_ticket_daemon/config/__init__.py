@@ -12,7 +12,6 @@ reference.py          docs/configuration.md, written from the sections
 
 from __future__ import annotations
 
-from ai_ticket_daemon.config.addresses import Bind, FdBind, TcpBind, UnixBind, parse_bind
 from ai_ticket_daemon.config.auth import AuthConfig
 from ai_ticket_daemon.config.backend_server import (
     BackendKind,
@@ -24,18 +23,19 @@ from ai_ticket_daemon.config.backends import BackendsConfig, Failback
 from ai_ticket_daemon.config.check import warnings
 from ai_ticket_daemon.config.control import ControlConfig
 from ai_ticket_daemon.config.diff import Change, diff
-from ai_ticket_daemon.config.errors import ConfigError, Problem
 from ai_ticket_daemon.config.events import EventsConfig
 from ai_ticket_daemon.config.http import HttpConfig
-from ai_ticket_daemon.config.load import load_config
 from ai_ticket_daemon.config.log import LogConfig, LogFormat, LogLevel
 from ai_ticket_daemon.config.metrics import MetricsConfig
 from ai_ticket_daemon.config.pipeline import PipelineConfig
 from ai_ticket_daemon.config.rate_limit import RateLimitConfig
-from ai_ticket_daemon.config.secret import Secret
+from ai_ticket_daemon.config.read.errors import ConfigError, Problem
+from ai_ticket_daemon.config.read.load import load_config
 from ai_ticket_daemon.config.store import StoreConfig
 from ai_ticket_daemon.config.telemetry import OtlpProtocol, TelemetryConfig, TracesExporter
 from ai_ticket_daemon.config.tree import Config
+from ai_ticket_daemon.config.values.addresses import Bind, FdBind, TcpBind, UnixBind, parse_bind
+from ai_ticket_daemon.config.values.secret import Secret
 
 __all__ = [
     "AuthConfig",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ai_ticket_daemon.config.rules import optional
-from ai_ticket_daemon.config.schema import setting
-from ai_ticket_daemon.config.tokens import Tokens, tokens_file
+from ai_ticket_daemon.config.values.rules import optional
+from ai_ticket_daemon.config.values.schema import setting
+from ai_ticket_daemon.config.values.tokens import Tokens, tokens_file
 
 
 @dataclass(frozen=True, slots=True)

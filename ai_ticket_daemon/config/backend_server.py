@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from ai_ticket_daemon.config.addresses import url
-from ai_ticket_daemon.config.rules import choice, integer, optional, seconds, text
-from ai_ticket_daemon.config.schema import Mistake, Rule, not_a, setting, wrong
-from ai_ticket_daemon.config.secret_file import secret_file
+from ai_ticket_daemon.config.values.addresses import url
+from ai_ticket_daemon.config.values.rules import choice, integer, optional, seconds, text
+from ai_ticket_daemon.config.values.schema import Mistake, Rule, not_a, setting, wrong
+from ai_ticket_daemon.config.values.secret_file import secret_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ai_ticket_daemon.config.secret import Secret
+    from ai_ticket_daemon.config.values.secret import Secret
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _NAME_KIND = "a string of 1 to 63 letters, digits, - _ or ., the first a letter or digit"

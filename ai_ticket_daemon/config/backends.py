@@ -12,8 +12,8 @@ from ai_ticket_daemon.config.backend_server import (
     Dialect,
     ServerConfig,
 )
-from ai_ticket_daemon.config.rules import boolean, choice, integer, list_of, seconds
-from ai_ticket_daemon.config.schema import Mistake, setting, table
+from ai_ticket_daemon.config.values.rules import boolean, choice, integer, list_of, seconds
+from ai_ticket_daemon.config.values.schema import Mistake, setting, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ai_ticket_daemon.config.rules import absolute_path, optional
-from ai_ticket_daemon.config.schema import Mistake, setting
+from ai_ticket_daemon.config.values.rules import absolute_path, optional
+from ai_ticket_daemon.config.values.schema import Mistake, setting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ai_ticket_daemon.config.schema import settings_of
+from ai_ticket_daemon.config.values.schema import settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

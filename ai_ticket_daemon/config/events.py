@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ai_ticket_daemon.config.rules import integer, seconds
-from ai_ticket_daemon.config.schema import Mistake, setting
+from ai_ticket_daemon.config.values.rules import integer, seconds
+from ai_ticket_daemon.config.values.schema import Mistake, setting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ai_ticket_daemon.config.addresses import Bind, TcpBind, bind
-from ai_ticket_daemon.config.certificate import CertificateUnusable, check_pair
-from ai_ticket_daemon.config.rules import (
+from ai_ticket_daemon.config.values.addresses import Bind, TcpBind, bind
+from ai_ticket_daemon.config.values.certificate import CertificateUnusable, check_pair
+from ai_ticket_daemon.config.values.rules import (
     boolean,
     integer,
     list_of,
@@ -16,13 +16,13 @@ from ai_ticket_daemon.config.rules import (
     readable_file,
     seconds,
 )
-from ai_ticket_daemon.config.schema import Mistake, setting
+from ai_ticket_daemon.config.values.schema import Mistake, setting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from ai_ticket_daemon.config.rules import IpNetwork
+    from ai_ticket_daemon.config.values.rules import IpNetwork
 
 _MIB = 1024 * 1024
 

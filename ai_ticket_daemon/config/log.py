@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from ai_ticket_daemon.config.rules import absolute_path, choice, integer
-from ai_ticket_daemon.config.schema import setting
+from ai_ticket_daemon.config.values.rules import absolute_path, choice, integer
+from ai_ticket_daemon.config.values.schema import setting
 
 
 class LogLevel(StrEnum):

@@ -10,12 +10,12 @@ import ipaddress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ai_ticket_daemon.config.addresses import FdBind, TcpBind
+from ai_ticket_daemon.config.values.addresses import FdBind, TcpBind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from ai_ticket_daemon.config.addresses import Bind
+    from ai_ticket_daemon.config.values.addresses import Bind
 
 SOCKET_UNIT = "ai-ticket.socket"
 _LOCALHOST = ("127.0.0.1", "::1")

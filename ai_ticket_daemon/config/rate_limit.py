@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ai_ticket_daemon.config.rules import integer, seconds
-from ai_ticket_daemon.config.schema import setting
+from ai_ticket_daemon.config.values.rules import integer, seconds
+from ai_ticket_daemon.config.values.schema import setting
 
 
 @dataclass(frozen=True, slots=True)

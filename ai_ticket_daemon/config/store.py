@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ai_ticket_daemon.config.rules import integer, seconds
-from ai_ticket_daemon.config.schema import Rule, not_a, setting, wrong
+from ai_ticket_daemon.config.values.rules import integer, seconds
+from ai_ticket_daemon.config.values.schema import Rule, not_a, setting, wrong
 
 MEMORY = "memory:"
 _SQLITE = "sqlite:///"

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from ai_ticket_daemon.config.addresses import url
-from ai_ticket_daemon.config.rules import choice, number, optional, text
-from ai_ticket_daemon.config.schema import Mistake, setting
+from ai_ticket_daemon.config.values.addresses import url
+from ai_ticket_daemon.config.values.rules import choice, number, optional, text
+from ai_ticket_daemon.config.values.schema import Mistake, setting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ai_ticket_daemon.config.addresses import TcpBind
 from ai_ticket_daemon.config.auth import AuthConfig
 from ai_ticket_daemon.config.backends import BackendsConfig
 from ai_ticket_daemon.config.control import ControlConfig
@@ -15,9 +14,10 @@ from ai_ticket_daemon.config.log import LogConfig
 from ai_ticket_daemon.config.metrics import MetricsConfig
 from ai_ticket_daemon.config.pipeline import PipelineConfig
 from ai_ticket_daemon.config.rate_limit import RateLimitConfig
-from ai_ticket_daemon.config.schema import Mistake, section
 from ai_ticket_daemon.config.store import StoreConfig
 from ai_ticket_daemon.config.telemetry import TelemetryConfig
+from ai_ticket_daemon.config.values.addresses import TcpBind
+from ai_ticket_daemon.config.values.schema import Mistake, section
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

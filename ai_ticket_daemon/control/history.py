@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ai_ticket_daemon.backends.health import HealthState
 from ai_ticket_daemon.errors import StoreUnavailable
-from ai_ticket_daemon.exhaustion import exhausted
+from ai_ticket_daemon.host.exhaustion import exhausted
+from ai_ticket_daemon.pool.health import HealthState
 from ai_ticket_daemon.store.port import KEPT_CHANGES, Change
 from ai_ticket_daemon.wakeup import Wakeup
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
-    from ai_ticket_daemon.backends.backend import Backend, GuestReason, PoolObserver
-    from ai_ticket_daemon.backends.health import Health
-    from ai_ticket_daemon.backends.switch import ActiveRole
+    from ai_ticket_daemon.pool.backend import Backend, GuestReason, PoolObserver
+    from ai_ticket_daemon.pool.failover import ActiveRole
+    from ai_ticket_daemon.pool.health import Health
     from ai_ticket_daemon.store.port import EventStore
 
 LEAST_GAP_SECONDS = 0.2

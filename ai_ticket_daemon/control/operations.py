@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import trio
 from prometheus_client import generate_latest
 
-from ai_ticket_daemon.backends.switch import switches_left
 from ai_ticket_daemon.config.backends import BackendRole
 from ai_ticket_daemon.config.diff import as_toml
-from ai_ticket_daemon.config.schema import settings_of
+from ai_ticket_daemon.config.values.schema import settings_of
 from ai_ticket_daemon.control.arguments import (
     Bulk,
     ByEvent,
@@ -33,19 +32,20 @@ from ai_ticket_daemon.control.why import explain
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 from ai_ticket_daemon.events.outcome import Failed
 from ai_ticket_daemon.events.state import FINAL_STATES, EventState
-from ai_ticket_daemon.store.audit import audit_file
+from ai_ticket_daemon.pool.failover import switches_left
 from ai_ticket_daemon.store.port import EventFilter
+from ai_ticket_daemon.store.sqlite.audit import audit_file
 from ai_ticket_daemon.task_tree import task_tree
 from ai_ticket_daemon.telemetry.redact import redact, redact_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from ai_ticket_daemon.backends.switch import ActiveRole
     from ai_ticket_daemon.config.tree import Config
     from ai_ticket_daemon.control.report import Parts
     from ai_ticket_daemon.control.why import Line
     from ai_ticket_daemon.events.outcome import Attempt
+    from ai_ticket_daemon.pool.failover import ActiveRole
     from ai_ticket_daemon.store.port import Change, EventRecord, EventSummary
 
     Timed = EventSummary | Attempt | Change | Line

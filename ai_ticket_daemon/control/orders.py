@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
-    from ai_ticket_daemon.backends.pool import BackendPool
     from ai_ticket_daemon.clock import Clock
     from ai_ticket_daemon.control.history import PoolHistory
     from ai_ticket_daemon.pipeline.async_pipeline import AsyncInferencePipeline
+    from ai_ticket_daemon.pool.pool import BackendPool
     from ai_ticket_daemon.store.port import EventStore
 
 LOOK_SECONDS = 0.5

@@ -8,28 +8,28 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from ai_ticket_daemon.backends.dispatch import serving
-from ai_ticket_daemon.backends.switch import hold_down_seconds
 from ai_ticket_daemon.config.backends import Failback
 from ai_ticket_daemon.control.orders import Name
-from ai_ticket_daemon.status import Rate
+from ai_ticket_daemon.pool.failover import hold_down_seconds
+from ai_ticket_daemon.pool.selection import serving
+from ai_ticket_daemon.status.line import Rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from prometheus_client import Counter
 
-    from ai_ticket_daemon.backends.pool import BackendPool
-    from ai_ticket_daemon.backends.severance import Severance
+    from ai_ticket_daemon.backends.fault_injection import Severance
     from ai_ticket_daemon.clock import Clock
     from ai_ticket_daemon.control.history import PoolHistory
     from ai_ticket_daemon.control.orders import StandingOrders
-    from ai_ticket_daemon.health import DaemonHealth
     from ai_ticket_daemon.pipeline.async_pipeline import AsyncInferencePipeline
+    from ai_ticket_daemon.pool.pool import BackendPool
     from ai_ticket_daemon.reloader import LiveConfig, Reloader
-    from ai_ticket_daemon.server.refusals import Refusals
+    from ai_ticket_daemon.server.access.refusals import Refusals
+    from ai_ticket_daemon.status.health import DaemonHealth
     from ai_ticket_daemon.store.port import EventStore
-    from ai_ticket_daemon.telemetry.logs import Logs
+    from ai_ticket_daemon.telemetry.logs.logs import Logs
     from ai_ticket_daemon.telemetry.metrics import Metrics
 
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ai_ticket_daemon.config.addresses import UnixBind
 from ai_ticket_daemon.config.control import DEFAULT_SOCKET, DEFAULT_VIEW_SOCKET
 from ai_ticket_daemon.config.http import HttpConfig
-from ai_ticket_daemon.exhaustion import AGAIN_SECONDS
-from ai_ticket_daemon.server import listeners
-from ai_ticket_daemon.server.sockets import ListenerUnavailable
+from ai_ticket_daemon.config.values.addresses import UnixBind
+from ai_ticket_daemon.host.exhaustion import AGAIN_SECONDS
+from ai_ticket_daemon.server.listen import listeners
+from ai_ticket_daemon.server.listen.sockets import ListenerUnavailable
 
 if TYPE_CHECKING:
     import logging
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hypercorn.typing import ASGIFramework
     from structlog.typing import FilteringBoundLogger
 
-    from ai_ticket_daemon.exhaustion import Exhaustion
+    from ai_ticket_daemon.host.exhaustion import Exhaustion
 
 MAX_CONNECTIONS = 64
 SAMPLE_SECONDS = 5.0

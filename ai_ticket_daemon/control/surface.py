@@ -31,7 +31,7 @@ from werkzeug.exceptions import (
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused, TicketError
 from ai_ticket_daemon.events.json_bounds import Excessive, values_of
 from ai_ticket_daemon.server.answers import error_object, host_exhausted, to_json
-from ai_ticket_daemon.server.connection_state import INVITE, ask
+from ai_ticket_daemon.server.listen.connection_state import INVITE, ask
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from quart.wrappers import Request
     from structlog.typing import FilteringBoundLogger
 
-    from ai_ticket_daemon.exhaustion import Exhaustion
+    from ai_ticket_daemon.host.exhaustion import Exhaustion
 
 PREFIX = "/control/"
 MAX_BODY_BYTES = 65_536

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from ai_ticket_daemon.control.surface import Operation
-    from ai_ticket_daemon.exhaustion import Exhaustion
+    from ai_ticket_daemon.host.exhaustion import Exhaustion
 
 OPEN_PATHS = frozenset({GET_HEALTH.path, GET_LIVE.path, GET_READY.path})
 """The public routes that are served here, too."""

@@ -15,7 +15,7 @@ from ai_ticket_daemon.clock import Clock
 from ai_ticket_daemon.config.store import StoreConfig
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused, TicketError
 from ai_ticket_daemon.events.outcome import Attempt, Failed, Outcome, Waste
-from ai_ticket_daemon.exhaustion import Exhaustion
+from ai_ticket_daemon.host.exhaustion import Exhaustion
 from ai_ticket_daemon.liveness import Liveness
 from ai_ticket_daemon.pipeline.dispatcher import Dispatcher
 from ai_ticket_daemon.pipeline.intake import Intake, stopping
@@ -30,12 +30,12 @@ from ai_ticket_daemon.pipeline.worker import Worker
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
-    from ai_ticket_daemon.backends.pool import BackendPool
     from ai_ticket_daemon.config.pipeline import PipelineConfig
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.status import EventStatus
-    from ai_ticket_daemon.memory import MemoryBudget
+    from ai_ticket_daemon.host.memory_budget import MemoryBudget
     from ai_ticket_daemon.pipeline.waiters import Submission
+    from ai_ticket_daemon.pool.pool import BackendPool
     from ai_ticket_daemon.store.port import EventStore
 
 

@@ -20,12 +20,12 @@ from ai_ticket_daemon.wakeup import Wakeup
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
 
-    from ai_ticket_daemon.backends.pool import BackendPool, Slot
     from ai_ticket_daemon.config.pipeline import PipelineConfig
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.liveness import Pulse
     from ai_ticket_daemon.pipeline.queue import Admission, Queue
     from ai_ticket_daemon.pipeline.worker import Worker
+    from ai_ticket_daemon.pool.pool import BackendPool, Slot
     from ai_ticket_daemon.store.port import Lease
 
 LOOK_SECONDS = 5.0

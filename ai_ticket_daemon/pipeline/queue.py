@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.clock import Clock
     from ai_ticket_daemon.config.store import StoreConfig
-    from ai_ticket_daemon.exhaustion import Exhaustion, Resource
+    from ai_ticket_daemon.host.exhaustion import Exhaustion, Resource
     from ai_ticket_daemon.pipeline.waiters import Waiters
     from ai_ticket_daemon.store.port import EventStore, Lease
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.events.outcome import Outcome
     from ai_ticket_daemon.events.status import EventStatus
-    from ai_ticket_daemon.memory import MemoryBudget, MemoryShare
+    from ai_ticket_daemon.host.memory_budget import MemoryBudget, MemoryShare
 
 _JOINED_PIECES = 256
 """So many pieces that wait are joined: each takes more than the few letters it holds."""

@@ -12,7 +12,7 @@ from ai_ticket_daemon.backends.host_lacks import not_asked
 from ai_ticket_daemon.errors import BackendError, Disposition, ErrorCode
 from ai_ticket_daemon.events.outcome import Attempt, Succeeded, Waste
 from ai_ticket_daemon.events.state import EventState
-from ai_ticket_daemon.exhaustion import AGAIN_SECONDS
+from ai_ticket_daemon.host.exhaustion import AGAIN_SECONDS
 from ai_ticket_daemon.pipeline.in_flight import abandoned, failed, not_tried_again, out_of_time
 from ai_ticket_daemon.pipeline.outcome_writer import End, OutcomeWriter, Requeue
 from ai_ticket_daemon.pipeline.retry import GiveUp, Retry, goes_over, to_avoid, with_attempt
@@ -20,13 +20,13 @@ from ai_ticket_daemon.pipeline.turns import Waited
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.backends.generation import GenerationResult
-    from ai_ticket_daemon.backends.pool import BackendPool, Slot
     from ai_ticket_daemon.pipeline.in_flight import InFlight
     from ai_ticket_daemon.pipeline.observer import PipelineObserver
     from ai_ticket_daemon.pipeline.queue import Queue
     from ai_ticket_daemon.pipeline.retry import Retries
     from ai_ticket_daemon.pipeline.turns import RecentTurns
     from ai_ticket_daemon.pipeline.waiters import Waiters
+    from ai_ticket_daemon.pool.pool import BackendPool, Slot
     from ai_ticket_daemon.store.port import Lease
 
 OVERTIME_SECONDS = 60.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ai_ticket_daemon.config.credentials import PREFIX, SET_ID, SOURCE
+from ai_ticket_daemon.config.read.credentials import PREFIX, SET_ID, SOURCE
 from ai_ticket_daemon.preflight.finding import Finding, Weight
 
 if TYPE_CHECKING:

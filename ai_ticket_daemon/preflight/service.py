@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ai_ticket_daemon.config.addresses import TcpBind, parse_bind
 from ai_ticket_daemon.config.open_sockets import SOCKET_UNIT, HandedOver
-from ai_ticket_daemon.config.schema import Invalid
+from ai_ticket_daemon.config.values.addresses import TcpBind, parse_bind
+from ai_ticket_daemon.config.values.schema import Invalid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from ai_ticket_daemon.config.addresses import Bind
+    from ai_ticket_daemon.config.values.addresses import Bind
 
 SERVICE_UNIT = "ai-ticket.service"
 INSTANCE_UNITS = tuple(f"ai-ticket@{number}.service" for number in range(1, 10))

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import apsw
 
-from ai_ticket_daemon.config.addresses import FdBind, TcpBind, UnixBind
-from ai_ticket_daemon.config.certificate import CertificateUnusable, check_pair
 from ai_ticket_daemon.config.check import warnings
-from ai_ticket_daemon.config.credentials import FILE_KEYS, PREFIX
-from ai_ticket_daemon.config.document import read_document
-from ai_ticket_daemon.config.environment import VARIABLES
+from ai_ticket_daemon.config.read.credentials import FILE_KEYS, PREFIX
+from ai_ticket_daemon.config.read.document import read_document
+from ai_ticket_daemon.config.read.environment import VARIABLES
+from ai_ticket_daemon.config.values.addresses import FdBind, TcpBind, UnixBind
+from ai_ticket_daemon.config.values.certificate import CertificateUnusable, check_pair
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.preflight.access import (
     is_home,
@@ -27,7 +27,7 @@ from ai_ticket_daemon.preflight.access import (
 from ai_ticket_daemon.preflight.credentials import stale_copies
 from ai_ticket_daemon.preflight.finding import Finding, Weight
 from ai_ticket_daemon.preflight.taken import holder_of, holder_of_path
-from ai_ticket_daemon.store.schema import refuse_foreign
+from ai_ticket_daemon.store.sqlite.schema import refuse_foreign
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

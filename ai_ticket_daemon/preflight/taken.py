@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ai_ticket_daemon.config.addresses import TcpBind
+from ai_ticket_daemon.config.values.addresses import TcpBind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ai_ticket_daemon.config.addresses import UnixBind
+    from ai_ticket_daemon.config.values.addresses import UnixBind
 
 _LISTENS = "0A"
 _OURS = ("ai-ticket-daemon", "ai_ticket_daemon")

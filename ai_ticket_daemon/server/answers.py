@@ -12,7 +12,7 @@ import msgspec
 
 from ai_ticket_daemon.errors import HTTP_STATUS, ErrorCode, TicketError
 from ai_ticket_daemon.events.outcome import Failed, Succeeded
-from ai_ticket_daemon.server.trace import trace_id_of
+from ai_ticket_daemon.tracecontext import trace_id_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Attempt, Outcome
     from ai_ticket_daemon.events.status import EventStatus
-    from ai_ticket_daemon.exhaustion import Resource
+    from ai_ticket_daemon.host.exhaustion import Resource
     from ai_ticket_daemon.server.ports import HealthReport
 
 RETRY_AFTER_DEFAULT_SECONDS = 5

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 
 from quart import Response
 
-from ai_ticket_daemon.exhaustion import Exhaustion
-from ai_ticket_daemon.memory import MemoryBudget
+from ai_ticket_daemon.host.exhaustion import Exhaustion
+from ai_ticket_daemon.host.memory_budget import MemoryBudget
 from ai_ticket_daemon.server import routes
-from ai_ticket_daemon.server.access import Gate
+from ai_ticket_daemon.server.access.access_control import Gate
+from ai_ticket_daemon.server.access.refusals import Refusals
 from ai_ticket_daemon.server.answers import health_object, retry_after
-from ai_ticket_daemon.server.batch import post_events
-from ai_ticket_daemon.server.exchange import Exchange, json_response
+from ai_ticket_daemon.server.context import Surface
+from ai_ticket_daemon.server.handlers.batch import post_events
+from ai_ticket_daemon.server.handlers.intake import post_event
+from ai_ticket_daemon.server.handlers.lookup import delete_event, get_event
 from ai_ticket_daemon.server.headers import JSON_TYPE
-from ai_ticket_daemon.server.intake import post_event
-from ai_ticket_daemon.server.lookup import delete_event, get_event
-from ai_ticket_daemon.server.openapi import openapi_json
+from ai_ticket_daemon.server.http_exchange import Exchange, json_response
+from ai_ticket_daemon.server.openapi.document import openapi_json
 from ai_ticket_daemon.server.ports import HealthStatus, NullRequestObserver
-from ai_ticket_daemon.server.refusals import Refusals
-from ai_ticket_daemon.server.surface import Surface
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.config.events import EventsConfig
     from ai_ticket_daemon.config.http import HttpConfig
     from ai_ticket_daemon.config.rate_limit import RateLimitConfig
-    from ai_ticket_daemon.server.exchange import Handler
+    from ai_ticket_daemon.server.http_exchange import Handler
     from ai_ticket_daemon.server.ports import HealthView, Pipeline, RequestObserver
 
 HEARTBEAT_SECONDS = 10.0

@@ -16,7 +16,7 @@ from ai_ticket_daemon.server.headers import value_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from ai_ticket_daemon.config.rules import IpNetwork
+    from ai_ticket_daemon.config.values.rules import IpNetwork
 
 LOCAL = "local"
 """Stands for whoever connects over a Unix socket."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Outcome
     from ai_ticket_daemon.events.status import EventStatus
-    from ai_ticket_daemon.server.trace import TraceContext
+    from ai_ticket_daemon.tracecontext import TraceContext
 
 
 class Submission(Protocol):

@@ -9,7 +9,7 @@ import trio
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 
 if TYPE_CHECKING:
-    from ai_ticket_daemon.memory import MemoryShare
+    from ai_ticket_daemon.host.memory_budget import MemoryShare
 
 _PIECE_BYTES = 64
 """What a piece takes besides its bytes; a client may send them one by one."""

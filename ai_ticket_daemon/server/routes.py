@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ai_ticket_daemon.config.tokens import Scope
+from ai_ticket_daemon.config.values.tokens import Scope
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 
 if TYPE_CHECKING:

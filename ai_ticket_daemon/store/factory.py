@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ai_ticket_daemon.store.memory import MemoryStore
-from ai_ticket_daemon.store.sqlite import SqliteStore
+from ai_ticket_daemon.store.sqlite.store import SqliteStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable

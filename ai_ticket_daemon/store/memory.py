@@ -14,9 +14,6 @@ from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.events.event import payload_digest
 from ai_ticket_daemon.events.outcome import Failed
 from ai_ticket_daemon.events.state import FINAL_STATES, EventState, transition
-from ai_ticket_daemon.store.endings import expired_in_queue, retried_event
-from ai_ticket_daemon.store.intake import check_room, replay
-from ai_ticket_daemon.store.leases import fresh
 from ai_ticket_daemon.store.port import (
     KEPT_CHANGES,
     Change,
@@ -27,6 +24,9 @@ from ai_ticket_daemon.store.port import (
     Lease,
     Receipt,
 )
+from ai_ticket_daemon.store.sqlite.statements.endings import expired_in_queue, retried_event
+from ai_ticket_daemon.store.sqlite.statements.intake import check_room, replay
+from ai_ticket_daemon.store.sqlite.statements.leases import fresh
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence

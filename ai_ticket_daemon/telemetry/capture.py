@@ -21,7 +21,7 @@ import trio
 from ai_ticket_daemon.events.json_bounds import values_of
 from ai_ticket_daemon.events.outcome import Failed
 from ai_ticket_daemon.events.state import EventState
-from ai_ticket_daemon.exhaustion import Exhaustion
+from ai_ticket_daemon.host.exhaustion import Exhaustion
 from ai_ticket_daemon.telemetry.exemplars import trace_id_of
 from ai_ticket_daemon.telemetry.guard import Failures
 from ai_ticket_daemon.telemetry.redact import redact

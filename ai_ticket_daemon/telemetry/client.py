@@ -16,7 +16,7 @@ from opentelemetry.trace import SpanKind
 from ai_ticket_daemon.config.backend_server import Dialect
 from ai_ticket_daemon.errors import BackendError, Disposition
 from ai_ticket_daemon.telemetry import exemplars
-from ai_ticket_daemon.telemetry.spans import current_context
+from ai_ticket_daemon.telemetry.traces.spans import current_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     )
     from ai_ticket_daemon.config.backends import ServerConfig
     from ai_ticket_daemon.telemetry.metrics import Metrics
-    from ai_ticket_daemon.telemetry.spans import Span, Tracer
+    from ai_ticket_daemon.telemetry.traces.spans import Span, Tracer
 
 
 class InstrumentedClient:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.events.event import Event
-    from ai_ticket_daemon.telemetry.spans import Span
+    from ai_ticket_daemon.telemetry.traces.spans import Span
 
 Exemplar = dict[str, str] | None
 """The labels of an exemplar; None where no trace is recorded."""

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 from opentelemetry.trace import SpanKind
 
 from ai_ticket_daemon.server.ports import ConnectionRefusal, NullRequestObserver
-from ai_ticket_daemon.server.trace import TraceContext
 from ai_ticket_daemon.telemetry import exemplars
 from ai_ticket_daemon.telemetry.capture import Refused
 from ai_ticket_daemon.telemetry.guard import guarded
-from ai_ticket_daemon.telemetry.spans import parent_of
+from ai_ticket_daemon.telemetry.traces.spans import parent_of
+from ai_ticket_daemon.tracecontext import TraceContext
 
 if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.telemetry.capture import Capture
     from ai_ticket_daemon.telemetry.guard import Failures
     from ai_ticket_daemon.telemetry.metrics import Metrics
-    from ai_ticket_daemon.telemetry.spans import Span, Tracer
+    from ai_ticket_daemon.telemetry.traces.spans import Span, Tracer
 
 _TRACED = frozenset({("POST", "/event"), ("POST", "/events")})
 """Requests that bring events; looking at one is not part of its trace."""

@@ -8,9 +8,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 
 from ai_ticket_daemon import __version__
 from ai_ticket_daemon.events.state import FINAL_STATES
-from ai_ticket_daemon.exhaustion import Resource
+from ai_ticket_daemon.host.exhaustion import Resource
 from ai_ticket_daemon.telemetry.guard import PARTS
-from ai_ticket_daemon.telemetry.span_sender import DropReason
+from ai_ticket_daemon.telemetry.traces.span_sender import DropReason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ai_ticket_daemon.backends.backend import Backend, GuestReason
-    from ai_ticket_daemon.backends.health import Health
-    from ai_ticket_daemon.backends.switch import ActiveRole
+    from ai_ticket_daemon.pool.backend import Backend, GuestReason
+    from ai_ticket_daemon.pool.failover import ActiveRole
+    from ai_ticket_daemon.pool.health import Health
 
 
 class SilentPoolObserver:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 import trio
 from opentelemetry.trace import SpanKind
 
-from ai_ticket_daemon.backends.health import HealthState
 from ai_ticket_daemon.config.backends import BackendRole
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.outcome import Failed, Waste
 from ai_ticket_daemon.events.state import EventState
-from ai_ticket_daemon.exhaustion import Exhaustion
+from ai_ticket_daemon.host.exhaustion import Exhaustion
 from ai_ticket_daemon.pipeline.observer import PipelineObserver
+from ai_ticket_daemon.pool.health import HealthState
 from ai_ticket_daemon.telemetry import exemplars
-from ai_ticket_daemon.telemetry.spans import client_of, current_span, parent_of
+from ai_ticket_daemon.telemetry.traces.spans import client_of, current_span, parent_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
     from structlog.typing import FilteringBoundLogger
 
-    from ai_ticket_daemon.backends.abort import AbortReason
-    from ai_ticket_daemon.backends.backend import Backend, GuestReason
-    from ai_ticket_daemon.backends.health import Health
-    from ai_ticket_daemon.backends.switch import ActiveRole
+    from ai_ticket_daemon.backends.kobold.abort import AbortReason
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Attempt, Outcome
-    from ai_ticket_daemon.exhaustion import Resource
+    from ai_ticket_daemon.host.exhaustion import Resource
     from ai_ticket_daemon.pipeline.turns import Waited
+    from ai_ticket_daemon.pool.backend import Backend, GuestReason
+    from ai_ticket_daemon.pool.failover import ActiveRole
+    from ai_ticket_daemon.pool.health import Health
     from ai_ticket_daemon.store.port import CutOff
     from ai_ticket_daemon.telemetry.capture import Capture
     from ai_ticket_daemon.telemetry.metrics import Metrics
-    from ai_ticket_daemon.telemetry.spans import Span, Tracer
+    from ai_ticket_daemon.telemetry.traces.spans import Span, Tracer
 
 
 QUEUE_FULL_SECONDS = 60.0

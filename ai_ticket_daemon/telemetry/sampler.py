@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ai_ticket_daemon.backends.dispatch import serving
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.events.state import EventState
+from ai_ticket_daemon.pool.selection import serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ai_ticket_daemon.backends.pool import BackendPool
     from ai_ticket_daemon.config.pipeline import PipelineConfig
-    from ai_ticket_daemon.health import DaemonHealth
     from ai_ticket_daemon.pipeline.async_pipeline import AsyncInferencePipeline
+    from ai_ticket_daemon.pool.pool import BackendPool
+    from ai_ticket_daemon.status.health import DaemonHealth
     from ai_ticket_daemon.store.port import EventStore
     from ai_ticket_daemon.telemetry.guard import Failures
-    from ai_ticket_daemon.telemetry.logs import Logs
+    from ai_ticket_daemon.telemetry.logs.logs import Logs
     from ai_ticket_daemon.telemetry.metrics import Metrics
 
 INTERVAL_SECONDS = 1.0

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from ai_ticket_daemon.app import Daemon
-from ai_ticket_daemon.config.addresses import TcpBind
 from ai_ticket_daemon.config.backends import BackendsConfig, ServerConfig
 from ai_ticket_daemon.config.control import ControlConfig
 from ai_ticket_daemon.config.http import HttpConfig
@@ -21,7 +20,8 @@ from ai_ticket_daemon.config.rate_limit import RateLimitConfig
 from ai_ticket_daemon.config.store import StoreConfig
 from ai_ticket_daemon.config.telemetry import TelemetryConfig, TracesExporter
 from ai_ticket_daemon.config.tree import Config
-from ai_ticket_daemon.telemetry.logs import Logs
+from ai_ticket_daemon.config.values.addresses import TcpBind
+from ai_ticket_daemon.telemetry.logs.logs import Logs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from ai_ticket_daemon.config.addresses import TcpBind
 from ai_ticket_daemon.config.auth import AuthConfig
 from ai_ticket_daemon.config.events import EventsConfig
 from ai_ticket_daemon.config.http import HttpConfig
 from ai_ticket_daemon.config.rate_limit import RateLimitConfig
+from ai_ticket_daemon.config.values.addresses import TcpBind
 from ai_ticket_daemon.server.app import create_app
-from ai_ticket_daemon.server.listeners import serve
+from ai_ticket_daemon.server.listen.listeners import serve
+from ai_ticket_daemon.server.listen.tls import ServedCertificate
 from ai_ticket_daemon.server.ports import HealthReport, HealthStatus
-from ai_ticket_daemon.server.tls import ServedCertificate
 from ai_ticket_daemon.testing.pipeline import GUARD_SECONDS, ScriptedPipeline
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.errors import ErrorCode, TicketError
     from ai_ticket_daemon.server.ports import ObservedRequest, RequestEnded, RequestStarted
-    from ai_ticket_daemon.server.trace import TraceContext
+    from ai_ticket_daemon.tracecontext import TraceContext
 
 
 def healthy() -> HealthReport:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from fuzzing import cases, mutate
+from project import ROOT
 
 from ai_ticket_daemon.config.check import warnings
-from ai_ticket_daemon.config.errors import ConfigError
-from ai_ticket_daemon.config.load import load_config
+from ai_ticket_daemon.config.read.errors import ConfigError
+from ai_ticket_daemon.config.read.load import load_config
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.system
 
-SHIPPED = (Path(__file__).parents[2] / "ai-ticket.conf").read_text()
+SHIPPED = (ROOT / "ai-ticket.conf").read_text()
 ON_THIS_MACHINE = re.compile("file|directory|tls_|socket|fd:")
 SERVER = '[[backends.server]]\nname = "primary"\nurl = "http://127.0.0.1:5001"\nrole = "primary"\n'
 

@@ -14,8 +14,8 @@ import pytest
 from fuzzing import Case, cases, complaints, mutate, short
 from socket_client import exchange
 
-from ai_ticket_daemon.config.addresses import UnixBind
 from ai_ticket_daemon.config.http import HttpConfig
+from ai_ticket_daemon.config.values.addresses import UnixBind
 from ai_ticket_daemon.testing.http import serving
 
 if TYPE_CHECKING:

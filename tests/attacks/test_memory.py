@@ -20,7 +20,7 @@ from odd_answers import answer, chat, delta, stream
 from test_bodies import LONG, MIB
 from well_server import CHAT, WELL
 
-from ai_ticket_daemon.control.client import Client as ControlClient
+from ai_ticket_daemon.ctl.client import Client as ControlClient
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

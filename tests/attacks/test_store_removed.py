@@ -9,7 +9,7 @@ import pytest
 import trio
 from attacked_daemon import attacked
 
-from ai_ticket_daemon.store.audit import audit_file
+from ai_ticket_daemon.store.sqlite.audit import audit_file
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from project import ROOT
 from service_host import PYTHON, SETTINGS
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def attacked(host: ServiceHost) -> ServiceHost:
 
 
 def limits_are_as_shipped(host: ServiceHost) -> None:
-    unit = (HERE.parents[1] / "systemd" / "ai-ticket.service").read_text()
+    unit = (ROOT / "systemd" / "ai-ticket.service").read_text()
     shipped = dict(re.findall(r"^(TasksMax|LimitNOFILE|MemoryMax)=(\S+)$", unit, re.MULTILINE))
     assert len(shipped) == 3
     assert host.shows("TasksMax") == shipped["TasksMax"]

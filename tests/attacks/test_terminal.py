@@ -38,7 +38,7 @@ async def daemon(tmp_path: Path) -> AsyncIterator[AttackedDaemon]:
 
 def run(daemon: AttackedDaemon, *arguments: str, on_terminal: bool) -> tuple[int, str]:
     """Run ``ai-ticketctl``; return its exit code and all that it wrote."""
-    command = [sys.executable, "-m", "ai_ticket_daemon.control.ctl", *arguments]
+    command = [sys.executable, "-m", "ai_ticket_daemon.ctl.main", *arguments]
     command += ["--socket", str(daemon.control)]
     if not on_terminal:
         done = subprocess.run(command, capture_output=True, timeout=PATIENCE_SECONDS, check=False)

@@ -16,8 +16,8 @@ from ai_ticket_daemon.app import Daemon
 from ai_ticket_daemon.config.backends import ServerConfig
 from ai_ticket_daemon.config.log import LogFormat, LogLevel
 from ai_ticket_daemon.config.store import StoreConfig
-from ai_ticket_daemon.server.exchange import Exchange, json_response
-from ai_ticket_daemon.telemetry.logs import Logs
+from ai_ticket_daemon.server.http_exchange import Exchange, json_response
+from ai_ticket_daemon.telemetry.logs.logs import Logs
 from ai_ticket_daemon.testing.daemon import config_for
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from ai_ticket_daemon.events.ids import new_event_id
 from ai_ticket_daemon.events.outcome import Attempt, Succeeded, Usage
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.store.factory import make_store
-from ai_ticket_daemon.store.sqlite import SqliteStore
+from ai_ticket_daemon.store.sqlite.store import SqliteStore
 
 FEW, MANY, BLOCK, BLOCKS = 1_000, 1_000_000, 500, 9
 DONE = Succeeded("text", "primary", "stop", Usage(1, 1), 1.0, (Attempt("primary", 0, 1),))

@@ -15,7 +15,7 @@ from ai_ticket_daemon import __main__ as daemon
 from ai_ticket_daemon import app
 from ai_ticket_daemon.pipeline.observer import PipelineObserver
 from ai_ticket_daemon.server.ports import NullRequestObserver
-from ai_ticket_daemon.telemetry import logs
+from ai_ticket_daemon.telemetry.logs import logs
 
 
 class Announced(app.Daemon):

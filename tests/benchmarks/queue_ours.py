@@ -12,14 +12,14 @@ from pathlib import Path
 import trio
 from strict_observer import StrictObserver
 
-from ai_ticket_daemon.backends import prober
-from ai_ticket_daemon.backends.pool import BackendPool
 from ai_ticket_daemon.config.backends import BackendsConfig, ServerConfig
 from ai_ticket_daemon.config.pipeline import PipelineConfig
 from ai_ticket_daemon.config.store import StoreConfig
 from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
 from ai_ticket_daemon.events.ids import new_event_id
 from ai_ticket_daemon.pipeline.async_pipeline import AsyncInferencePipeline
+from ai_ticket_daemon.pool import prober
+from ai_ticket_daemon.pool.pool import BackendPool
 from ai_ticket_daemon.store.factory import make_store
 from ai_ticket_daemon.telemetry.null import SilentPoolObserver
 from ai_ticket_daemon.testing.fakes import FakeClient

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from project import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).parents[2]
 RUNBOOK = ROOT / "docs" / "runbook.md"
 NEEDS_A_HOST = ("systemctl ", "journalctl ", "ops/install.sh", "cp ops/prometheus/", "promtool ")
 """How the commands begin that need a systemd, a journal, or a Prometheus of the host."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from runbook import ROOT
+from project import ROOT
 from stage import QUICK
 
 from ai_ticket_daemon.testing.kobold import open_simulated_kobold

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from runbook import NEEDS_A_HOST, ROOT, RUNBOOK, chapters
+from project import ROOT
+from runbook import NEEDS_A_HOST, RUNBOOK, chapters
 
 DRILLS = sorted((ROOT / "tests" / "drills").glob("test_*.py"))
 CODE = re.MULTILINE | re.DOTALL

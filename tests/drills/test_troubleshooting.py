@@ -21,11 +21,12 @@ import httpx
 import pytest
 import trio
 from control_house import QUICK, open_house
+from project import ROOT
 
 from ai_ticket_daemon.config.auth import AuthConfig
 from ai_ticket_daemon.config.rate_limit import RateLimitConfig
-from ai_ticket_daemon.config.tokens import Tokens, parse_tokens
-from ai_ticket_daemon.control.client import _explain as explain
+from ai_ticket_daemon.config.values.tokens import Tokens, parse_tokens
+from ai_ticket_daemon.ctl.client import _explain as explain
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.config.tree import Config
 
-ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "troubleshooting.md"
 PARTS = ("**Confirm:**", "**Cause:**", "**Remedy:**", "**It worked when**")
 NEEDS_A_SERVICE = ("systemctl ", "journalctl ", "sudo ", "ai-ticket-daemon ")

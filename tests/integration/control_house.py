@@ -16,7 +16,7 @@ import trio
 from ai_ticket_daemon.config.backends import BackendRole, ServerConfig
 from ai_ticket_daemon.config.control import ControlConfig
 from ai_ticket_daemon.config.store import StoreConfig
-from ai_ticket_daemon.control import ctl
+from ai_ticket_daemon.ctl import main as ctl
 from ai_ticket_daemon.testing.daemon import config_for, open_daemon
 from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobold
 

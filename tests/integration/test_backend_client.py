@@ -10,7 +10,7 @@ import pytest
 from ai_ticket_daemon.backends import factory
 from ai_ticket_daemon.backends.generation import BackendClient, GenerationRequest
 from ai_ticket_daemon.config.backends import Dialect, ServerConfig
-from ai_ticket_daemon.config.secret import Secret
+from ai_ticket_daemon.config.values.secret import Secret
 from ai_ticket_daemon.errors import BackendError, Disposition, ErrorCode
 from ai_ticket_daemon.events.event import Message, Role, Sampling
 from ai_ticket_daemon.testing.kobold import KoboldSettings, answer_mark, open_simulated_kobold

@@ -22,12 +22,12 @@ from control_house import QUICK, SLOW, House, open_house
 from ai_ticket_daemon.config.auth import AuthConfig
 from ai_ticket_daemon.config.backends import Failback, ServerConfig
 from ai_ticket_daemon.config.control import DEFAULT_SOCKET, ControlConfig
-from ai_ticket_daemon.config.errors import ConfigError, Problem
-from ai_ticket_daemon.config.tokens import Tokens, parse_tokens
-from ai_ticket_daemon.control import ctl
-from ai_ticket_daemon.control.client import Client, Refused
+from ai_ticket_daemon.config.read.errors import ConfigError, Problem
+from ai_ticket_daemon.config.values.tokens import Tokens, parse_tokens
 from ai_ticket_daemon.control.server import socket_path
-from ai_ticket_daemon.control.words import each_command, parser
+from ai_ticket_daemon.ctl import main as ctl
+from ai_ticket_daemon.ctl.cli import each_command, parser
+from ai_ticket_daemon.ctl.client import Client, Refused
 from ai_ticket_daemon.testing.daemon import config_for, open_daemon
 from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobold
 
@@ -498,7 +498,7 @@ async def test_a_load_test_over_the_public_address_keeps_its_report(
 
 async def test_an_interrupted_load_test_reports_what_it_has(capsys: Captured) -> None:
     async with open_house(capsys) as house:
-        command = [sys.executable, "-m", "ai_ticket_daemon.control.ctl", "--json"]
+        command = [sys.executable, "-m", "ai_ticket_daemon.ctl.main", "--json"]
         command += ["--socket", str(house.socket), "loadtest", "--seconds", "600", "--rate", "10"]
         process = await trio.lowlevel.open_process(
             [*command, "--max-tokens", "4"], stdout=PIPE, stderr=PIPE
@@ -677,7 +677,7 @@ async def test_a_drill_whose_operator_is_gone_leaves_nothing_cut_off(
     async with open_house(capsys, change=failing_back_soon) as house:
         # The cut is ended when the standby has answered; not before the test is through.
         house.standby.faults.slow_down(tokens_per_second=0.1)
-        command = [sys.executable, "-m", "ai_ticket_daemon.control.ctl"]
+        command = [sys.executable, "-m", "ai_ticket_daemon.ctl.main"]
         command += ["--socket", str(house.socket)]
         drill = ["drill", "failover", "--unreachable", "--yes", "--rate", "5", "--limit", "1.5"]
         process = await trio.lowlevel.open_process([*command, *drill], stderr=PIPE)

@@ -25,7 +25,7 @@ from fault_house import (
 )
 from trio.testing import MockClock
 
-from ai_ticket_daemon.backends.kobold_probe import IDENTIFY_EVERY
+from ai_ticket_daemon.backends.kobold.probe import IDENTIFY_EVERY
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from ai_ticket_daemon.config.addresses import TcpBind, UnixBind
 from ai_ticket_daemon.config.auth import AuthConfig
 from ai_ticket_daemon.config.http import HttpConfig
 from ai_ticket_daemon.config.rate_limit import RateLimitConfig
-from ai_ticket_daemon.config.rules import network
-from ai_ticket_daemon.config.tokens import Tokens, parse_tokens
+from ai_ticket_daemon.config.values.addresses import TcpBind, UnixBind
+from ai_ticket_daemon.config.values.rules import network
+from ai_ticket_daemon.config.values.tokens import Tokens, parse_tokens
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.testing.http import Served, serving
 from ai_ticket_daemon.testing.pipeline import GUARD_SECONDS

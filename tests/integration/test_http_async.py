@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from ai_ticket_daemon.config.auth import AuthConfig
-from ai_ticket_daemon.config.tokens import Tokens, parse_tokens
+from ai_ticket_daemon.config.values.tokens import Tokens, parse_tokens
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused, StoreUnavailable
 from ai_ticket_daemon.events.ids import new_event_id
 from ai_ticket_daemon.events.outcome import Attempt, Failed

@@ -8,8 +8,8 @@ import json
 import pytest
 import trio
 
-from ai_ticket_daemon.config.addresses import TcpBind
 from ai_ticket_daemon.config.http import HttpConfig
+from ai_ticket_daemon.config.values.addresses import TcpBind
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.testing.http import HttpReply, RawClient, Served, serving
 

@@ -16,7 +16,7 @@ import trio
 from ai_ticket_daemon.config.auth import AuthConfig
 from ai_ticket_daemon.config.backends import ServerConfig
 from ai_ticket_daemon.config.store import StoreConfig
-from ai_ticket_daemon.config.tokens import Tokens, parse_tokens
+from ai_ticket_daemon.config.values.tokens import Tokens, parse_tokens
 from ai_ticket_daemon.testing.daemon import config_for, open_daemon
 from ai_ticket_daemon.testing.kobold import KoboldSettings, answer_mark, open_simulated_kobold
 

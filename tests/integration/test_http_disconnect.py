@@ -16,8 +16,8 @@ import pytest
 import trio
 import trio.testing
 
-from ai_ticket_daemon.config.addresses import UnixBind
 from ai_ticket_daemon.config.http import HttpConfig
+from ai_ticket_daemon.config.values.addresses import UnixBind
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.testing.http import RawClient, Served, serving
 from ai_ticket_daemon.testing.pipeline import GUARD_SECONDS, ScriptedPipeline, succeeded

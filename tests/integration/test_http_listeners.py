@@ -16,15 +16,15 @@ import trio
 import trio.testing
 import trustme
 
-from ai_ticket_daemon.config.addresses import FdBind, TcpBind, UnixBind
 from ai_ticket_daemon.config.http import HttpConfig
-from ai_ticket_daemon.server.protocols import Protocol
-from ai_ticket_daemon.server.sockets import (
+from ai_ticket_daemon.config.values.addresses import FdBind, TcpBind, UnixBind
+from ai_ticket_daemon.server.listen.protocols import Protocol
+from ai_ticket_daemon.server.listen.sockets import (
     ListenerUnavailable,
     open_listeners,
     watch_peer,
 )
-from ai_ticket_daemon.server.tls import ServedCertificate
+from ai_ticket_daemon.server.listen.tls import ServedCertificate
 from ai_ticket_daemon.testing.http import serving
 from ai_ticket_daemon.testing.pipeline import GUARD_SECONDS, ScriptedPipeline, succeeded
 

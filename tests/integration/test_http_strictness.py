@@ -13,10 +13,10 @@ import pytest
 import trio
 from http2_client import Http2Client
 
-from ai_ticket_daemon.config.addresses import TcpBind
 from ai_ticket_daemon.config.auth import AuthConfig
 from ai_ticket_daemon.config.http import HttpConfig
-from ai_ticket_daemon.config.tokens import Tokens, parse_tokens
+from ai_ticket_daemon.config.values.addresses import TcpBind
+from ai_ticket_daemon.config.values.tokens import Tokens, parse_tokens
 from ai_ticket_daemon.testing.http import HttpReply, RawClient, Served, serving
 from ai_ticket_daemon.testing.pipeline import GUARD_SECONDS
 

@@ -10,10 +10,10 @@ import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import pytest
 import trio
+from project import ROOT
 
 from ai_ticket_daemon.testing.kobold import (
     KoboldSettings,
@@ -28,7 +28,7 @@ from ai_ticket_daemon.testing.recordings import (
     receive,
 )
 
-RECORDINGS = load_recordings(Path(__file__).parents[1] / "fixtures" / "kobold")
+RECORDINGS = load_recordings(ROOT / "tests" / "fixtures" / "kobold")
 GUARD_SECONDS = 20
 SILENCE_SECONDS = 0.1
 SETTINGS = replace(

@@ -26,9 +26,9 @@ from ai_ticket_daemon.config.telemetry import OtlpProtocol, TelemetryConfig, Tra
 from ai_ticket_daemon.errors import BackendError
 from ai_ticket_daemon.events.event import Message, Role, Sampling
 from ai_ticket_daemon.telemetry.client import InstrumentedClient
-from ai_ticket_daemon.telemetry.logs import Logs
+from ai_ticket_daemon.telemetry.logs.logs import Logs
 from ai_ticket_daemon.telemetry.metrics import Metrics
-from ai_ticket_daemon.telemetry.tracing import open_tracing
+from ai_ticket_daemon.telemetry.traces.tracing import open_tracing
 from ai_ticket_daemon.testing.daemon import RunningDaemon, config_for, open_daemon
 from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobold
 from ai_ticket_daemon.testing.otlp import Collector, ReceivedSpan, grpc_collector, http_collector

@@ -19,12 +19,12 @@ from control_house import QUICK, open_house
 
 from ai_ticket_daemon.config.auth import AuthConfig
 from ai_ticket_daemon.config.control import DEFAULT_VIEW_SOCKET
-from ai_ticket_daemon.config.tokens import Tokens, parse_tokens
-from ai_ticket_daemon.control import client as client_module
-from ai_ticket_daemon.control import ctl
-from ai_ticket_daemon.control.client import VIEW_DIRECTORY
+from ai_ticket_daemon.config.values.tokens import Tokens, parse_tokens
 from ai_ticket_daemon.control.server import view_path
 from ai_ticket_daemon.control.surface import Access
+from ai_ticket_daemon.ctl import client as client_module
+from ai_ticket_daemon.ctl import main as ctl
+from ai_ticket_daemon.ctl.client import VIEW_DIRECTORY
 from ai_ticket_daemon.server.routes import ROUTES
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from ai_ticket_daemon.config.log import LogFormat
-from ai_ticket_daemon.exhaustion import Exhaustion, Resource
-from ai_ticket_daemon.telemetry.logs import Logs
+from ai_ticket_daemon.host.exhaustion import Exhaustion, Resource
+from ai_ticket_daemon.telemetry.logs.logs import Logs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from ai_ticket_daemon import AsyncInferencePipeline
-from ai_ticket_daemon.backends import prober
-from ai_ticket_daemon.backends.pool import BackendPool
 from ai_ticket_daemon.config.backends import BackendRole, BackendsConfig, ServerConfig
 from ai_ticket_daemon.config.pipeline import PipelineConfig
 from ai_ticket_daemon.errors import (
@@ -22,6 +20,8 @@ from ai_ticket_daemon.errors import (
 )
 from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
 from ai_ticket_daemon.pipeline.observer import PipelineObserver
+from ai_ticket_daemon.pool import prober
+from ai_ticket_daemon.pool.pool import BackendPool
 from ai_ticket_daemon.store.memory import MemoryStore
 from ai_ticket_daemon.telemetry.null import SilentPoolObserver
 from ai_ticket_daemon.testing.clock import clock_of
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.events.outcome import Attempt, Outcome
     from ai_ticket_daemon.events.state import EventState
-    from ai_ticket_daemon.exhaustion import Exhaustion
+    from ai_ticket_daemon.host.exhaustion import Exhaustion
     from ai_ticket_daemon.store.port import EventRecord, Lease, Receipt
 
 PRIMARY = ServerConfig(name="primary", url="http://127.0.0.1:1")

@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 from debian_packages import cannot_run, missing
+from project import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "system-tests"
 SUITE = "bookworm"
 PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-venv,curl"

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from project import ROOT
 
-LIST = Path(__file__).parents[2] / "ops" / "lib" / "debian-packages"
+LIST = ROOT / "ops" / "lib" / "debian-packages"
 
 
 @dataclass(frozen=True)

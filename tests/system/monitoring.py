@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -14,11 +13,12 @@ import pytest
 import trio
 from debian_packages import cannot_run
 from ports import free_port
+from project import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
 OPS = ROOT / "ops"
 TOOLS = ROOT / ".cache/monitoring/usr/bin"
 """Where ops/bootstrap.sh --with-monitoring unpacks them."""

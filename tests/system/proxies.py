@@ -7,16 +7,16 @@ import re
 import signal
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 from debian_packages import cannot_run
+from project import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "proxies.md"
 UNPACKED = ROOT / ".cache" / "proxies"
 """Where ops/bootstrap.sh --with-proxies unpacks them."""

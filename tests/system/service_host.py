@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from container import COMMAND_SECONDS, LOOK_SECONDS, ROOT, Container
+from container import COMMAND_SECONDS, LOOK_SECONDS, Container
+from project import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

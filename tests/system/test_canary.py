@@ -23,7 +23,7 @@ from endings import how_it_ended
 from ports import free_port
 from test_process import COMMAND
 
-from ai_ticket_daemon.config.load import load_config
+from ai_ticket_daemon.config.read.load import load_config
 from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
 from ai_ticket_daemon.events.outcome import Succeeded, Usage
 from ai_ticket_daemon.testing.daemon import open_daemon
@@ -164,7 +164,7 @@ async def everything(client: httpx.AsyncClient, simulated: SimulatedKobold) -> s
 async def bundle(socket: Path) -> str:
     """Return all that is in a support archive."""
     output = socket.with_name("bundle.tar.gz")
-    command = [sys.executable, "-m", "ai_ticket_daemon.control.ctl", "--socket", str(socket)]
+    command = [sys.executable, "-m", "ai_ticket_daemon.ctl.main", "--socket", str(socket)]
     await trio.run_process([*command, "bundle", "--output", str(output)], capture_stdout=True)
     with tarfile.open(output) as archive:
         files = [archive.extractfile(member) for member in archive]

@@ -16,7 +16,7 @@ import trio
 from crash_house import Client, House, Ledger, crash_house, look
 
 from ai_ticket_daemon.events.state import EventState
-from ai_ticket_daemon.store.audit import Audit, audit_file
+from ai_ticket_daemon.store.sqlite.audit import Audit, audit_file
 
 if TYPE_CHECKING:
     from pathlib import Path

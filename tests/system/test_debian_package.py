@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from completion import completes, serves_zsh
-from container import ROOT, container, need_container
+from container import container, need_container
 from debian_packages import need_packages, packages
+from project import ROOT
 from service_host import (
     CONF,
     GIVING_UP_SECONDS,

@@ -15,7 +15,7 @@ from debian_packages import cannot_run
 
 from ai_ticket_daemon.config.backends import ServerConfig
 from ai_ticket_daemon.config.store import StoreConfig
-from ai_ticket_daemon.store.audit import audit_file
+from ai_ticket_daemon.store.sqlite.audit import audit_file
 from ai_ticket_daemon.testing.daemon import config_for, open_daemon
 from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobold
 

@@ -27,8 +27,9 @@ import pytest
 import trio
 import trustme
 from ports import free_ports
+from project import ROOT
 
-from ai_ticket_daemon.config.load import load_config
+from ai_ticket_daemon.config.read.load import load_config
 from ai_ticket_daemon.telemetry.reference import families, reference
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.system
 
-ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 RUN_BY_DRILLS = ROOT / "docs" / "runbook.md"
 """Its commands are for a daemon in trouble; tests/drills runs every one of them."""
@@ -49,7 +49,7 @@ RUN_ELSEWHERE = {
     "./ops/test.sh": ("runs this test", ".ci/run"),
     "./ops/bootstrap.sh": ("makes the environment of this test", ".ci/run"),
     "ai-ticket-daemon --demo": ("runs until Ctrl-C", "tests/system/test_docs.py"),
-    "ai-ticket-daemon --audit": ("needs a store on disk", "tests/unit/store/test_audit.py"),
+    "ai-ticket-daemon --audit": ("needs a store on disk", "tests/unit/store/sqlite/test_audit.py"),
     "AI_TICKET_CRASH_KILLS": ("is a test of its own", "tests/system/test_crash.py"),
     "sudo ": ("concerns the host", "tests/system/test_systemd_service.py"),
     "systemctl ": ("needs the service installed", "tests/system/test_systemd_service.py"),

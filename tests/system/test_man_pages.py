@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import runpy
 import subprocess
-from pathlib import Path
 
 import pytest
 from debian_packages import need_packages
+from project import ROOT
 
 pytestmark = pytest.mark.system
 
-ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "man"
 PAGES: dict[str, str] = runpy.run_path(str(ROOT / "ops" / "man.py"))["pages"]()
 

@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 import trio
 from debian_packages import LIST, packages
+from project import ROOT
 
 pytestmark = pytest.mark.system
 
-ROOT = Path(__file__).resolve().parents[2]
 NOT_COPIED = (".git", ".venv", ".cache", ".env", "__pycache__", "*_cache", ".hypothesis")
 INSTALL_SECONDS = 300
 """A guard against hanging; an installation takes seconds when pip's cache is warm."""

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import trio
-from monitoring import OPS, ROOT, alertmanager, need_tools, prometheus, tool, until, webhook
+from monitoring import OPS, alertmanager, need_tools, prometheus, tool, until, webhook
+from project import ROOT
 
 from ai_ticket_daemon.config.backends import BackendRole, ServerConfig
 from ai_ticket_daemon.config.pipeline import PipelineConfig

@@ -14,9 +14,9 @@ import trustme
 from ports import free_port
 from proxies import HOST, KINDS, NGINX, Kind, need_proxy, running
 
-from ai_ticket_daemon.config.addresses import TcpBind
 from ai_ticket_daemon.config.http import HttpConfig
 from ai_ticket_daemon.config.rate_limit import RateLimitConfig
+from ai_ticket_daemon.config.values.addresses import TcpBind
 from ai_ticket_daemon.testing.http import serving
 from ai_ticket_daemon.testing.pipeline import ScriptedPipeline, succeeded
 

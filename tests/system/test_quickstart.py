@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from project import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 pytestmark = pytest.mark.system
 
-ROOT = Path(__file__).resolve().parents[2]
 NOT_COPIED = (".git", ".venv", ".cache", ".env", "__pycache__", "*_cache", ".hypothesis")
 START_SECONDS = 600
 """A guard against hanging; the first start installs and may download the model."""

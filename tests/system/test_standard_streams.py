@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.system
 
-DAEMON, CTL = "ai_ticket_daemon", "ai_ticket_daemon.control.ctl"
+DAEMON, CTL = "ai_ticket_daemon", "ai_ticket_daemon.ctl.main"
 OUTPUTS = ["--version", "--help", "--check-config", "--audit"]
 
 
@@ -45,7 +45,7 @@ def run(
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import apsw
 
-    from ai_ticket_daemon.store.schema import open_for_writing
+    from ai_ticket_daemon.store.sqlite.schema import open_for_writing
 
     made = tmp_path_factory.mktemp("streams")
     connection = apsw.Connection(str(made / "events.db"))

@@ -18,9 +18,9 @@ import pytest
 import trio
 from endings import how_it_ended
 
-from ai_ticket_daemon.control.client import Client
-from ai_ticket_daemon.systemd import FIRST_LISTEN_FD
-from ai_ticket_daemon.verdict import FILE_NAME, reload_and_wait
+from ai_ticket_daemon.ctl.client import Client
+from ai_ticket_daemon.systemd.notify import FIRST_LISTEN_FD
+from ai_ticket_daemon.systemd.reload_result import FILE_NAME, reload_and_wait
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

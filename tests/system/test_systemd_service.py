@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from service_host import CONF, PYTHON, SETTINGS
 
-from ai_ticket_daemon.telemetry.messages import MESSAGES
+from ai_ticket_daemon.telemetry.logs.messages import MESSAGES
 
 if TYPE_CHECKING:
     from service_host import ServiceHost

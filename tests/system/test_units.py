@@ -6,21 +6,25 @@ import re
 import shlex
 import shutil
 import subprocess
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from debian_packages import need_packages
+from project import ROOT
 
 from ai_ticket_daemon.__main__ import DEFAULT_CONFIG, EXIT_CONFIG
-from ai_ticket_daemon.watchdog import (
+from ai_ticket_daemon.systemd.watchdog import (
     FEEDS_PER_LIMIT,
     LONGEST_INTERVAL_SECONDS,
     STOP_EXTENSION_SECONDS,
 )
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 pytestmark = pytest.mark.system
 
-UNITS = Path(__file__).parents[2] / "systemd"
+UNITS = ROOT / "systemd"
 UNIT = UNITS / "ai-ticket.service"
 VERIFIED = (
     "ai-ticket.service", "ai-ticket@1.service", "ai-ticket.socket",

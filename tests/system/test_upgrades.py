@@ -11,7 +11,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from container import ROOT
+from project import ROOT
 from service_host import (
     CHECKOUT,
     CONF,
@@ -24,7 +24,7 @@ from service_host import (
     states,
 )
 
-from ai_ticket_daemon.store.schema import MIGRATIONS
+from ai_ticket_daemon.store.sqlite.schema import MIGRATIONS
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -35,7 +35,7 @@ def folder() -> Iterator[Path]:
 
 
 async def ctl(folder: Path, *words: str) -> Any:
-    command = [sys.executable, "-m", "ai_ticket_daemon.control.ctl"]
+    command = [sys.executable, "-m", "ai_ticket_daemon.ctl.main"]
     command += ["--socket", str(folder / "c.sock"), "--json", *words]
     with trio.fail_after(20):
         done = await trio.run_process(command, capture_stdout=True, stderr=subprocess.STDOUT)
@@ -88,7 +88,7 @@ async def test_why_survives_a_kill_and_a_restart(folder: Path) -> None:
             assert status["state"] == "succeeded", status
             after = (await ctl(folder, "why", event_id))["lines"]
             human = await trio.run_process(
-                [sys.executable, "-m", "ai_ticket_daemon.control.ctl", "--socket",
+                [sys.executable, "-m", "ai_ticket_daemon.ctl.main", "--socket",
                  str(folder / "c.sock"), "why", event_id],
                 capture_stdout=True,
             )  # fmt: skip

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+from project import ROOT
 
 from ai_ticket_daemon.clock import STEP_SECONDS, Clock, boot_of_host, read_host
 from ai_ticket_daemon.testing.clock import HostClocks
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 HOURS = 3600.0
-UNITS = Path(__file__).parents[2] / "systemd"
+UNITS = ROOT / "systemd"
 
 
 @pytest.fixture

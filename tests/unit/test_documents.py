@@ -5,34 +5,34 @@ from __future__ import annotations
 import inspect
 import io
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from project import ROOT
 
 from ai_ticket_daemon import __main__, app
 from ai_ticket_daemon.app import Daemon
-from ai_ticket_daemon.backends.abort import AbortReason
-from ai_ticket_daemon.backends.backend import GuestReason
-from ai_ticket_daemon.backends.health import HealthState
-from ai_ticket_daemon.backends.switch import SwitchReason
+from ai_ticket_daemon.backends.kobold.abort import AbortReason
 from ai_ticket_daemon.config.backend_server import BackendKind, BackendRole, Dialect, ServerConfig
 from ai_ticket_daemon.config.log import LogFormat, LogLevel
-from ai_ticket_daemon.config.tokens import Scope
-from ai_ticket_daemon.control import ctl
+from ai_ticket_daemon.config.values.tokens import Scope
+from ai_ticket_daemon.ctl import main as ctl
 from ai_ticket_daemon.errors import Disposition, ErrorCode
 from ai_ticket_daemon.events.state import EventState
+from ai_ticket_daemon.pool.backend import GuestReason
+from ai_ticket_daemon.pool.failover import SwitchReason
+from ai_ticket_daemon.pool.health import HealthState
 from ai_ticket_daemon.server.ports import HealthStatus
-from ai_ticket_daemon.store.schema import MIGRATIONS
-from ai_ticket_daemon.telemetry.logs import Logs
+from ai_ticket_daemon.store.sqlite.schema import MIGRATIONS
+from ai_ticket_daemon.telemetry.logs.logs import Logs
 from ai_ticket_daemon.telemetry.reference import families
-from ai_ticket_daemon.telemetry.span_sender import DropReason
+from ai_ticket_daemon.telemetry.traces.span_sender import DropReason
 from ai_ticket_daemon.testing.daemon import config_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = ROOT / "docs"
 USAGE = 2
 """What argparse ends with."""
 

@@ -12,22 +12,23 @@ import trustme
 from lacks import Lack, Lines, no_descriptors, unreachable, until
 from prometheus_client import CollectorRegistry
 
-from ai_ticket_daemon import signals, timekeeper, trimmer
+from ai_ticket_daemon import signals, timekeeper
 from ai_ticket_daemon.clock import Clock
 from ai_ticket_daemon.config.http import HttpConfig
-from ai_ticket_daemon.config.load import load_config
+from ai_ticket_daemon.config.read.load import load_config
 from ai_ticket_daemon.control import server as control
-from ai_ticket_daemon.exhaustion import Exhaustion, Resource
-from ai_ticket_daemon.memory import MemoryBudget
+from ai_ticket_daemon.host import trimmer
+from ai_ticket_daemon.host.exhaustion import Exhaustion, Resource
+from ai_ticket_daemon.host.memory_budget import MemoryBudget
+from ai_ticket_daemon.host.trimmer import WORTH_BYTES
 from ai_ticket_daemon.reloader import LiveConfig, Reloader
-from ai_ticket_daemon.server import renewal
-from ai_ticket_daemon.server.sockets import ListenerUnavailable
-from ai_ticket_daemon.server.tls import ServedCertificate
+from ai_ticket_daemon.server.listen import renewal
+from ai_ticket_daemon.server.listen.sockets import ListenerUnavailable
+from ai_ticket_daemon.server.listen.tls import ServedCertificate
 from ai_ticket_daemon.store.memory import MemoryStore
 from ai_ticket_daemon.supervisor import Supervisor
-from ai_ticket_daemon.systemd import Notifier
+from ai_ticket_daemon.systemd.notify import Notifier
 from ai_ticket_daemon.telemetry.metrics import Metrics
-from ai_ticket_daemon.trimmer import WORTH_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -276,7 +277,7 @@ async def test_the_control_socket_is_opened_once_that_can_be_done(
         opened_at.set()
         await trio.sleep_forever()
 
-    monkeypatch.setattr("ai_ticket_daemon.server.listeners.serve", serve)
+    monkeypatch.setattr("ai_ticket_daemon.server.listen.listeners.serve", serve)
     lines = Lines()
     run = partial(
         control.run,

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from ai_ticket_daemon.config.load import load_config
 from ai_ticket_daemon.config.log import LogFormat
+from ai_ticket_daemon.config.read.load import load_config
 from ai_ticket_daemon.reloader import LiveConfig, Reloader
-from ai_ticket_daemon.systemd import Notifier
-from ai_ticket_daemon.telemetry.logs import Logs
+from ai_ticket_daemon.systemd.notify import Notifier
+from ai_ticket_daemon.systemd.reload_result import FILE_NAME, read_verdict
+from ai_ticket_daemon.telemetry.logs.logs import Logs
 from ai_ticket_daemon.telemetry.metrics import Metrics
-from ai_ticket_daemon.verdict import FILE_NAME, read_verdict
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,9 +14,9 @@ from ai_ticket_daemon import timekeeper
 from ai_ticket_daemon.clock import KEPT_UNDER
 from ai_ticket_daemon.config.log import LogFormat
 from ai_ticket_daemon.errors import StoreUnavailable
-from ai_ticket_daemon.exhaustion import Exhaustion
+from ai_ticket_daemon.host.exhaustion import Exhaustion
 from ai_ticket_daemon.store.memory import MemoryStore
-from ai_ticket_daemon.telemetry.logs import Logs
+from ai_ticket_daemon.telemetry.logs.logs import Logs
 from ai_ticket_daemon.testing.clock import HostClocks
 
 if TYPE_CHECKING:

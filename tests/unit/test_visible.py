@@ -9,7 +9,7 @@ import unicodedata
 import pytest
 
 from ai_ticket_daemon.config.log import LogFormat
-from ai_ticket_daemon.telemetry.logs import Logs
+from ai_ticket_daemon.telemetry.logs.logs import Logs
 from ai_ticket_daemon.visible import visible, visible_in, visible_json
 
 ACTING = [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ai_ticket_daemon.backends.cleaning import whole_number
 from ai_ticket_daemon.backends.finish import read_reason
 from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
-from ai_ticket_daemon.backends.replies import refuse_error
+from ai_ticket_daemon.backends.transport.replies import refuse_error
 from ai_ticket_daemon.events.outcome import Usage
 
 if TYPE_CHECKING:

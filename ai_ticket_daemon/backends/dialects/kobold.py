@@ -14,7 +14,7 @@ from ai_ticket_daemon.backends.dialects.dialect import (
 from ai_ticket_daemon.backends.dialects.openai_completions import prompt, stops
 from ai_ticket_daemon.backends.finish import read_reason
 from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
-from ai_ticket_daemon.backends.replies import refuse_error
+from ai_ticket_daemon.backends.transport.replies import refuse_error
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.backends.generation import GenerationRequest

@@ -7,7 +7,7 @@ import pytest
 from ai_ticket_daemon.backends.classify import BY_SEEN, classify
 from ai_ticket_daemon.backends.observation import Aftermath, Observation, Seen
 from ai_ticket_daemon.errors import Disposition, ErrorCode
-from ai_ticket_daemon.exhaustion import Resource
+from ai_ticket_daemon.host.exhaustion import Resource
 
 D, E = Disposition, ErrorCode
 ROWS = [

@@ -8,11 +8,17 @@ from typing import TYPE_CHECKING
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ai_ticket_daemon.backends.expect import Expected
 from ai_ticket_daemon.backends.generation import ProbeResult
-from ai_ticket_daemon.backends.health import Health, HealthState
-from ai_ticket_daemon.backends.pool import BackendPool
-from ai_ticket_daemon.backends.signs import (
+from ai_ticket_daemon.config.backends import BackendRole, BackendsConfig, Failback, ServerConfig
+from ai_ticket_daemon.pool.failover import (
+    LONGEST_HOLD_SECONDS,
+    MAX_SWITCHES,
+    WINDOW_SECONDS,
+    ActiveRole,
+    hold_down_seconds,
+)
+from ai_ticket_daemon.pool.health import Health, HealthState
+from ai_ticket_daemon.pool.health_events import (
     ConnectionLost,
     CredentialRefused,
     GenerationFailed,
@@ -25,18 +31,12 @@ from ai_ticket_daemon.backends.signs import (
     ProbeSilent,
     Sign,
 )
-from ai_ticket_daemon.backends.switch import (
-    LONGEST_HOLD_SECONDS,
-    MAX_SWITCHES,
-    WINDOW_SECONDS,
-    ActiveRole,
-    hold_down_seconds,
-)
-from ai_ticket_daemon.config.backends import BackendRole, BackendsConfig, Failback, ServerConfig
+from ai_ticket_daemon.pool.identity import Expected
+from ai_ticket_daemon.pool.pool import BackendPool
 from ai_ticket_daemon.testing.fakes import FakeClient
 
 if TYPE_CHECKING:
-    from ai_ticket_daemon.backends.backend import Backend, GuestReason
+    from ai_ticket_daemon.pool.backend import Backend, GuestReason
 
 P, S = BackendRole.PRIMARY, BackendRole.STANDBY
 SERVERS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ai_ticket_daemon.config.check import warnings
-from ai_ticket_daemon.config.load import load_config
+from ai_ticket_daemon.config.read.load import load_config
 
 MIB = 2**20
 

@@ -17,7 +17,7 @@ from ai_ticket_daemon.config import (
     UnixBind,
     diff,
 )
-from ai_ticket_daemon.config.schema import settings_of
+from ai_ticket_daemon.config.values.schema import settings_of
 
 GPU = ServerConfig(name="gpu", url="http://gpu:5001")
 SPARE = ServerConfig(name="spare", url="http://spare:5001", role=BackendRole.STANDBY)

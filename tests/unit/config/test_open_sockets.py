@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ai_ticket_daemon.config.addresses import parse_bind
 from ai_ticket_daemon.config.check import warnings
-from ai_ticket_daemon.config.load import load_config
 from ai_ticket_daemon.config.open_sockets import HandedOver, difference
+from ai_ticket_daemon.config.read.load import load_config
+from ai_ticket_daemon.config.values.addresses import parse_bind
 
 if TYPE_CHECKING:
     from pathlib import Path

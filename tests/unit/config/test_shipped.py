@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from project import ROOT
 
 from ai_ticket_daemon.config import Config, ServerConfig, load_config
 from ai_ticket_daemon.config.backends import BackendsConfig
-from ai_ticket_daemon.config.locate import locate
-from ai_ticket_daemon.config.reference import reference
-from ai_ticket_daemon.config.schema import settings_of
+from ai_ticket_daemon.config.read.locate import locate
+from ai_ticket_daemon.config.read.reference import reference
+from ai_ticket_daemon.config.values.schema import settings_of
 
 if TYPE_CHECKING:
-    from ai_ticket_daemon.config.schema import KeyPath
+    from pathlib import Path
 
-ROOT = Path(__file__).parents[3]
+    from ai_ticket_daemon.config.values.schema import KeyPath
+
 EXAMPLE = ROOT / "ai-ticket.conf"
 COMMENTED_KEY = re.compile(r"^# (?=[a-z_]+ = )", re.MULTILINE)
 AS_SHIPPED = Config(
@@ -81,5 +83,5 @@ def test_the_standby_in_the_example_works(tmp_path: Path) -> None:
 def test_the_reference_is_up_to_date() -> None:
     path = ROOT / "docs" / "configuration.md"
     assert path.read_text() == reference(), (
-        "run: python -m ai_ticket_daemon.config.reference > docs/configuration.md"
+        "run: python -m ai_ticket_daemon.config.read.reference > docs/configuration.md"
     )

@@ -10,13 +10,14 @@ import trio
 from lacks import TIMES, Lack, Lines
 from pipeline_house import event, running
 
-from ai_ticket_daemon.backends import host_lacks, keeper
+from ai_ticket_daemon.backends import host_lacks
 from ai_ticket_daemon.backends.host_lacks import HostAwareClient
-from ai_ticket_daemon.backends.pool import BackendPool
 from ai_ticket_daemon.config.backends import BackendsConfig, ServerConfig
 from ai_ticket_daemon.control.history import PoolHistory
 from ai_ticket_daemon.errors import BackendError, Disposition, ErrorCode
 from ai_ticket_daemon.events.outcome import Succeeded
+from ai_ticket_daemon.pool import persistence as keeper
+from ai_ticket_daemon.pool.pool import BackendPool
 from ai_ticket_daemon.store.memory import MemoryStore
 from ai_ticket_daemon.telemetry.null import SilentPoolObserver
 from ai_ticket_daemon.testing.fakes import FakeClient

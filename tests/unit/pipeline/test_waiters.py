@@ -7,7 +7,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.outcome import Failed
-from ai_ticket_daemon.memory import FREE_BYTES, MemoryBudget
+from ai_ticket_daemon.host.memory_budget import FREE_BYTES, MemoryBudget
 from ai_ticket_daemon.pipeline.waiters import Waiter, Waiters
 from ai_ticket_daemon.testing.pipeline import succeeded
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ai_ticket_daemon.config.addresses import parse_bind
 from ai_ticket_daemon.config.open_sockets import HandedOver
+from ai_ticket_daemon.config.values.addresses import parse_bind
 from ai_ticket_daemon.preflight.service import Instance, ask_systemd
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import pytest
 import trustme
 
-from ai_ticket_daemon.config.addresses import TcpBind, parse_bind
-from ai_ticket_daemon.config.load import load_config
 from ai_ticket_daemon.config.open_sockets import HandedOver
+from ai_ticket_daemon.config.read.load import load_config
+from ai_ticket_daemon.config.values.addresses import TcpBind, parse_bind
 from ai_ticket_daemon.preflight import start
 from ai_ticket_daemon.preflight.finding import Finding, Weight
 from ai_ticket_daemon.preflight.service import Instance, Service

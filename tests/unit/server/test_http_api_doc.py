@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+
+from project import ROOT
 
 from ai_ticket_daemon.errors import HTTP_STATUS, ErrorCode
-from ai_ticket_daemon.server.openapi import openapi_document
+from ai_ticket_daemon.server.openapi.document import openapi_document
 from ai_ticket_daemon.server.routes import EVERYWHERE, ROUTES
 
-DOC = (Path(__file__).parents[3] / "docs" / "http-api.md").read_text()
+DOC = (ROOT / "docs" / "http-api.md").read_text()
 
 
 def test_the_page_lists_every_code_with_its_status_and_says_which_are_answered() -> None:

@@ -5,7 +5,7 @@ import trio
 
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
-from ai_ticket_daemon.memory import MemoryBudget
+from ai_ticket_daemon.host.memory_budget import MemoryBudget
 from ai_ticket_daemon.server.request_body import RequestBody
 
 

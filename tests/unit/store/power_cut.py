@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import apsw
 
-from ai_ticket_daemon.store.log_file import LogFile
+from ai_ticket_daemon.store.sqlite.log_file import LogFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

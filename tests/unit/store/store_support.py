@@ -10,7 +10,7 @@ import trio
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
 from ai_ticket_daemon.events.outcome import Attempt, Failed, Succeeded, Usage
-from ai_ticket_daemon.store.sqlite import SqliteStore
+from ai_ticket_daemon.store.sqlite.store import SqliteStore
 from ai_ticket_daemon.testing.clock import clock_of
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ai_ticket_daemon.events.state import EventState
-    from ai_ticket_daemon.store.log_file import LogFile
     from ai_ticket_daemon.store.port import CutOff, EventStore, Lease
+    from ai_ticket_daemon.store.sqlite.log_file import LogFile
 
 DONE = Succeeded("text", "primary", "stop", Usage(1, 1), 1.0, (Attempt("primary", 0, 1),))
 BROKEN = Failed(

@@ -13,9 +13,9 @@ from pipeline_house import event
 from store_support import opened
 
 from ai_ticket_daemon.errors import StoreUnavailable
-from ai_ticket_daemon.exhaustion import Resource, exhausted
-from ai_ticket_daemon.store.connection import Connection
-from ai_ticket_daemon.store.threads import KeptThread
+from ai_ticket_daemon.host.exhaustion import Resource, exhausted
+from ai_ticket_daemon.store.sqlite.connection import Connection
+from ai_ticket_daemon.store.sqlite.threads import KeptThread
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +42,7 @@ async def test_a_kept_thread_that_has_no_memory_for_an_answer_gives_it_later(
     lack = Lack(Resource.MEMORY)
     thread = KeptThread("store")
     thread.start()
-    monkeypatch.setattr("ai_ticket_daemon.store.threads.AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("ai_ticket_daemon.store.sqlite.threads.AGAIN_SECONDS", 0.01)
     token = trio.lowlevel.current_trio_token()
     monkeypatch.setattr(
         "trio.lowlevel.current_trio_token",
@@ -91,7 +91,7 @@ async def test_a_commit_without_memory_is_refused_and_the_next_one_is_made(
 ) -> None:
     async with opened(tmp_path / "events.db") as store:
         with monkeypatch.context() as without:
-            without.setattr("ai_ticket_daemon.store.database.Totals.save", _no_memory)
+            without.setattr("ai_ticket_daemon.store.sqlite.database.Totals.save", _no_memory)
             with pytest.raises(StoreUnavailable) as caught:
                 await store.submit([event("a")], owned=False)
             assert caught.value.message == Resource.MEMORY.lack

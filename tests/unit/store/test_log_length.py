@@ -9,7 +9,7 @@ import apsw
 import trio
 from store_support import event, opened
 
-from ai_ticket_daemon.store.schema import LOG_BYTES
+from ai_ticket_daemon.store.sqlite.schema import LOG_BYTES
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,9 +18,9 @@ from power_cut import RecordedLog, power_cuts
 from store_support import BROKEN, DONE, event, gone, opened
 
 from ai_ticket_daemon.events.state import EventState
-from ai_ticket_daemon.store import checkpointer
-from ai_ticket_daemon.store.audit import audit
-from ai_ticket_daemon.store.queries import get
+from ai_ticket_daemon.store.sqlite import checkpointer
+from ai_ticket_daemon.store.sqlite.audit import audit
+from ai_ticket_daemon.store.sqlite.statements.queries import get
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pytest
 
     from ai_ticket_daemon.events.outcome import Outcome
-    from ai_ticket_daemon.store.sqlite import SqliteStore
+    from ai_ticket_daemon.store.sqlite.store import SqliteStore
 
 SEED = int(os.environ.get("AI_TICKET_POWER_CUT_SEED", random.randrange(2**32)))
 CUTS = 300

@@ -12,8 +12,8 @@ from store_support import DONE, claimed, event, opened, state
 
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.events.state import EventState
-from ai_ticket_daemon.store.audit import audit_file
-from ai_ticket_daemon.store.schema import MIGRATIONS, Step, migrate, refuse_foreign, version
+from ai_ticket_daemon.store.sqlite.audit import audit_file
+from ai_ticket_daemon.store.sqlite.schema import MIGRATIONS, Step, migrate, refuse_foreign, version
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,14 +13,14 @@ from store_support import DONE, Faults, claimed, event, opened, state
 
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.events.state import EventState
-from ai_ticket_daemon.store.audit import audit_file
-from ai_ticket_daemon.store.log_file import LogFile
 from ai_ticket_daemon.store.port import CutOff
+from ai_ticket_daemon.store.sqlite.audit import audit_file
+from ai_ticket_daemon.store.sqlite.log_file import LogFile
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ai_ticket_daemon.store.sqlite import SqliteStore
+    from ai_ticket_daemon.store.sqlite.store import SqliteStore
 
 RECOVERY_SECONDS = 20
 

@@ -21,8 +21,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from store_support import BROKEN, DONE, event, gone, opened
 
 from ai_ticket_daemon.events.state import FINAL_STATES, EventState
-from ai_ticket_daemon.store.audit import audit_file
 from ai_ticket_daemon.store.memory import MemoryStore
+from ai_ticket_daemon.store.sqlite.audit import audit_file
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -21,7 +21,7 @@ from ai_ticket_daemon.telemetry.capture import (
     Capture,
     Refused,
 )
-from ai_ticket_daemon.telemetry.logs import Logs
+from ai_ticket_daemon.telemetry.logs.logs import Logs
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,12 +13,12 @@ from lacks import REAL_SECONDS, TIMES, Lack, Lines, until
 from ai_ticket_daemon.clock import Clock
 from ai_ticket_daemon.config.log import LogConfig
 from ai_ticket_daemon.errors import ErrorCode
-from ai_ticket_daemon.exhaustion import Resource
+from ai_ticket_daemon.host.exhaustion import Resource
 from ai_ticket_daemon.telemetry.capture import Capture, Refused
-from ai_ticket_daemon.telemetry.journald import JournalWriter
-from ai_ticket_daemon.telemetry.logs import Tally
-from ai_ticket_daemon.telemetry.span_sender import DropReason, SpanSender
-from ai_ticket_daemon.telemetry.stream import StreamWriter
+from ai_ticket_daemon.telemetry.logs.journald import JournalWriter
+from ai_ticket_daemon.telemetry.logs.logs import Tally
+from ai_ticket_daemon.telemetry.logs.stream import StreamWriter
+from ai_ticket_daemon.telemetry.traces.span_sender import DropReason, SpanSender
 from ai_ticket_daemon.testing.journal import journal, receive
 
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ def test_a_line_for_which_there_is_no_memory_costs_nobody_more_than_the_line(
     ):
         to_journal = JournalWriter(path, dropped=lost.add)
         to_stream = StreamWriter(stream, dropped=lost.add)
-        encode = "ai_ticket_daemon.telemetry.journald.encode"
-        from ai_ticket_daemon.telemetry import journald
+        encode = "ai_ticket_daemon.telemetry.logs.journald.encode"
+        from ai_ticket_daemon.telemetry.logs import journald
 
         monkeypatch.setattr(encode, lack.before(journald.encode))
         monkeypatch.setattr(to_stream, "_write", lack.before(to_stream._write))
@@ -153,7 +153,7 @@ def test_spans_are_sent_again_once_that_can_be_done(
 ) -> None:
     if where == "wait":  # that takes nothing but memory
         lack = Lack(Resource.MEMORY)
-    monkeypatch.setattr("ai_ticket_daemon.telemetry.span_sender.AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("ai_ticket_daemon.telemetry.traces.span_sender.AGAIN_SECONDS", 0.01)
     lines, lost, exporter = Lines(), list[tuple[DropReason, int]](), Exporter()
     lack.raised()
     if where == "export":

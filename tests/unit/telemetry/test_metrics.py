@@ -1,15 +1,14 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
+from project import ROOT
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 
 from ai_ticket_daemon.telemetry.metrics import Metrics
 from ai_ticket_daemon.telemetry.reference import families
 
-ROOT = Path(__file__).parents[3]
 CONTRACT = """
 server_requests_total{route,method,status} server_request_failures_total{route,method,status,error}
 server_request_duration_seconds{route,method,status} server_requests_in_flight

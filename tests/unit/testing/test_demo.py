@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ai_ticket_daemon.config.http import HttpConfig
-from ai_ticket_daemon.config.load import load_config
+from ai_ticket_daemon.config.read.load import load_config
 from ai_ticket_daemon.testing.demo import invitation, open_demo, socket_parent
 
 if TYPE_CHECKING:

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from project import ROOT
 
 from ai_ticket_daemon.testing.recordings import (
     Answer,
@@ -14,7 +14,7 @@ from ai_ticket_daemon.testing.recordings import (
     parse_answer,
 )
 
-RECORDINGS = load_recordings(Path(__file__).parents[2] / "fixtures" / "kobold")
+RECORDINGS = load_recordings(ROOT / "tests" / "fixtures" / "kobold")
 PLAIN = RECORDINGS["chat_plain"]
 STREAM = RECORDINGS["chat_stream"]
 NATIVE = RECORDINGS["generate_stream"]

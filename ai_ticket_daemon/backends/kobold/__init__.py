@@ -1,0 +1,1 @@
+"""What only a KoboldCPP has: its probe, its abort, its counters, the guard against cut prompts."""

@@ -1,0 +1,189 @@
+"""The client of a KoboldCPP server, which knows its strange habits (`docs/koboldcpp.md`)."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ai_ticket_daemon.backends.classify import classify
+from ai_ticket_daemon.backends.dialects import wire_dialect
+from ai_ticket_daemon.backends.generation import GenerationResult
+from ai_ticket_daemon.backends.generation_stream import Exchange, Limits, carry_out
+from ai_ticket_daemon.backends.kobold.abort import AbortReason, abort_once
+from ai_ticket_daemon.backends.kobold.guard import KoboldGuard
+from ai_ticket_daemon.backends.kobold.perf import find_aftermath
+from ai_ticket_daemon.backends.kobold.probe import KoboldProbe
+from ai_ticket_daemon.backends.kobold.usage import settle
+from ai_ticket_daemon.backends.observation import AttemptFailed, Observation, Seen
+from ai_ticket_daemon.backends.quoting import quotable
+from ai_ticket_daemon.backends.tokens import TokenCounter, most_prompt_tokens
+from ai_ticket_daemon.backends.transport.wire import Wire
+from ai_ticket_daemon.backends.validate import validate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ai_ticket_daemon.backends.generation import GenerationRequest, ProbeResult
+    from ai_ticket_daemon.backends.kobold.abort import AbortObserver
+    from ai_ticket_daemon.config.backends import ServerConfig
+
+_BROKEN_OFF = frozenset({Seen.NO_BYTE, Seen.BROKEN, Seen.CUT})
+# A stream was given up, and the generation behind it may still run.
+_GIVEN_UP = frozenset(
+    {Seen.NOT_JSON, Seen.NOT_UTF8, Seen.ENCODED, Seen.WRONG_SHAPE, Seen.TOO_LARGE, Seen.FILTERED}
+)
+
+
+class KoboldClient:
+    """Talks to one KoboldCPP; see :class:`BackendClient` for the methods.
+
+    Args:
+        config: the server.
+        stall_seconds: the ``stall_timeout_seconds`` in force now.
+        on_abort: is told of each abort.
+    """
+
+    def __init__(
+        self, config: ServerConfig, *, stall_seconds: Callable[[], float], on_abort: AbortObserver
+    ) -> None:
+        self._config = config
+        self._on_abort = on_abort
+        self._dialect = wire_dialect(config.dialect)
+        self._stall_seconds = stall_seconds
+        self._exchanges: set[Exchange] = set()
+        self._wire = Wire(
+            config.url,
+            password=config.password,
+            connect_timeout_seconds=config.connect_timeout_seconds,
+            keep_alive=False,
+        )
+        self._counter = TokenCounter(self._wire)
+        self._probe = KoboldProbe(self._wire, on_change=self._counter.forget)
+
+    @property
+    def name(self) -> str:
+        """The server's name in the conf file."""
+        return self._config.name
+
+    async def generate(
+        self, request: GenerationRequest, on_delta: Callable[[str], None] | None = None
+    ) -> GenerationResult:
+        """Make one generation and return it; see :meth:`BackendClient.generate`."""
+        try:
+            return await self._generate(request, on_delta)
+        except AttemptFailed as failure:
+            texts = (message.content for message in request.messages)
+            observation = quotable(failure.observation, self._config.password, texts)
+            raise classify(self.name, observation) from failure
+
+    async def probe(self, *, identify: bool = False) -> ProbeResult:
+        """Look at the server's health; see :meth:`BackendClient.probe`."""
+        try:
+            return await self._probe.probe(identify=identify)
+        except AttemptFailed as failure:
+            observation = quotable(failure.observation, self._config.password)
+            raise classify(self.name, observation) from failure
+
+    def doubt(self) -> None:
+        """Look at what runs there; see :meth:`BackendClient.doubt`."""
+        for exchange in self._exchanges:
+            exchange.doubt()
+
+    async def aclose(self) -> None:
+        """Do nothing but what the port asks: no connection is ever idle."""
+        await self._wire.aclose()
+
+    async def _generate(
+        self, request: GenerationRequest, on_delta: Callable[[str], None] | None
+    ) -> GenerationResult:
+        size_bytes = validate(request)
+        prompt_tokens = await self._fit_context(request, size_bytes)
+        # A key of its own for every attempt: the server may remember an abort for a used one.
+        genkey = secrets.token_hex(16)
+        exchange = Exchange(
+            self._wire,
+            self._dialect,
+            request,
+            json.dumps(self._dialect.body(request) | {"genkey": genkey}).encode(),
+            on_delta=on_delta,
+        )
+        limits = Limits.of(self._config, self._stall_seconds())
+        guard = KoboldGuard(
+            self._wire,
+            genkey,
+            counter=self._counter,
+            look_seconds=limits.look_seconds,
+            on_abort=self._on_abort,
+        )
+        self._exchanges.add(exchange)
+        try:
+            completion = await carry_out(exchange, limits, guard)
+        except AttemptFailed as failure:
+            raise AttemptFailed(
+                await self._examine(failure.observation, exchange, genkey)
+            ) from failure
+        finally:
+            self._exchanges.discard(exchange)
+        may_lack_model = completion.was_empty and completion.finish_reason == "length"
+        if may_lack_model and not await self._probe.has_model():
+            raise AttemptFailed.seen(Seen.NO_MODEL)
+        finish_reason, usage = await settle(
+            completion,
+            request,
+            wire=self._wire,
+            counter=self._counter,
+            prompt=self._dialect.prompt(request),
+            prompt_tokens=prompt_tokens,
+            took_seconds=exchange.ended_at - (exchange.sent_at or exchange.started_at),
+            ended_at=exchange.ended_at,
+        )
+        return GenerationResult(completion.text, finish_reason, usage)
+
+    async def _fit_context(self, request: GenerationRequest, size_bytes: int) -> int | None:
+        """Make sure that the server will not cut the prompt's beginning off.
+
+        Returns:
+            The tokens of the prompt; None if they need not be counted to know that they fit.
+        """
+        context_tokens = await self._probe.context_tokens()
+        max_tokens = request.sampling.max_tokens
+        at_most = most_prompt_tokens(request.messages, size_bytes) + max_tokens
+        if context_tokens is None or at_most <= context_tokens:
+            return None
+        prompt_tokens = await self._counter.count(self._dialect.prompt(request), begin=True)
+        if prompt_tokens + max_tokens > context_tokens:
+            raise AttemptFailed(
+                Observation(
+                    Seen.OVERFLOW,
+                    prompt_tokens=prompt_tokens,
+                    context_tokens=context_tokens,
+                    max_tokens=max_tokens,
+                )
+            )
+        return prompt_tokens
+
+    async def _examine(
+        self, observation: Observation, exchange: Exchange, genkey: str
+    ) -> Observation:
+        """Find out what else is to be known of a failure, and leave nothing running."""
+        observation = replace(observation, passed_on=exchange.passed_on)
+        if observation.seen in _BROKEN_OFF:
+            sent_at = exchange.sent_at or exchange.started_at
+            return replace(observation, aftermath=await find_aftermath(self._wire, sent_at=sent_at))
+        if observation.seen in _GIVEN_UP and exchange.stream:
+            await abort_once(self._wire, genkey)
+            self._on_abort(AbortReason.UNREADABLE, True)
+        if observation.status in (401, 403):
+            self._probe.forget()
+        # A later KoboldCPP says so where an earlier one answers with an empty text.
+        if observation.seen is Seen.HALF_ANSWER and not await self._has_model():
+            return replace(observation, seen=Seen.NO_MODEL)
+        return observation
+
+    async def _has_model(self) -> bool:
+        try:
+            return await self._probe.has_model()
+        except AttemptFailed:
+            return True  # The failure itself says more than a server that does not tell.

@@ -1,0 +1,148 @@
+"""Watching and stopping a generation on KoboldCPP."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import trio
+
+from ai_ticket_daemon.backends.kobold.abort import ABORT_BOUND_SECONDS, abort_reason, abort_until
+from ai_ticket_daemon.backends.kobold.perf import read_perf
+from ai_ticket_daemon.backends.kobold.usage import statistics
+from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
+from ai_ticket_daemon.backends.tokens import estimate_tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ai_ticket_daemon.backends.generation_stream import Exchange
+    from ai_ticket_daemon.backends.kobold.abort import AbortObserver
+    from ai_ticket_daemon.backends.tokens import TokenCounter
+    from ai_ticket_daemon.backends.transport.wire import Wire
+
+CHECK_PATH = "/api/extra/generate/check"
+_CONFIRM_SECONDS = 1.0
+"""Between two looks that have to agree before a request is given up as lost."""
+_LOOK_TIMEOUT_SECONDS = 2.0
+_COUNT_SECONDS = 1.0
+"""How long counting what is thrown away may take; its slot is not free as long."""
+_SILENT = frozenset({Seen.NO_REPLY, Seen.CONNECT_TIMEOUT})
+_NOTHING_TO_ABORT = frozenset({Seen.LOST, Seen.SILENT_STREAM, Seen.NO_REPLY})
+_ABORT_BOUNDS_SECONDS: Mapping[Seen | None, float] = {
+    Seen.IDLE_TIMEOUT: 2.0,
+    Seen.FIRST_TOKEN_TIMEOUT: 3.0,
+}
+"""Shorter where the client still waits: if it does not help, the server counts as stuck."""
+
+
+class KoboldGuard:
+    """Guards one generation.
+
+    Args:
+        wire: leads to the server.
+        genkey: names the generation.
+        counter: counts what a generation had made when it was stopped.
+        look_seconds: between two looks at a generation that goes on.
+        on_abort: is told of an abort.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        genkey: str,
+        *,
+        counter: TokenCounter,
+        look_seconds: float,
+        on_abort: AbortObserver,
+    ) -> None:
+        self._wire = wire
+        self._genkey = genkey
+        self._counter = counter
+        self._look_seconds = look_seconds
+        self._on_abort = on_abort
+        self._characters = 0
+        self._idle_looks = 0
+        self._silent_looks = 0
+        self._timeout_seconds = min(look_seconds, _LOOK_TIMEOUT_SECONDS)
+
+    async def look(self, exchange: Exchange) -> Seen | float:
+        """See :class:`Guard`: a plain generation shows no progress by itself, so it is asked for.
+
+        A server that does nothing while a request waits for its first byte has lost it; one that
+        does not even answer what needs no slot has frozen.
+        """
+        in_doubt, exchange.in_doubt = exchange.in_doubt, False
+        if exchange.sent_at is None:
+            return self._look_seconds
+        if not in_doubt and (
+            exchange.answering_plainly or (exchange.stream and exchange.progress_at is not None)
+        ):
+            return math.inf  # What comes, or does not come, over the wire says it all.
+        progress_at = exchange.progress_at
+        try:
+            if not exchange.stream and await self._advanced(exchange):
+                exchange.progress_at = trio.current_time()
+                self._idle_looks = self._silent_looks = 0
+                return self._look_seconds
+            perf = await read_perf(self._wire, timeout_seconds=self._timeout_seconds)
+        except AttemptFailed as failure:
+            if failure.observation.seen not in _SILENT or exchange.progress_at != progress_at:
+                return self._look_seconds
+            self._silent_looks += 1
+            # In doubt, a probe has met with silence before.
+            return Seen.NO_REPLY if in_doubt or self._silent_looks > 1 else _CONFIRM_SECONDS
+        self._silent_looks = 0
+        streaming = exchange.stream and exchange.progress_at is not None
+        if not perf.idle or perf.queue > 0 or streaming:
+            self._idle_looks = 0
+            return self._look_seconds
+        self._idle_looks += 1
+        if self._idle_looks < 2:
+            return _CONFIRM_SECONDS
+        return Seen.SILENT_STREAM if exchange.answering else Seen.LOST
+
+    async def stop(self, exchange: Exchange, reason: Seen | None) -> bool:
+        """See :class:`Guard`; takes ``ABORT_BOUND_SECONDS`` at the most."""
+        if exchange.sent_at is None or reason in _NOTHING_TO_ABORT:
+            return True  # There is nothing to abort, only a connection to close.
+        bound = _ABORT_BOUNDS_SECONDS.get(reason, ABORT_BOUND_SECONDS)
+        freed = await abort_until(
+            exchange.finished,
+            self._wire,
+            self._genkey,
+            bound_seconds=bound,
+        )
+        self._on_abort(abort_reason(reason), freed)
+        if freed and not exchange.stream and exchange.completion and exchange.completion.text:
+            await self._count(exchange, exchange.completion.text)
+        return freed
+
+    async def _count(self, exchange: Exchange, text: str) -> None:
+        """Count what a plain generation had made: the server answers with it when stopped."""
+        with trio.move_on_after(_COUNT_SECONDS, shield=True):
+            try:
+                perf = await statistics(self._wire, exchange.ended_at)
+                exchange.received.note(
+                    await self._counter.count(text, begin=False)
+                    if perf is None
+                    else perf.last_token_count
+                )
+            except AttemptFailed:
+                return  # the estimate stays
+
+    async def _advanced(self, exchange: Exchange) -> bool:
+        """Whether the generation has more text than at the last look."""
+        answer = await self._wire.call(
+            "POST",
+            CHECK_PATH,
+            {"genkey": self._genkey},
+            timeout_seconds=self._timeout_seconds,
+            max_bytes=exchange.bounds.text,
+        )
+        match answer:
+            case {"results": [{"text": str(text)}, *_]}:
+                before, self._characters = self._characters, len(text)
+                exchange.received.note(estimate_tokens(text), estimated=True)
+                return self._characters > before
+        raise AttemptFailed.seen(Seen.WRONG_SHAPE)

@@ -1,0 +1,113 @@
+"""Probing KoboldCPP: its load every time, its model when that may have changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ai_ticket_daemon.backends.cleaning import clean_name, whole_number
+from ai_ticket_daemon.backends.generation import ProbeResult
+from ai_ticket_daemon.backends.kobold.perf import Perf, read_perf
+from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ai_ticket_daemon.backends.transport.wire import Wire
+
+MODEL_PATH = "/api/v1/model"
+CONTEXT_PATH = "/api/extra/true_max_context_length"
+IDENTIFY_EVERY = 15
+"""The model is read again at every so manieth probe: some tools swap it without a restart."""
+_NO_MODEL = "inactive"
+_MASKED_MODEL = "protected-model"
+
+
+class KoboldProbe:
+    """Looks at one server and remembers what it is.
+
+    Args:
+        wire: leads to the server.
+        on_change: called when the server may have become another one.
+    """
+
+    def __init__(self, wire: Wire, on_change: Callable[[], None]) -> None:
+        self._wire = wire
+        self._on_change = on_change
+        self._perf: Perf | None = None
+        self._probes_to_identify = 0
+        self._model: str | None = None
+        self._credential_accepted = True
+        self._context_tokens: int | None = None
+
+    async def probe(self, *, identify: bool) -> ProbeResult:
+        """Look at the server, and read its model if it may have changed or ``identify`` says so.
+
+        Raises:
+            AttemptFailed: it did not answer sensibly.
+        """
+        perf = await read_perf(self._wire)
+        if self._perf is None or perf.restarted_since(self._perf):
+            self.forget()
+        self._perf = perf
+        if identify or self._probes_to_identify == 0:
+            await self._identify()
+            self._probes_to_identify = IDENTIFY_EVERY
+        self._probes_to_identify -= 1
+        return ProbeResult(
+            model=self._model,
+            context_tokens=self._context_tokens,
+            busy=not perf.idle,
+            waiting=perf.queue,
+            uptime_seconds=perf.uptime_seconds,
+            generations=perf.total_gens,
+            credential_accepted=self._credential_accepted,
+        )
+
+    async def context_tokens(self) -> int | None:
+        """Return the size of the server's context; None if it has none, having no model.
+
+        Raises:
+            AttemptFailed: it is not known yet, and the server did not answer sensibly.
+        """
+        if self._context_tokens is None:
+            self._context_tokens = await self._read_context()
+        return self._context_tokens
+
+    async def has_model(self) -> bool:
+        """Whether the server has a model loaded, asked anew.
+
+        Raises:
+            AttemptFailed: it did not answer sensibly.
+        """
+        name = await self._read_model()
+        if name.rpartition("/")[2] != _NO_MODEL:
+            return True
+        self.forget()
+        return False
+
+    def forget(self) -> None:
+        """Let the next probe find out anew what the server is."""
+        self._probes_to_identify = 0
+        self._context_tokens = None
+        self._on_change()
+
+    async def _identify(self) -> None:
+        name = await self._read_model()
+        context_tokens = await self._read_context()
+        self._credential_accepted = name.rpartition("/")[2] != _MASKED_MODEL
+        model = name if self._credential_accepted else None
+        if (model, context_tokens) != (self._model, self._context_tokens):
+            self._on_change()
+        self._model, self._context_tokens = model, context_tokens
+
+    async def _read_model(self) -> str:
+        name = (await self._wire.call("GET", MODEL_PATH)).get("result")
+        if not isinstance(name, str):
+            raise AttemptFailed.seen(Seen.WRONG_SHAPE)
+        return clean_name(name)
+
+    async def _read_context(self) -> int | None:
+        value = whole_number((await self._wire.call("GET", CONTEXT_PATH)).get("value"))
+        if value is None:
+            raise AttemptFailed.seen(Seen.WRONG_SHAPE)
+        return value or None

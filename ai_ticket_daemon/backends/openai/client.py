@@ -1,0 +1,204 @@
+"""The client of an OpenAI-compatible server, such as llama.cpp's.
+
+Such a server tells its usage truly, keeps connections open between requests, and stops generating
+when the connection is closed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ai_ticket_daemon.backends.classify import classify
+from ai_ticket_daemon.backends.cleaning import clean_name, whole_number
+from ai_ticket_daemon.backends.dialects import wire_dialect
+from ai_ticket_daemon.backends.generation import GenerationResult, ProbeResult
+from ai_ticket_daemon.backends.generation_stream import Exchange, Limits, carry_out
+from ai_ticket_daemon.backends.observation import Aftermath, AttemptFailed, Seen
+from ai_ticket_daemon.backends.quoting import quotable
+from ai_ticket_daemon.backends.tokens import estimate_tokens
+from ai_ticket_daemon.backends.transport.wire import Wire
+from ai_ticket_daemon.backends.validate import validate
+from ai_ticket_daemon.events.outcome import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ai_ticket_daemon.backends.generation import GenerationRequest
+    from ai_ticket_daemon.config.backends import ServerConfig
+
+MODELS_PATH = "/v1/models"
+_BROKEN_OFF = frozenset({Seen.NO_BYTE, Seen.BROKEN, Seen.CUT})
+_LOOK_TIMEOUT_SECONDS = 2.0
+_CONTEXT_KEYS = ("n_ctx", "max_model_len", "n_ctx_train")
+
+
+class SocketGuard:
+    """Guards a generation that ends when its connection is closed, and tells nothing of itself."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    async def look(self, exchange: Exchange) -> Seen | float:
+        """See :class:`Guard`: all there is to be seen is whether the server answers at all."""
+        if not exchange.in_doubt:
+            return math.inf
+        exchange.in_doubt = False
+        progress_at = exchange.progress_at
+        try:
+            await self._wire.call("GET", MODELS_PATH, timeout_seconds=_LOOK_TIMEOUT_SECONDS)
+        except AttemptFailed as failure:
+            silent = failure.observation.seen in (Seen.NO_REPLY, Seen.CONNECT_TIMEOUT)
+            if silent and exchange.progress_at == progress_at:
+                return Seen.NO_REPLY
+        return math.inf
+
+    async def stop(self, exchange: Exchange, reason: Seen | None) -> bool:  # noqa: ARG002
+        """Leave it to the closing of the connection, which follows."""
+        return True
+
+
+class OpenAIClient:
+    """Talks to one OpenAI-compatible server; see :class:`BackendClient` for the methods.
+
+    Args:
+        config: the server.
+        stall_seconds: the ``stall_timeout_seconds`` in force now.
+    """
+
+    def __init__(self, config: ServerConfig, *, stall_seconds: Callable[[], float]) -> None:
+        self._config = config
+        self._dialect = wire_dialect(config.dialect)
+        self._stall_seconds = stall_seconds
+        self._exchanges: set[Exchange] = set()
+        self._model = config.model
+        self._wire = Wire(
+            # Such servers are often named with the path that their clients expect.
+            config.url.rstrip("/").removesuffix("/v1"),
+            password=config.password,
+            connect_timeout_seconds=config.connect_timeout_seconds,
+            keep_alive=True,
+        )
+
+    @property
+    def name(self) -> str:
+        """The server's name in the conf file."""
+        return self._config.name
+
+    async def generate(
+        self, request: GenerationRequest, on_delta: Callable[[str], None] | None = None
+    ) -> GenerationResult:
+        """Make one generation and return it; see :meth:`BackendClient.generate`."""
+        validate(request)
+        exchange = Exchange(
+            self._wire,
+            self._dialect,
+            request,
+            json.dumps(self._body(request)).encode(),
+            on_delta=on_delta,
+        )
+        limits = Limits.of(self._config, self._stall_seconds())
+        self._exchanges.add(exchange)
+        try:
+            completion = await carry_out(exchange, limits, SocketGuard(self._wire))
+        except AttemptFailed as failure:
+            observation = quotable(
+                replace(failure.observation, passed_on=exchange.passed_on),
+                self._config.password,
+                (message.content for message in request.messages),
+            )
+            if observation.seen in _BROKEN_OFF:
+                observation = replace(observation, aftermath=await self._find_aftermath())
+            raise classify(self.name, observation) from failure
+        finally:
+            self._exchanges.discard(exchange)
+        usage = completion.usage
+        if usage is None:
+            usage = Usage(
+                estimate_tokens(self._dialect.prompt(request)),
+                estimate_tokens(completion.text),
+                estimated=True,
+            )
+        finish_reason = "stop" if completion.stopped else completion.finish_reason
+        return GenerationResult(completion.text, finish_reason, usage)
+
+    async def probe(self, *, identify: bool = False) -> ProbeResult:  # noqa: ARG002
+        """Look at the server's health; see :meth:`BackendClient.probe`."""
+        try:
+            models = await self._wire.call("GET", MODELS_PATH)
+            result = read_models(models, self._config.model)
+        except AttemptFailed as failure:
+            if failure.observation.status in (401, 403):
+                return ProbeResult(model=None, credential_accepted=False)
+            observation = quotable(failure.observation, self._config.password)
+            raise classify(self.name, observation) from failure
+        self._model = self._config.model or name_to_send(models)
+        return result
+
+    def doubt(self) -> None:
+        """Look at what runs there; see :meth:`BackendClient.doubt`."""
+        for exchange in self._exchanges:
+            exchange.doubt()
+
+    async def aclose(self) -> None:
+        """Close idle connections."""
+        await self._wire.aclose()
+
+    def _body(self, request: GenerationRequest) -> dict[str, Any]:
+        body = self._dialect.body(request)
+        if self._model is not None:
+            body["model"] = self._model
+        if request.stream:
+            body["stream_options"] = {"include_usage": True}
+        return body
+
+    async def _find_aftermath(self) -> Aftermath:
+        try:
+            await self._wire.call("GET", MODELS_PATH)
+        except AttemptFailed as failure:
+            match failure.observation.seen:
+                case Seen.NO_REPLY | Seen.CONNECT_TIMEOUT:
+                    return Aftermath.SILENT
+                case Seen.HOST_EXHAUSTED:
+                    raise classify(self.name, failure.observation) from failure
+                case Seen.STATUS:
+                    return Aftermath.ANSWERS
+                case _:
+                    return Aftermath.GONE
+        return Aftermath.ANSWERS
+
+
+def read_models(value: dict[str, Any], wanted: str | None) -> ProbeResult:
+    """Return what the list of models says: of the wanted model if it is there, else of the first.
+
+    Raises:
+        AttemptFailed: it is no such list, or empty.
+    """
+    models = _models(value)
+    model = next((m for m in models if m["id"] == wanted), models[0])
+    meta = model.get("meta")
+    places = [*([meta] if isinstance(meta, dict) else []), model]
+    sizes = (whole_number(place.get(key)) for place in places for key in _CONTEXT_KEYS)
+    return ProbeResult(
+        model=clean_name(model["id"]), context_tokens=next((size for size in sizes if size), None)
+    )
+
+
+def name_to_send(value: dict[str, Any]) -> str | None:
+    """Return the name that a request may call the first model by; None if it had to be cleaned."""
+    name: str = _models(value)[0]["id"]
+    return name if clean_name(name) == name else None
+
+
+def _models(value: dict[str, Any]) -> list[dict[str, Any]]:
+    models = value.get("data")
+    if models is None and value.get("object") == "list":
+        models = []
+    if not isinstance(models, list):
+        raise AttemptFailed.seen(Seen.WRONG_SHAPE)
+    models = [m for m in models if isinstance(m, dict) and isinstance(m.get("id"), str)]
+    if not models:
+        raise AttemptFailed.seen(Seen.NO_MODEL)
+    return models

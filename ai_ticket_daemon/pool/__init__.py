@@ -1,0 +1,1 @@
+"""The servers in service: their slots, their health, and which role serves."""

@@ -1,0 +1,125 @@
+"""One server as the pool sees it, and the right to run a generation there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+from ai_ticket_daemon.wakeup import Wakeup
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ai_ticket_daemon.backends.generation import BackendClient
+    from ai_ticket_daemon.config.backends import ServerConfig
+    from ai_ticket_daemon.pool.failover import ActiveRole
+    from ai_ticket_daemon.pool.health import Health
+
+
+class GuestReason(StrEnum):
+    """Why an event is sent to a server whose role does not serve; a label of metrics."""
+
+    SPILL = "spill"
+    """The primaries are busy with requests of others, and ``spill_to_standby`` is on."""
+    RETRY = "retry"
+    """The event failed on the servers that serve."""
+
+
+@dataclass(slots=True, eq=False)
+class Backend:
+    """One server: what the conf file says of it and how it is doing. Compared by identity.
+
+    ``slots`` counts the slots in use by the client they were taken with: a changed setting brings
+    a new client, while generations go on with the old one. ``guests`` are those of them that are
+    here by exception. Until ``paused_until`` (seconds, monotonic) nothing is sent, because the
+    server was busy with requests of others ``refusals`` times in a row.
+    """
+
+    config: ServerConfig
+    client: BackendClient
+    health: Health
+    slots: Counter[BackendClient] = field(default_factory=Counter)
+    guests: Counter[GuestReason] = field(default_factory=Counter)
+    paused_until: float | None = None
+    refusals: int = 0
+    removed: bool = False
+    doubted: Wakeup = field(default_factory=Wakeup)
+
+    @property
+    def name(self) -> str:
+        """The server's name in the conf file."""
+        return self.config.name
+
+    @property
+    def in_flight(self) -> int:
+        """How many slots are in use."""
+        return self.slots.total()
+
+    @property
+    def has_free_slot(self) -> bool:
+        """Whether one more generation may be sent there.
+
+        A server that comes back from a setback gets one at a time until it has made a completion.
+        """
+        limit = 1 if self.health.setbacks else self.config.max_in_flight
+        return self.health.usable and self.paused_until is None and self.in_flight < limit
+
+
+class Slot:
+    """The right to run one generation on one backend, until released."""
+
+    def __init__(
+        self, backend: Backend, guest: GuestReason | None, on_release: Callable[[Slot], None]
+    ) -> None:
+        self.backend = backend
+        self.client = backend.client
+        self.guest = guest
+        self._on_release: Callable[[Slot], None] | None = on_release
+        backend.slots[self.client] += 1
+        if guest is not None:
+            backend.guests[guest] += 1
+
+    @property
+    def is_taken(self) -> bool:
+        """Whether it was not given back yet."""
+        return self._on_release is not None
+
+    def release(self) -> None:
+        """Give the slot back; a second call does nothing."""
+        on_release = self._on_release
+        if on_release is not None:
+            self.give_back()
+            on_release(self)
+
+    def give_back(self) -> None:
+        """Give the slot back unused: as if it had never been taken, so nobody is woken."""
+        self._on_release = None
+        slots, guests = self.backend.slots, self.backend.guests
+        slots[self.client] -= 1
+        if not slots[self.client]:
+            del slots[self.client]
+        if self.guest is not None:
+            guests[self.guest] -= 1
+
+
+class PoolObserver(Protocol):
+    """Is told of what changes in the pool; logs it and counts it."""
+
+    def health_changed(self, backend: Backend, before: Health) -> None:
+        """``backend.health`` is another state than ``before``."""
+
+    def restarted(self, backend: Backend) -> None:
+        """The server was restarted since it was last looked at."""
+
+    def role_changed(
+        self, before: ActiveRole, after: ActiveRole, *, from_backend: str, to_backend: str
+    ) -> None:
+        """Another role serves now, or a pin came or went.
+
+        ``from_backend`` and ``to_backend`` are the first servers of the two roles.
+        """
+
+    def guest_sent(self, backend: Backend, reason: GuestReason) -> None:
+        """An event is sent to ``backend`` by exception."""

@@ -1,0 +1,268 @@
+"""The health of one server: a state machine of plain values, fed by probes and by traffic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from ai_ticket_daemon.backends.generation import ProbeResult
+from ai_ticket_daemon.pool.health_events import (
+    ConnectionLost,
+    CredentialRefused,
+    GenerationFailed,
+    GenerationStalled,
+    GenerationSucceeded,
+    ModelMissing,
+    ProbeAnswered,
+    ProbeFailed,
+    ProbeNotYet,
+    ProbePutOff,
+    ProbeSilent,
+)
+from ai_ticket_daemon.pool.identity import NOTHING_KNOWN, Identity, problem_of
+
+if TYPE_CHECKING:
+    from ai_ticket_daemon.config.backends import BackendsConfig
+    from ai_ticket_daemon.pool.health_events import Sign
+    from ai_ticket_daemon.pool.identity import Expected
+
+
+class HealthState(StrEnum):
+    """What is known of a server."""
+
+    UNKNOWN = "unknown"
+    """Not probed yet; not used."""
+    READY = "ready"
+    """Answers, with the right model."""
+    BUSY = "busy"
+    """Answers, and generates; busy is not down."""
+    STUCK = "stuck"
+    """Answers, but a generation there makes no progress."""
+    LOADING = "loading"
+    """Answers that it cannot serve yet: it loads its model, or is overloaded."""
+    WRONG_MODEL = "wrong_model"
+    """Answers, but without a model, or with another one than it should have."""
+    DOWN = "down"
+    """Refuses, stays silent, makes no sense, or fails at whatever it is given."""
+
+
+_USABLE = frozenset({HealthState.READY, HealthState.BUSY})
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """A server's state, why it is in it and since when (seconds, monotonic clock).
+
+    ``successes`` and ``failures`` count probes in a row; only one of them is not 0.
+    ``usable_since`` is None unless generations may be sent there. ``failed_events`` are those that
+    failed there since the last completion. ``held_until``: not to be used before, because it
+    answers probes and still does no work; ``setbacks`` counts such findings since the last
+    completion. ``identity`` is what it was when it was last as it should be. ``generations`` is
+    what the server counts itself; ``restarts`` what was noticed.
+    """
+
+    state: HealthState = HealthState.UNKNOWN
+    reason: str = "not probed yet"
+    since: float = 0.0
+    usable_since: float | None = None
+    successes: int = 0
+    failures: int = 0
+    credential_accepted: bool = True
+    identity: Identity = NOTHING_KNOWN
+    uptime_seconds: float | None = None
+    generations: int | None = None
+    restarts: int = 0
+    failed_events: frozenset[str] = frozenset()
+    setbacks: int = 0
+    held_until: float | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether generations may be sent there."""
+        return self.state in _USABLE
+
+    @property
+    def in_transition(self) -> bool:
+        """Whether the next probe should come soon, because the state is in doubt."""
+        return not self.usable or self.failures > 0
+
+
+def after(health: Health, sign: Sign, *, rules: BackendsConfig, now: float) -> Health:
+    """Return the health after ``sign`` was seen at ``now`` (seconds, monotonic).
+
+    A server that was never seen before is believed at once, for better or worse.
+    """
+    match sign:
+        case ProbeAnswered():
+            return _after_answer(health, sign, rules, now)
+        case ProbeFailed(reason):
+            missed = replace(health, failures=health.failures + 1, successes=0)
+            if health.state is not HealthState.UNKNOWN and missed.failures < rules.fall:
+                return missed
+            return _enter(missed, HealthState.DOWN, reason, now)
+        case ProbeNotYet(reason):
+            return _after_not_yet(health, reason, rules, now)
+        case ProbePutOff(reason, expected):
+            return _after_put_off(health, reason, expected, rules, now)
+        case ProbeSilent(reason) | ConnectionLost(reason):
+            lost = replace(health, failures=health.failures + 1, successes=0)
+            return _enter(lost, HealthState.DOWN, reason, now)
+        case CredentialRefused(reason):
+            refused = replace(health, credential_accepted=False)
+            return _enter(refused, HealthState.WRONG_MODEL, reason, now)
+        case ModelMissing(reason):
+            return _enter(health, HealthState.WRONG_MODEL, reason, now)
+        case GenerationStalled(reason):
+            if health.state is HealthState.DOWN:  # That says more, and the probes have to end it.
+                return _set_back(health, HealthState.DOWN, health.reason, rules, now)
+            return _set_back(health, HealthState.STUCK, reason, rules, now)
+        case GenerationFailed(event_id, reason):
+            # One event that fails again and again may be to blame itself: it counts once. More than
+            # `fall` of them need not be remembered.
+            others = tuple(health.failed_events - {event_id})[: rules.fall - 1]
+            failed = replace(health, failed_events=frozenset({event_id, *others}))
+            if len(failed.failed_events) < rules.fall:
+                return failed
+            reason = f"failed at {len(failed.failed_events)} events in a row; the last: {reason}"
+            return _set_back(failed, HealthState.DOWN, reason, rules, now)
+        case GenerationSucceeded():
+            well = replace(health, failed_events=frozenset(), setbacks=0, held_until=None)
+            if health.state is HealthState.STUCK:
+                return _enter(well, HealthState.READY, "a generation has ended", now)
+            return well
+
+
+def hold_seconds(setbacks: int, rules: BackendsConfig) -> float:
+    """Return how long a server that answers probes and does no work is left alone."""
+    longest = max(rules.failback_after_seconds, rules.probe_interval_seconds)
+    return float(min(longest, rules.probe_interval_seconds * 2.0 ** min(setbacks - 1, 32)))
+
+
+def _after_answer(
+    health: Health, answer: ProbeAnswered, rules: BackendsConfig, now: float
+) -> Health:
+    result = answer.result
+    restarted = _restarted(health, result)
+    worked = _worked_since(health, result)
+    health = replace(
+        health,
+        successes=health.successes + 1,
+        failures=0,
+        credential_accepted=result.credential_accepted,
+        uptime_seconds=result.uptime_seconds,
+        generations=result.generations,
+    )
+    if restarted:
+        # Another process: what the last one did wrong does not count, nor how long it was well.
+        health = replace(
+            health,
+            restarts=health.restarts + 1,
+            usable_since=None,
+            failed_events=frozenset(),
+            setbacks=0,
+            held_until=None,
+        )
+    problem = problem_of(result, answer.expected)
+    if problem is not None:
+        return _enter(health, HealthState.WRONG_MODEL, problem, now)
+    health = replace(health, identity=_identity(health, result))
+    held = _held(health, now)
+    if health.state is HealthState.STUCK and not restarted and (held or not worked):
+        return health
+    if health.state is HealthState.DOWN:
+        if held:  # The reason to be told is still the one it was found to do no work for.
+            return health
+        if health.successes < rules.rise:
+            reason = f"answers again, {health.successes} of {rules.rise} probes"
+            return replace(health, reason=reason)
+    if result.busy:
+        return _enter(health, HealthState.BUSY, "a generation runs", now)
+    return _enter(health, HealthState.READY, "answers", now)
+
+
+def _after_not_yet(health: Health, reason: str, rules: BackendsConfig, now: float) -> Health:
+    """It is not down; but one that served is believed only when it goes on saying so."""
+    missed = replace(health, failures=health.failures + 1, successes=0)
+    if _held(health, now) or (health.usable and missed.failures < rules.fall):
+        return missed
+    return _enter(missed, HealthState.LOADING, reason, now)
+
+
+def _after_put_off(
+    health: Health, reason: str, expected: Expected, rules: BackendsConfig, now: float
+) -> Health:
+    """It answers and tells nothing of itself: what was known of it still is."""
+    alive = replace(health, successes=health.successes + 1, failures=0)
+    if health.state in (HealthState.STUCK, HealthState.WRONG_MODEL) or _held(health, now):
+        return alive
+    known = health.identity
+    problem = problem_of(ProbeResult(known.model, known.context_tokens), expected)
+    if known.model is None and expected.model is not None:
+        problem = "has too many requests to say which model it serves"
+    if problem is not None:
+        return _enter(alive, HealthState.WRONG_MODEL, problem, now)
+    if health.state is HealthState.DOWN and alive.successes < rules.rise:
+        return alive
+    return _enter(alive, HealthState.BUSY, reason, now)
+
+
+def _held(health: Health, now: float) -> bool:
+    return health.held_until is not None and now < health.held_until
+
+
+def _restarted(health: Health, result: ProbeResult) -> bool:
+    uptime_back = (
+        health.uptime_seconds is not None
+        and result.uptime_seconds is not None
+        and result.uptime_seconds < health.uptime_seconds
+    )
+    count_back = (
+        health.generations is not None
+        and result.generations is not None
+        and result.generations < health.generations
+    )
+    return uptime_back or count_back
+
+
+def _worked_since(health: Health, result: ProbeResult) -> bool:
+    """Whether a stuck server has got on: nothing runs there any more, or it counts one more.
+
+    Of a server that does not tell, only trying it can tell.
+    """
+    if not result.busy:
+        return True
+    return (
+        health.generations is not None
+        and result.generations is not None
+        and result.generations > health.generations
+    )
+
+
+def _identity(health: Health, result: ProbeResult) -> Identity:
+    """What is not told now is as it was."""
+    return Identity(
+        health.identity.model if result.model is None else result.model,
+        health.identity.context_tokens if result.context_tokens is None else result.context_tokens,
+    )
+
+
+def _set_back(
+    health: Health, state: HealthState, reason: str, rules: BackendsConfig, now: float
+) -> Health:
+    setbacks = health.setbacks + 1
+    held = replace(
+        health,
+        setbacks=setbacks,
+        successes=0,
+        held_until=now + hold_seconds(setbacks, rules),
+    )
+    return _enter(held, state, reason, now)
+
+
+def _enter(health: Health, state: HealthState, reason: str, now: float) -> Health:
+    since = health.since if health.state is state else now
+    usable_since = None
+    if state in _USABLE:
+        usable_since = now if health.usable_since is None else health.usable_since
+    return replace(health, state=state, reason=reason, since=since, usable_since=usable_since)

@@ -1,0 +1,84 @@
+"""``GET`` and ``DELETE /event/{event_id}``: how an event stands, and the wish that it ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from ai_ticket_daemon.errors import ErrorCode, RequestRefused
+from ai_ticket_daemon.events.ids import is_event_id
+from ai_ticket_daemon.events.outcome import Succeeded
+from ai_ticket_daemon.events.state import FINAL_STATES
+from ai_ticket_daemon.server.answers import status_object
+from ai_ticket_daemon.server.headers import wait_seconds
+from ai_ticket_daemon.server.http_exchange import Exchange, json_response
+from ai_ticket_daemon.server.routes import DELETE_EVENT, GET_EVENT
+
+if TYPE_CHECKING:
+    from quart import Response
+
+    from ai_ticket_daemon.events.status import EventStatus
+    from ai_ticket_daemon.server.context import Surface
+
+
+async def get_event(surface: Surface, exchange: Exchange, event_id: str) -> Response:
+    """Tell how an event stands; wait for its end first, if the client asks for that."""
+    exchange.admit(GET_EVENT.scopes)
+    seconds = wait_seconds(exchange.query("wait"))
+    status = await _find(surface, exchange, event_id)
+    if seconds and status.state not in FINAL_STATES:
+        del status  # it has the whole text of the event
+        await _wait(surface, event_id, seconds)
+        status = await _find(surface, exchange, event_id)
+    return json_response(200, status_object(status))
+
+
+async def delete_event(surface: Surface, exchange: Exchange, event_id: str) -> Response:
+    """Cancel an event; one that has ended stays as it is, which the answer tells."""
+    exchange.admit(DELETE_EVENT.scopes)
+    await _find(surface, exchange, event_id)
+    status = await surface.pipeline.cancel(event_id)
+    if status is None:
+        raise _not_found(event_id)
+    answer = status_object(status)
+    if isinstance(status.outcome, Succeeded) and not exchange.caller.may_read:
+        answer["outcome"] = None  # to cancel is no way to read a completion
+    return json_response(200, answer)
+
+
+async def _find(surface: Surface, exchange: Exchange, event_id: str) -> EventStatus:
+    """Return how an event stands that the caller may touch.
+
+    Raises:
+        RequestRefused: there is none of this id, as far as the caller is concerned.
+        StoreUnavailable: the store cannot be read.
+    """
+    status = await surface.pipeline.status(event_id) if is_event_id(event_id) else None
+    # Who may not see an event must not learn that there is one.
+    if status is None or not exchange.caller.may_touch(status.event.owner):
+        raise _not_found(event_id)
+    exchange.concerns(event_id)
+    return status
+
+
+async def _wait(surface: Surface, event_id: str, seconds: float) -> None:
+    """Return when the event has ended, the time is over, or the daemon stops."""
+    submission = await surface.pipeline.watch(event_id)
+    if submission is None:
+        return
+    try:
+        with trio.move_on_after(seconds):
+            await submission.outcome()
+    finally:
+        submission.release()
+
+
+def _not_found(event_id: str) -> RequestRefused:
+    # A made-up id is not repeated.
+    details = {"event_id": event_id} if is_event_id(event_id) else None
+    return RequestRefused(
+        ErrorCode.EVENT_NOT_FOUND,
+        "There is no such event: it never was, it has been forgotten, or it is somebody else's.",
+        details=details,
+    )

@@ -1,0 +1,1 @@
+"""How the daemon does, for everybody who shows it."""

@@ -1,0 +1,115 @@
+"""Accepting events into the SQLite store."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ai_ticket_daemon.errors import ErrorCode, RequestRefused
+from ai_ticket_daemon.events.event import payload_digest
+from ai_ticket_daemon.events.state import EventState
+from ai_ticket_daemon.store.port import Receipt
+from ai_ticket_daemon.store.sqlite.connection import row, value
+from ai_ticket_daemon.store.sqlite.statements.codec import encode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ai_ticket_daemon.events.event import Event
+    from ai_ticket_daemon.store.sqlite.transaction import Transaction
+
+
+def submit(
+    transaction: Transaction, events: Sequence[Event], *, owned: bool, max_queued: int
+) -> list[Receipt]:
+    """See :meth:`EventStore.submit`."""
+    digests = [None if e.idempotency_key is None else payload_digest(e) for e in events]
+    receipts: list[Receipt | None] = [None] * len(events)
+    fresh = []
+    earlier: dict[tuple[str, str | None], tuple[str, bytes | None]] = {}
+    for index, (event, digest) in enumerate(zip(events, digests, strict=True)):
+        if digest is not None:
+            key = (event.owner, event.idempotency_key)
+            found = earlier.get(key) or _find(transaction, event)
+            if found is not None:
+                receipts[index] = replay(event, digest, *found)
+                continue
+            earlier[key] = (event.event_id, digest)
+        fresh.append(index)
+    totals = transaction.totals
+    check_room(totals.get(EventState.QUEUED), len(fresh), max_queued)
+    seq = (value(transaction.connection, "SELECT max(seq) FROM event") or 0) + 1
+    owner_instance = transaction.instance_lock.number if owned else None
+    rows, contents = [], []
+    for offset, index in enumerate(fresh):
+        event = events[index]
+        position = totals.accept(event.priority)
+        rows.append(
+            (
+                seq + offset,
+                event.event_id,
+                event.priority,
+                event.submitted_at,
+                event.deadline_at,
+                owner_instance,
+                event.owner,
+                event.idempotency_key,
+                digests[index],
+                position - 1,
+            )
+        )
+        contents.append((seq + offset, encode(event)))
+        receipts[index] = Receipt(event.event_id, position)
+    transaction.connection.executemany(
+        "INSERT INTO event (seq, event_id, state, priority, submitted_at, deadline_at, due_at, "
+        "home, token, owner, idempotency_key, digest, ahead) "
+        "VALUES (?, ?, 'queued', ?, ?, ?, 0, ?, 0, ?, ?, ?, ?)",
+        rows,
+    )
+    transaction.connection.executemany("INSERT INTO content (seq, event) VALUES (?, ?)", contents)
+    return [receipt for receipt in receipts if receipt is not None]
+
+
+def check_room(queued: int, more: int, max_queued: int) -> None:
+    """Refuse ``more`` events if they would exceed what may wait.
+
+    Raises:
+        RequestRefused: ``queue_full``, or ``batch_too_large``: not even an empty queue has room.
+            Where nothing may wait at all, that is no fault of the batch.
+    """
+    if more > max_queued > 0:
+        raise RequestRefused(
+            ErrorCode.BATCH_TOO_LARGE,
+            f"The batch brings {more} events and no more than {max_queued} may ever wait; "
+            "send it in parts, or raise store.max_queued.",
+            details={"max_queued": max_queued, "actual": more},
+        )
+    if more and queued + more > max_queued:
+        raise RequestRefused(
+            ErrorCode.QUEUE_FULL,
+            f"{queued} events wait and {max_queued} may, so there is no room for {more} more; "
+            "send them again later.",
+            details={"queued": queued, "max_queued": max_queued},
+            retry_after_seconds=5.0,
+        )
+
+
+def replay(event: Event, digest: bytes, event_id: str, known_digest: bytes | None) -> Receipt:
+    """Return the receipt for an event whose idempotency key is known."""
+    if digest == known_digest:
+        return Receipt(event_id, replayed=True)
+    refusal = RequestRefused(
+        ErrorCode.IDEMPOTENCY_CONFLICT,
+        "This idempotency key was used for another request; use a key of its own for each request.",
+        details={"event_id": event_id},
+    )
+    return Receipt(event.event_id, refusal=refusal)
+
+
+def _find(transaction: Transaction, event: Event) -> tuple[str, bytes | None] | None:
+    found = row(
+        transaction.connection,
+        "SELECT event_id, digest FROM event WHERE owner = ? AND idempotency_key = ?",
+        event.owner,
+        event.idempotency_key,
+    )
+    return None if found is None else (found[0], found[1])

@@ -1,0 +1,1 @@
+"""What systemd gives the daemon and is told by it."""

@@ -1,0 +1,1 @@
+"""Log lines: what they look like and where they go."""

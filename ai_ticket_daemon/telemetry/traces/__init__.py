@@ -1,0 +1,1 @@
+"""Spans: noted down on the loop, made and sent by a thread."""
