@@ -175,7 +175,8 @@ def _send(session: Session, lines: list[Line]) -> Iterator[tuple[Line, dict[str,
         ) as answers:
             for text in filter(bytes.strip, answers):
                 answer = json.loads(text)
-                yield open_.pop(answer.pop("index")), answer
+                line = open_.pop(answer.pop("index"))
+                yield line, _in_file(answer, line.number)
     except Refused as error:
         if error.code in _TOO_LARGE and len(lines) > 1:
             half = len(lines) // 2
@@ -189,6 +190,15 @@ def _send(session: Session, lines: list[Line]) -> Iterator[tuple[Line, dict[str,
         raise Unreachable(f"{error}; {_unanswered(open_)}") from error
     if open_:
         raise Unreachable(f"the daemon broke off; {_unanswered(open_)}")
+
+
+def _in_file(answer: dict[str, Any], number: int) -> dict[str, Any]:
+    """Return an answer with the number that its line has in the file, not in the request."""
+    told = (answer.get("details") or {}).get("line")
+    if told is None:
+        return answer
+    message = answer["message"].replace(f"Line {told}:", f"Line {number}:", 1)
+    return answer | {"message": message, "details": answer["details"] | {"line": number}}
 
 
 def _unanswered(lines: Mapping[int, Line]) -> str:

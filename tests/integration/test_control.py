@@ -452,6 +452,21 @@ async def test_a_backup_is_taken_live_and_restored_when_stopped(
     assert (told["events"], done["event_id"].encode() in copy.read_bytes()) == (1, True)
 
 
+async def test_a_bad_field_is_named_by_its_line_in_the_file_however_many_came_before(
+    capsys: Captured, tmp_path: Path
+) -> None:
+    """They are sent in requests of 200 lines, in which they have other numbers."""
+    file = tmp_path / "events.ndjson"
+    file.write_text('{"content": "x", "max_tokens": 0}\n' * 203)
+    async with open_house(capsys) as house:
+        told = await house.ctl("submit", "--file", file, code=1)
+    answers = [json.loads(line) for line in told.splitlines() if line.startswith("{")]
+    assert [answer["line"] for answer in answers] == list(range(1, 204))
+    for answer in answers:
+        assert answer["details"]["line"] == answer["line"]
+        assert answer["message"].startswith(f"Line {answer['line']}: ")
+
+
 async def test_a_load_test_reports_and_judges(capsys: Captured) -> None:
     async with open_house(capsys) as house:
         load = ["loadtest", "--rate", "5", "--seconds", "2", "--max-tokens", "4"]

@@ -94,6 +94,18 @@ BAD_ITEMS = [
 ]
 
 
+async def test_a_bad_field_in_a_line_is_told_with_the_line_and_in_an_item_by_its_index() -> None:
+    items = [{"content": "a"}, {"content": "b", "max_tokens": 0}, {"content": "c", "stream": True}]
+    async with serving() as served, client_of(served) as client:
+        lines = (await post_lines(client, items)).json()
+        listed = (await post(client, items)).json()
+    assert [answer["status"] for answer in lines] == [200, 422, 422]
+    for answer, same, line in zip(lines[1:], listed[1:], (2, 3), strict=True):
+        assert answer["message"] == f"Line {line}: {same['message']}"
+        assert answer["details"] == same["details"] | {"line": line}
+        assert "line" not in same["details"]
+
+
 @pytest.mark.parametrize("send", [post, post_lines])
 async def test_each_event_is_answered_in_its_place(send: Any) -> None:
     async with serving(pipeline=held()) as served, client_of(served) as client:

@@ -28,7 +28,8 @@ from ai_ticket_daemon.server.answers import (
     to_ndjson,
     with_warnings,
 )
-from ai_ticket_daemon.server.body import PAUSE, check_media_type, decode_batch
+from ai_ticket_daemon.server.batch_body import PAUSE, BatchItems
+from ai_ticket_daemon.server.body import check_media_type
 from ai_ticket_daemon.server.handlers.streaming import Pulse
 from ai_ticket_daemon.server.headers import (
     JSON_TYPE,
@@ -43,7 +44,7 @@ from ai_ticket_daemon.server.routes import POST_EVENTS
 from ai_ticket_daemon.server.slices import Slices, is_heavy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Outcome
@@ -181,7 +182,7 @@ async def _read(surface: Surface, exchange: Exchange, media_type: str, key: str 
     """Read the body; what is wrong with one item is its answer."""
     data = await exchange.read_body()
     async with surface.heavy_work if is_heavy(data) else nullcontext():
-        items = decode_batch(
+        items = BatchItems(
             data,
             media_type,
             max_items=surface.events().max_batch,
@@ -190,9 +191,7 @@ async def _read(surface: Surface, exchange: Exchange, media_type: str, key: str 
         return await _parse(surface, exchange, items, key)
 
 
-async def _parse(
-    surface: Surface, exchange: Exchange, items: Iterator[object], key: str | None
-) -> Batch:
+async def _parse(surface: Surface, exchange: Exchange, items: BatchItems, key: str | None) -> Batch:
     limits, now, owner = surface.events(), surface.now(), exchange.caller.name
     trace_context, client = exchange.trace_context, exchange.client
     batch = Batch(exchange.trace_id, exchange.let_go_of_body)
@@ -221,7 +220,7 @@ async def _parse(
             if event.stream:
                 raise _no_stream()
         except RequestRefused as error:
-            batch.refuse_next(error)
+            batch.refuse_next(items.placed(error))
             exchange.refused(error, item)
         else:
             exchange.weigh(event)

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 from ai_ticket_daemon.events.json_bounds import MAX_JSON_DEPTH, MAX_JSON_VALUES
-from ai_ticket_daemon.server.body import PAUSE, check_media_type, decode_batch, decode_json
+from ai_ticket_daemon.server.batch_body import PAUSE, BatchItems
+from ai_ticket_daemon.server.body import check_media_type, decode_json
 
 
 @pytest.mark.parametrize(
@@ -112,7 +113,7 @@ def test_what_the_fast_reader_takes_the_standard_library_takes(data: bytes) -> N
 def batch(
     data: bytes, media_type: str, *, max_items: int, max_item_bytes: int = 2**20
 ) -> list[Any]:
-    found = decode_batch(data, media_type, max_items=max_items, max_item_bytes=max_item_bytes)
+    found = BatchItems(data, media_type, max_items=max_items, max_item_bytes=max_item_bytes)
     return [item for item in found if item is not PAUSE]
 
 
@@ -262,9 +263,36 @@ def test_a_line_that_is_no_json_is_named_by_its_number_in_the_body() -> None:
     body = b'{"content": "a"}\n{"content": }\n\n\n{"content"\n2'
     items = [
         item
-        for item in decode_batch(body, "application/x-ndjson", max_items=9, max_item_bytes=99)
+        for item in BatchItems(body, "application/x-ndjson", max_items=9, max_item_bytes=99)
         if item is not PAUSE
     ]
     told = [item.message for item in items if isinstance(item, RequestRefused)]
     assert ["line 2," in told[0], "line 5," in told[1]] == [True, True], told
     assert len(told) == 2
+
+
+def test_what_is_wrong_with_a_line_is_told_with_its_number_and_with_an_item_is_not() -> None:
+    """Blank lines count here, although they do not for ``index``."""
+    wrong = RequestRefused(ErrorCode.INVALID_PARAMETER, "No.", details={"field": "priority"})
+    told = []
+    for media_type, body in (
+        ("application/x-ndjson", b"1\n\n2\r\n\n\n3"),
+        ("application/json", b"[1,\n\n2,\n\n\n3]"),
+    ):
+        items = BatchItems(body, media_type, max_items=9, max_item_bytes=99)
+        found = [items.placed(wrong) for item in items if item in (2, 3)]
+        told.append([(error.message, error.details) for error in found])
+    assert told == [
+        [
+            ("Line 3: No.", {"field": "priority", "line": 3}),
+            ("Line 6: No.", {"field": "priority", "line": 6}),
+        ],
+        [("No.", {"field": "priority"})] * 2,
+    ]
+
+
+def test_a_line_that_is_too_long_or_too_deep_is_named_by_its_number() -> None:
+    body = b"1\n" + b"[" * 99 + b"]" * 99 + b'\n"' + b"x" * 300 + b'"\n"\xff"'
+    items = batch(body, "application/x-ndjson", max_items=9, max_item_bytes=250)
+    assert [item.details["line"] for item in items[1:]] == [2, 3, 4]
+    assert [item.message.partition(":")[0] for item in items[1:]] == ["Line 2", "Line 3", "Line 4"]
