@@ -38,6 +38,7 @@ QUICK = KoboldSettings().scaled(0.1)
 COMMAND_SECONDS = 120
 WAIT_SECONDS = 120
 """A guard against hanging: what is waited for may itself wait, and the machine may be busy."""
+LOOK_SECONDS = 0.05
 SHORT = {"max_tokens": 4}
 DAEMON = (sys.executable, "-m", "ai_ticket_daemon")
 
@@ -131,9 +132,19 @@ class Stage:
         """Ask for the status until it meets a condition, and return it."""
         with trio.fail_after(WAIT_SECONDS):
             while True:
-                status: dict[str, Any] = await self.ask("status")
+                status = await self.status()
                 if met(status):
                     return status
+                await trio.sleep(LOOK_SECONDS)
+
+    async def status(self) -> dict[str, Any]:
+        """Return what ``ai-ticketctl status`` tells a program, without starting that command."""
+        transport = httpx.AsyncHTTPTransport(uds=str(self.socket))
+        async with httpx.AsyncClient(transport=transport, timeout=COMMAND_SECONDS) as control:
+            answer = await control.get("http://localhost/control/status")
+        assert answer.status_code == 200, answer.text
+        status: dict[str, Any] = answer.json()
+        return status
 
     def configure(self, *settings: str, servers: Mapping[str, str] | None = None) -> None:
         """Write the conf file: settings, and each server's URL with its role behind it."""

@@ -5,19 +5,18 @@ A container is booted once, and set up by the very chapter on that.
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote
 
 import pytest
 from container import container
 from monitoring import OPS, TOOLS, need_tools
 from runbook import following
 from service_host import (
-    ASK,
     CHECKOUT,
     CONF,
     GIVING_UP_SECONDS,
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.system
 
+PROMETHEUS_PORT = 9090
 STORE = "/var/lib/ai-ticket/events.db"
 STANDBY = """
 [[backends.server]]
@@ -160,28 +160,36 @@ def host(bootstrapped_host: ServiceHost) -> ServiceHost:
 def control(host: ServiceHost, port: int, deed: str, **fault: object) -> None:
     """Tell a simulated server to be ill, or well."""
     url = f"http://127.0.0.1:{port + 1000}/{deed}"
-    told = json.loads(host.box.run(PYTHON, "-c", ASK, url, json.dumps(fault), "{}").stdout)
-    assert told["status"] == 200, told
+    told = host.ask(url, fault)
+    assert told.status == 200, told
 
 
-def status(host: ServiceHost) -> str:
-    return host.box.run("ai-ticketctl", "status", check=False).stdout
+def health(host: ServiceHost) -> dict[str, Any]:
+    """Return what the daemon says of itself; nothing while it does not run."""
+    answer = host.get("/health")
+    found: dict[str, Any] = answer.json if answer.status else {"status": "", "backends": []}
+    return found
+
+
+def usable(host: ServiceHost) -> int:
+    return sum(backend["state"] == "ready" for backend in health(host)["backends"])
 
 
 def expect_both_usable(host: ServiceHost) -> None:
-    host.until(lambda: status(host).count("ready") == 2, "both servers are usable")
+    host.until(lambda: usable(host) == 2, "both servers are usable")
 
 
 def primary_dies(host: ServiceHost) -> None:
     control(host, 5001, "fault", kind="die")
-    host.until(lambda: "degraded" in status(host), "the standby serves")
+    host.until(lambda: health(host)["status"] == "degraded", "the standby serves")
 
 
 def firing(host: ServiceHost, alert: str) -> bool:
     """Whether Prometheus says that the shipped alert is pending or fires."""
-    query = f'ALERTS{{alertname="{alert}"}}'
-    asked = host.box.run("promtool", "query", "instant", "http://localhost:9090", query)
-    return alert in asked.stdout
+    query = quote(f'ALERTS{{alertname="{alert}"}}')
+    asked = host.get(f"/api/v1/query?query={query}", PROMETHEUS_PORT)
+    assert asked.status == 200, asked
+    return bool(asked.json["data"]["result"])
 
 
 def expect_alert(host: ServiceHost, alert: str, *, there: bool = True) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from project import ROOT
-from stage import QUICK
+from stage import QUICK, WAIT_SECONDS
 
 from ai_ticket_daemon.testing.kobold import open_simulated_kobold
 
@@ -23,6 +23,8 @@ pytestmark = pytest.mark.system
 
 LOAD_TEST = "ai-ticketctl loadtest --rate 2 --seconds 2 --max-tokens 4"
 STEADY = replace(QUICK, tokens_per_second=60)
+SLOW = replace(QUICK, tokens_per_second=20)
+"""Half a second and more for an event: what the machine adds to that is little."""
 
 
 async def fail_one(stage: Stage, content: str = "Hello") -> str:
@@ -69,8 +71,8 @@ async def test_one_event_is_followed_through_all_signals(rehearse: Rehearse) -> 
 
 async def test_the_formulas_for_scaling_hold(rehearse: Rehearse) -> None:
     async with (
-        rehearse("Scaling", "events.default_timeout_seconds = 60", kobold=STEADY) as stage,
-        open_simulated_kobold(STEADY) as second,
+        rehearse("Scaling", "events.default_timeout_seconds = 60", kobold=SLOW) as stage,
+        open_simulated_kobold(SLOW) as second,
     ):
         # One slot, then two: twice as many events a second, and half as long until it is done.
         for slots in (1, 2):
@@ -142,7 +144,7 @@ async def test_the_load_is_lowered_while_events_run_and_none_is_lost(
         await stage.run("ai-ticketctl reload")
         await stage.until(lambda s: s["in_flight"] == 1 and s["queue"]["queued"] > 0)
         running = []
-        while (status := await stage.ask("status"))["queue"]["succeeded"] < 8:
+        while (status := await stage.status())["queue"]["succeeded"] < 8:
             running.append(status["in_flight"])
 
         assert max(running) == 1
@@ -158,7 +160,7 @@ async def test_more_is_logged_and_what_fails_is_kept(rehearse: Rehearse) -> None
         await stage.run("ai-ticketctl capture 20")
         event_id = await fail_one(stage, "Call 0151 23456789, the printer burns.")
         await stage.until_logged("request")
-        with trio.fail_after(5):
+        with trio.fail_after(WAIT_SECONDS):
             while not list((stage.store.parent / "captures").glob("*")):  # noqa: ASYNC110
                 await trio.sleep(0.02)
 

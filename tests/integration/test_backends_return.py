@@ -62,8 +62,9 @@ async def test_five_hundred_waiting_events_start_when_the_server_returns_one_at_
             simulated.faults.clear()
             returned_at = trio.current_time()
             await simulated.wait_for(lambda s: len(s.log) > asked)
-            # Probes come every 0.2 s; the rest is for a slow machine.
-            assert trio.current_time() - returned_at < 0.2 + 1.0
+            # Probes come every 0.2 s; the rest is for a machine that is slow or busy. An event that
+            # nobody woke would begin when the next one comes, and there is none.
+            assert trio.current_time() - returned_at < 0.2 + 10.0
             with trio.fail_after(60):
                 await simulated.wait_for(lambda s: s.observations.completed_total == 500)
         assert answers == [200] * 500

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.testing.kobold import SimulatedKobold
 
 QUICK = KoboldSettings().scaled(0.1)
+GUARD_SECONDS = 20
 
 
 def server(
@@ -143,8 +144,9 @@ async def test_five_hundred_clients_on_one_slot_are_answered_in_order_of_arrival
     first, last = log[0].started, log[-1].ended
     assert first is not None
     assert last is not None
-    # Only that it does not stand idle; how much of it is used, tests/benchmarks measures.
-    assert 1 - simulated.observations.held_seconds / (last - first) < 0.25
+    # Only that it does not stand idle: a wait for the next probe (0.2 s) after each event would
+    # make it 0.85. How much is used on a machine that does nothing else, tests/benchmarks measures.
+    assert 1 - simulated.observations.held_seconds / (last - first) < 0.6
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -163,7 +165,7 @@ async def test_a_client_that_leaves_frees_the_slot_at_once(stream: bool) -> None
                 scope.cancel()
 
             nursery.start_soon(leave)
-        with trio.fail_after(2):
+        with trio.fail_after(GUARD_SECONDS):
             await simulated.wait_for(lambda s: s.running == 0)
         assert simulated.observations.aborted_total == 1
         answer = await client.post("/event", json={"content": "next", "max_tokens": 2})
@@ -239,7 +241,7 @@ async def test_a_stop_lets_what_clients_wait_for_end_first() -> None:
             nursery.start_soon(post, "waits")
             await until(client, lambda report: report["queue"].get("queued") == 1)
             daemon.stop()
-        with trio.fail_after(5):
+        with trio.fail_after(GUARD_SECONDS):
             await daemon.stopped.wait()
     assert answers["runs"].status_code == 200
     assert answers["waits"].status_code == 200
@@ -257,9 +259,11 @@ async def test_a_second_stop_does_not_wait() -> None:
             await simulated.wait_for(lambda s: s.running == 1)
             daemon.stop()
             daemon.stop()
-            with trio.fail_after(5):
+            with trio.fail_after(GUARD_SECONDS):
                 await daemon.stopped.wait()
-        with trio.fail_after(5):  # the server was told; left to itself, it would run for minutes
+        with trio.fail_after(
+            GUARD_SECONDS
+        ):  # the server was told; left to itself, it would run for minutes
             await simulated.wait_for(lambda s: s.running == 0)
 
 

@@ -98,7 +98,7 @@ async def leave_after(
 
 
 async def until_idle(simulated: SimulatedKobold) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(20):
         await simulated.wait_for(lambda s: s.running == 0)
 
 
@@ -164,7 +164,7 @@ async def test_whoever_waits_for_a_cancelled_event_is_told(store: StoreConfig) -
             await at.simulated.wait_for(lambda s: s.tokens_written >= 1)
 
         async def poll() -> None:
-            with trio.fail_after(5):
+            with trio.fail_after(20):
                 assert (await at.look(event_id))["state"] == "cancelled"
 
         nursery.start_soon(poll)

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.testing.kobold import SimulatedKobold
 
 FINAL = {"succeeded", "failed", "cancelled", "expired"}
-FIRST_CLAIM_SECONDS = 1.0
+FIRST_CLAIM_SECONDS = 10.0
+"""A third of a lease, for which an event would wait that a start does not take over."""
 MAX_OPEN = 120
 """Clients submit no more while so many of their events have not been seen to end."""
 

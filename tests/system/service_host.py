@@ -17,7 +17,7 @@ from container import COMMAND_SECONDS, LOOK_SECONDS, Container
 from project import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 CONF = "/etc/ai-ticket/ai-ticket.conf"
@@ -44,16 +44,8 @@ url = "http://127.0.0.1:5001"
 """
 """The conf file of most tests; other settings go before it."""
 
-ASK = """\
-import json, sys, urllib.error, urllib.request
-url, body = sys.argv[1], sys.argv[2].encode() or None
-headers = {"content-type": "application/json", **json.loads(sys.argv[3])}
-try:
-    answer = urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=30)
-except urllib.error.HTTPError as error:
-    answer = error
-print(json.dumps({"status": answer.status, "text": answer.read().decode()}))
-"""
+ASK = ("curl", "--silent", "--show-error", "--max-time", "30", "--write-out", "\n%{http_code}")
+"""A tenth of what starting Python costs, and tests look often."""
 
 
 @dataclass(frozen=True)
@@ -124,16 +116,26 @@ class ServiceHost:
     # ------------------------------------------------------------------------------ clients
 
     def get(self, path: str, port: int = 5000) -> Answer:
-        return self._ask(f"http://127.0.0.1:{port}{path}", "", {})
+        return self.ask(f"http://127.0.0.1:{port}{path}")
 
     def post(self, body: object, path: str = "/event", **headers: str) -> Answer:
-        return self._ask(f"{URL}{path}", json.dumps(body), headers)
+        return self.ask(f"{URL}{path}", body, headers)
 
-    def _ask(self, url: str, body: str, headers: dict[str, str]) -> Answer:
-        done = self.box.run(*self.python, "-c", ASK, url, body, json.dumps(headers), check=False)
+    def ask(
+        self, url: str, body: object = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        """Ask for ``url``, or post ``body`` to it; the status is 0 if there is no answer."""
+        command, text = list(ASK), None
+        given = {"content-type": "application/json", **(headers or {})}
+        for name, value in given.items():
+            command += ["--header", f"{name}: {value}"]
+        if body is not None:
+            command, text = [*command, "--data-binary", "@-"], json.dumps(body)
+        done = self.box.run(*command, url, check=False, stdin=text)
         if done.returncode != 0:
             return Answer(0, done.stderr)
-        return Answer(**json.loads(done.stdout))
+        told, _, status = done.stdout.rpartition("\n")
+        return Answer(int(status), told)
 
     @contextmanager
     def load(self, clients: int) -> Iterator[Load]:

@@ -155,7 +155,7 @@ async def test_a_second_stop_ends_at_once_and_frees_the_backend(tmp_path: Path) 
         await process.logged("stopping")
         process.process.send_signal(signal.SIGTERM)
         assert await process.exit_code() == 0
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             await simulated.wait_for(lambda s: s.running == 0)
         assert simulated.observations.aborted_total == 1
     assert statuses != [200]

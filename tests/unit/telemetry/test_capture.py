@@ -75,7 +75,7 @@ class Captures:
         """Run the actor until it waits again."""
         async with trio.open_nursery() as nursery:
             await nursery.start(self.capture.run)
-            with trio.fail_after(5):
+            with trio.fail_after(30):
                 while self.capture._receive.statistics().tasks_waiting_receive == 0:  # noqa: ASYNC110
                     await trio.sleep(0.001)  # it writes, in a thread
             nursery.cancel_scope.cancel()
