@@ -48,31 +48,33 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One unit of work: a prompt that wants a completion.
-
-    Times are seconds since the Unix epoch; ``deadline_at`` is the moment after which no result is
-    wanted any more, and ``timeout_seconds`` how long the client gave it: the deadline moves when
-    time does not count, and then the two do not agree. ``metadata`` is returned to the client as
-    given. ``trace_context`` holds the W3C headers of the client's trace and the client's span, so
-    that the trace survives the queue.
-    ``client`` is the address it came from, if that is recorded.
-    ``owner`` names the token that submitted the event ("" without tokens); ``idempotency_key`` is
-    the client's own name for it, unique for its owner.
-    """
+    """One unit of work: a prompt that wants a completion. Times: seconds since the Unix epoch."""
 
     event_id: str
     messages: tuple[Message, ...]
+    """The prompt, as a conversation."""
     sampling: Sampling
     submitted_at: float
     deadline_at: float
+    """After this moment no result is wanted any more."""
     priority: int = PRIORITY_DEFAULT
+    """From ``PRIORITY_FIRST`` to ``PRIORITY_LAST``."""
     stream: bool = False
+    """Whether the client wants the text as it comes."""
     metadata: Mapping[str, Any] | None = field(default=None, repr=False)
+    """Returned to the client as given."""
     trace_context: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The W3C headers of the client's trace and of the client's span: the trace survives the
+    queue."""
     owner: str = ""
+    """The name of the token it was submitted with; "" without tokens."""
     idempotency_key: str | None = field(default=None, repr=False)
+    """The client's own name for it, unique for its owner."""
     timeout_seconds: float | None = None
+    """How long the client gave it. The deadline moves while time does not count, so the two need
+    not agree."""
     client: str | None = field(default=None, repr=False)
+    """The address it came from, if that is recorded."""
 
     @property
     def given_seconds(self) -> float:

@@ -41,33 +41,36 @@ class Waste(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One try at a backend, with its times in seconds since the Unix epoch.
-
-    ``error`` and ``message`` are None if it gave the completion. ``counted`` tells whether it used
-    up one of the event's attempts; ``backend_died`` whether the backend was lost under it;
-    ``elsewhere`` whether the next attempt is better made on another backend.
-
-    ``tokens`` are those it made, as far as they were received; None if nobody knows.
-    ``tokens_estimated`` is True where they follow from the length of the text. ``waste`` tells why
-    they were thrown away, where ``error`` is not the reason. ``retried`` is what was decided
-    afterwards, ``because`` why; None if there was nothing to decide. ``behind``: how many turns of
-    other events it waited for.
-    """
+    """One try of one event at one backend."""
 
     backend: str
+    """The name of the backend."""
     started_at: float
+    """Seconds since the Unix epoch."""
     ended_at: float
+    """Seconds since the Unix epoch."""
     error: ErrorCode | None = None
+    """Why it gave no completion; None if it did."""
     message: str | None = None
+    """The same in a sentence."""
     counted: bool = True
+    """Whether it used up one of the event's attempts."""
     backend_died: bool = False
+    """Whether the backend was lost under it."""
     elsewhere: bool = False
+    """Whether the next attempt is better made on another backend."""
     tokens: int | None = None
+    """How many tokens were received; None if that is not known."""
     tokens_estimated: bool = False
+    """Whether ``tokens`` follows from the length of the text."""
     waste: Waste | None = None
+    """Why the text was thrown away, where ``error`` is not the reason."""
     retried: bool | None = None
+    """Whether another attempt follows; None if there was nothing to decide."""
     because: str | None = None
+    """Why it does, or does not."""
     behind: int = 0
+    """How many turns of other events it waited for."""
 
     @property
     def seconds(self) -> float:

@@ -13,21 +13,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EventStatus:
-    """Where an event stands.
-
-    ``position`` counts from 1 and is None unless the event is queued. ``estimated_start_at`` is
-    seconds since the Unix epoch; None unless it is queued, and as long as nothing was measured or
-    no backend is usable, and while events are held. ``backend`` is None unless the event is
-    running. ``held`` says what keeps it from being started, if an operator does. The calendar is
-    ``ahead`` of all these times by so many seconds, since the clock of the host was set.
-    """
+    """Where an event stands."""
 
     event: Event
     state: EventState
     attempts: tuple[Attempt, ...] = ()
+    """Those that were made, the first one first."""
     outcome: Outcome | None = None
+    """How it ended; None while it has not."""
     position: int | None = None
+    """Its place in the queue, from 1; None unless it is queued."""
     estimated_start_at: float | None = None
+    """Seconds since the Unix epoch; None if it cannot be said: no turn was measured yet, no backend
+    is usable, or events are held."""
     backend: str | None = None
+    """The backend that runs it; None unless it is running."""
     held: str | None = None
+    """What keeps it from being started, if an operator does."""
     ahead: float = 0.0
+    """By how many seconds the calendar is ahead of the times in here: the clock was set."""

@@ -1,7 +1,7 @@
 """The dispatcher: an actor that takes events from the queue to free slots, one per slot.
 
-It owns which events are in a worker's hands here, and which ones nobody wants; the store owns the
-events, the pool the slots.
+It owns which events are in flight here and which ones nobody wants. The store owns the events, the
+pool the slots.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ LOOK_SECONDS = 5.0
 """How often to look for something to start when nothing says that there is."""
 
 STORE_SECONDS = 20.0
-"""How long the store may take for anything before the part that waits counts as hung."""
+"""How long one call of the store may take before the actor that waits counts as hung."""
 
 STORE_WAIT_SECONDS = 1.0
-"""How long to leave a store alone that could not hand out an event."""
+"""How long to wait after the store or the host could not do it, before the next try."""
 
 
 class Dispatcher:
@@ -78,14 +78,14 @@ class Dispatcher:
         self.maintenance_due = Wakeup()
 
     def __len__(self) -> int:
-        """Return how many events are in a worker's hands."""
+        """Return how many events are in flight here."""
         return len(self._in_flight)
 
     def __iter__(self) -> Iterator[InFlight]:
         return iter(tuple(self._in_flight.values()))
 
     def get(self, event_id: str) -> InFlight | None:
-        """Return an event that is in a worker's hands here; None if it is not."""
+        """Return an event that is in flight here; None if it is not."""
         return self._in_flight.get(event_id)
 
     @property
@@ -103,7 +103,7 @@ class Dispatcher:
         self._due.notify()
 
     async def until_idle(self) -> None:
-        """Return as soon as no event is in a worker's hands."""
+        """Return as soon as no event is in flight here."""
         while True:
             seen = self._ended.version
             if not self._in_flight:
@@ -257,7 +257,7 @@ class Dispatcher:
         try:
             await self._worker.run(running, slot)
         finally:
-            # A requeued event may be claimed anew before it is quite out of these hands.
+            # A requeued event may be claimed anew before its last worker has ended.
             if self._in_flight.get(running.event_id) is running:
                 del self._in_flight[running.event_id]
                 self._pulse.end(f"event {running.event_id}")

@@ -41,7 +41,7 @@ class InFlight:
     lease: Lease
     """The right to end the event."""
     beat: Callable[[float], None] = lambda _seconds: None
-    """Promises the next sign of life of the worker, within so many seconds."""
+    """Promises the next sign of life of the worker within the given seconds."""
     backend: str = ""
     """The name of the backend that is tried."""
     started_at: float = 0.0

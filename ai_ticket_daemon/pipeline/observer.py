@@ -1,4 +1,4 @@
-"""What the pipeline tells of itself; logging, metrics and tracing listen, and never answer back."""
+"""What the pipeline reports; logging, metrics and tracing observe it and never answer back."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class PipelineObserver:
-    """Listens to nothing; the base of those who listen to something."""
+    """Ignores everything; an observer overrides what it wants to know."""
 
     def handling(
         self, event: Event, waited: Waited, *, backend: str, earlier: Sequence[Attempt]
@@ -32,7 +32,7 @@ class PipelineObserver:
         """An attempt succeeded or failed, and it is decided what follows."""
 
     def thrown_away(self, attempt: Attempt) -> None:
-        """Nobody gets what the attempt made; its ``waste`` or its ``error`` says why."""
+        """The text of the attempt is thrown away; its ``waste`` or its ``error`` says why."""
 
     def given_up(self, because: str) -> None:
         """There is no further attempt at the event that is being handled."""
@@ -44,7 +44,7 @@ class PipelineObserver:
         """The event has its outcome."""
 
     def queue_full(self, number: int) -> None:
-        """So many events that came together were refused, because too many wait."""
+        """``number`` events that came together were refused, because too many wait."""
 
     def batch_ended(self, size: int, duration_seconds: float) -> None:
         """All ``size`` events that were submitted together, and waited for, have their outcomes."""
@@ -56,7 +56,7 @@ class PipelineObserver:
         """The lease was lost meanwhile, so the outcome was not written."""
 
     def lease_lost(self, event: Event) -> None:
-        """Somebody else has taken the event from this daemon, which aborts it."""
+        """Another daemon has taken the event from this one, which aborts it."""
 
     def outcome_unwritten(self, event: Event) -> None:
         """The daemon stops while the store takes nothing; the event will be run again."""

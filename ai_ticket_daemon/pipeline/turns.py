@@ -42,7 +42,7 @@ class RecentTurns:
         self._mean_seconds: float | None = None
 
     def note(self, ended_at: float, seconds: float) -> None:
-        """Note a turn that took so many ``seconds`` (``ended_at``: since the Unix epoch)."""
+        """Note a turn that took ``seconds`` and ended then (seconds since the Unix epoch)."""
         self._ended_at.append(ended_at)
         mean = self._mean_seconds
         self._mean_seconds = seconds if mean is None else mean + _WEIGHT * (seconds - mean)

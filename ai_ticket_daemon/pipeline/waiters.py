@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.host.memory_budget import MemoryBudget, MemoryShare
 
 _JOINED_PIECES = 256
-"""So many pieces that wait are joined: each takes more than the few letters it holds."""
+"""This many waiting pieces are joined: a piece takes more memory than its few letters."""
 
 
 class Waiter:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.store.port import Lease
 
 OVERTIME_SECONDS = 60.0
-"""How long after its deadline an event may be in a worker's hands: aborts take their time."""
+"""How long after its deadline an event may be in flight: an abort takes its time."""
 
 PUT_OFF_SECONDS = 0.1
 """How long an event waits before a full server, the only one left to try, is looked at again."""

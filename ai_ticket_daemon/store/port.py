@@ -108,26 +108,28 @@ class EventFilter:
 
 @dataclass(frozen=True, slots=True)
 class EventSummary:
-    """One event without its content.
-
-    ``place`` is the order of acceptance. ``ahead``: how many waited before it when it was accepted;
-    None if not known any more. ``due_at`` 0: at once. ``backend`` and ``claimed_at`` are those of
-    the last time it was handed out; None before the first. ``error`` is a code.
-    """
+    """One event without its content. Times are seconds since the Unix epoch."""
 
     place: int
+    """Its number in the order of acceptance."""
     event_id: str
     state: EventState
     priority: int
     owner: str
+    """The name of the token it was submitted with."""
     submitted_at: float
     deadline_at: float
     ahead: int | None
+    """How many events waited before it when it was accepted; None if not known any more."""
     due_at: float
+    """When it may be claimed; 0: at once."""
     backend: str | None
+    """For which backend it was claimed the last time; None before the first."""
     claimed_at: float | None
+    """When it was claimed the last time; None before the first."""
     ended_at: float | None
     error: str | None
+    """The code of the error it ended with."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,7 @@ class BrittleStore(MemoryStore):
     slowness_seconds = 0.0
     claim_seconds = 0.0
     cancel_seconds = 0.0
+    release_seconds = 0.0
 
     async def submit(self, events: Sequence[Event], *, owned: bool = False) -> list[Receipt]:
         self._check()
@@ -102,6 +103,7 @@ class BrittleStore(MemoryStore):
         return await super().cancel(event_id, now, outcome)
 
     async def release(self, lease: Lease, *, due_at: float, attempts: Sequence[Attempt]) -> bool:
+        await trio.sleep(self.release_seconds)
         released = await super().release(lease, due_at=due_at, attempts=attempts)
         await trio.sleep(self.slowness_seconds)
         return released

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 from pipeline_house import event, failure, running
 
+from ai_ticket_daemon import pipeline
 from ai_ticket_daemon.config.pipeline import PipelineConfig
 from ai_ticket_daemon.errors import (
     ErrorCode,
@@ -95,3 +98,32 @@ async def test_an_event_retried_by_the_operator_starts_with_fresh_attempts(
     assert status is not None
     assert isinstance(status.outcome, Succeeded)
     assert [attempt.counted for attempt in status.attempts] == [False, True]
+
+
+LAYERS = (
+    ("async_pipeline",),
+    ("intake", "maintenance"),
+    ("dispatcher",),
+    ("worker",),
+    ("outcome_writer",),
+    ("in_flight", "retry"),
+    ("queue", "observer"),
+    ("waiters", "turns"),
+)
+"""The modules of the package, from the top down, as the architecture draws them."""
+
+
+def test_an_event_goes_one_way_and_each_module_knows_only_those_below() -> None:
+    package = files(pipeline)
+    level = {name: number for number, names in enumerate(LAYERS) for name in names}
+    assert {f"{name}.py" for name in level} | {"__init__.py"} == {
+        path.name for path in package.iterdir() if path.name.endswith(".py")
+    }
+    for name, above in level.items():
+        tree = ast.parse(package.joinpath(f"{name}.py").read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+                f"{pipeline.__name__}."
+            ):
+                imported = (node.module or "").rpartition(".")[2]
+                assert level[imported] > above, f"{name} imports {imported}"

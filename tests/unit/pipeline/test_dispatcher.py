@@ -204,7 +204,7 @@ async def test_an_event_left_on_its_way_back_to_the_queue_is_not_tried_again(
 ) -> None:
     async with running() as house:
         house.primary.answers = [failure()]
-        house.store.slowness_seconds = 0.2
+        house.store.release_seconds = 0.2
         submission = await house.pipeline.submit(event("left"))
         await trio.sleep(1.1)
         assert (house.primary.prompts, house.primary.running) == (["left"], 0)
