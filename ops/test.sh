@@ -11,7 +11,7 @@ help() {
 Usage: ops/test.sh [--fast] [PYTEST ARGUMENT...]
 
 Installs what is needed (ops/bootstrap.sh), then runs the formatter's check, the linter, the type
-checker, shellcheck and the tests (all but the benchmarks). All of them run even when one fails; the
+checker, the check of what imports what, shellcheck and the tests (all but the benchmarks). All of them run even when one fails; the
 last lines sum up, and the exit code is 0 only when every one passed.
 
   --fast  leave out the system tests (those that run the real process and install things)
@@ -50,6 +50,7 @@ check() {
 check formatter ruff format --check --diff .
 check linter ruff check .
 check types mypy
+check imports lint-imports --no-logo
 check shell shellcheck --external-sources ops/*.sh ops/lib/*.sh .ci/run
 check tests pytest -m "$tests" --numprocesses "$processes" --no-loadscope-reorder \
   --durations 20 "${arguments[@]}"

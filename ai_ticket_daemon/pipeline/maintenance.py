@@ -16,7 +16,7 @@ from ai_ticket_daemon.events.state import FINAL_STATES
 from ai_ticket_daemon.pipeline.dispatcher import STORE_SECONDS
 from ai_ticket_daemon.pipeline.in_flight import abandoned
 from ai_ticket_daemon.store.port import Lease
-from ai_ticket_daemon.store.sqlite.statements.leases import ORPHANED, lost_attempt
+from ai_ticket_daemon.store.rules import ORPHANED, lost_attempt
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

@@ -24,9 +24,7 @@ from ai_ticket_daemon.store.port import (
     Lease,
     Receipt,
 )
-from ai_ticket_daemon.store.sqlite.statements.endings import expired_in_queue, retried_event
-from ai_ticket_daemon.store.sqlite.statements.intake import check_room, replay
-from ai_ticket_daemon.store.sqlite.statements.leases import fresh
+from ai_ticket_daemon.store.rules import check_room, expired_in_queue, fresh, replay, retried_event
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import re
+import tomllib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -125,3 +126,18 @@ def test_the_upgrade_page_lists_every_schema() -> None:
     assert [int(row[1]) for row in told] == list(range(1, len(MIGRATIONS) + 1))
     for row, step in zip(told, MIGRATIONS, strict=True):
         assert f"schema {step.usable_since} " in row[3]
+
+
+def test_the_layers_of_the_architecture_are_those_that_are_checked() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    layers = project["tool"]["importlinter"]["contracts"][0]["layers"]
+    page = (DOCS / "architecture.md").read_text()
+    [shown] = re.findall(r"## Who may import whom.*?```text\n(.*?)\n```", page, re.DOTALL)
+    assert shown.splitlines() == layers
+
+
+def test_the_architecture_has_a_row_for_each_package() -> None:
+    page = (DOCS / "architecture.md").read_text()
+    rows = set(re.findall(r"^\| `(\w+)/` \|", page, re.MULTILINE))
+    package = ROOT / "ai_ticket_daemon"
+    assert rows == {path.parent.name for path in package.glob("*/__init__.py")}

@@ -16,7 +16,7 @@ from ai_ticket_daemon.errors import StoreUnavailable, TicketError
 from ai_ticket_daemon.store.sqlite.faults import PROGRAM_FAULTS, explain, unavailable
 from ai_ticket_daemon.store.sqlite.schema import LOCKED_MILLISECONDS, open_for_writing
 from ai_ticket_daemon.store.sqlite.statements.totals import Totals
-from ai_ticket_daemon.store.sqlite.transaction import Transaction
+from ai_ticket_daemon.store.sqlite.statements.transaction import Transaction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
         StoreObserver,
     )
     from ai_ticket_daemon.store.sqlite.log_file import LogFile
-    from ai_ticket_daemon.store.sqlite.transaction import Transaction
+    from ai_ticket_daemon.store.sqlite.statements.transaction import Transaction
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.store.port import StoreObserver
     from ai_ticket_daemon.store.sqlite.instance_lock import InstanceLock
-    from ai_ticket_daemon.store.sqlite.transaction import Transaction
+    from ai_ticket_daemon.store.sqlite.statements.transaction import Transaction
 
 MAX_WAITING = 20_000
 """Writes that may wait for the disk; more than all clients and workers can cause."""

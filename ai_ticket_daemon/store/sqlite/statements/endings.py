@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ai_ticket_daemon.errors import ErrorCode
-from ai_ticket_daemon.events.outcome import Failed
 from ai_ticket_daemon.events.state import FINAL_STATES, EventState
 from ai_ticket_daemon.store.port import EventRecord
+from ai_ticket_daemon.store.rules import expired_in_queue, fresh, retried_event
 from ai_ticket_daemon.store.sqlite.connection import row, rows, value
 from ai_ticket_daemon.store.sqlite.statements.codec import decode_attempts, encode
-from ai_ticket_daemon.store.sqlite.statements.leases import fresh
 from ai_ticket_daemon.store.sqlite.statements.queries import are_held, get
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Attempt, Outcome
-    from ai_ticket_daemon.store.sqlite.transaction import Transaction
+    from ai_ticket_daemon.store.sqlite.statements.transaction import Transaction
 
 
 def cancel(
@@ -124,32 +120,6 @@ def _forget(transaction: Transaction, ended: Sequence[tuple[int, str]]) -> int:
     for _, state in ended:
         transaction.totals.add(f"pruned:{state}", 1)
     return len(ended)
-
-
-def expired_in_queue(
-    event: Event, attempts: tuple[Attempt, ...], held: str | None = None
-) -> Failed:
-    """Return the outcome of an event whose deadline passed while it waited.
-
-    ``held`` says what kept events from being started, if anything did.
-    """
-    given = event.given_seconds
-    last = next((a for a in reversed(attempts) if a.error is not None), None)
-    details = {} if last is None else {"last_error": last.error, "last_message": last.message}
-    if held is None:
-        message = (
-            f"No backend was free within the {given:g} s this event had; allow it more time with "
-            "timeout_seconds or add a backend."
-        )
-    else:
-        message = f"The {given:g} s this event had are over and nothing is started: {held}."
-        details["held"] = held
-    return Failed(ErrorCode.DEADLINE_EXCEEDED, message, details or None, attempts=attempts)
-
-
-def retried_event(event: Event, now: float) -> Event:
-    """Return ``event`` with its deadline as far away as it was at first."""
-    return replace(event, deadline_at=now + event.given_seconds)
 
 
 def _seq(transaction: Transaction, event_id: str) -> int:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 from ai_ticket_daemon.events.event import payload_digest
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.store.port import Receipt
+from ai_ticket_daemon.store.rules import check_room, replay
 from ai_ticket_daemon.store.sqlite.connection import row, value
 from ai_ticket_daemon.store.sqlite.statements.codec import encode
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ai_ticket_daemon.events.event import Event
-    from ai_ticket_daemon.store.sqlite.transaction import Transaction
+    from ai_ticket_daemon.store.sqlite.statements.transaction import Transaction
 
 
 def submit(
@@ -67,42 +67,6 @@ def submit(
     )
     transaction.connection.executemany("INSERT INTO content (seq, event) VALUES (?, ?)", contents)
     return [receipt for receipt in receipts if receipt is not None]
-
-
-def check_room(queued: int, more: int, max_queued: int) -> None:
-    """Refuse ``more`` events if they would exceed what may wait.
-
-    Raises:
-        RequestRefused: ``queue_full``, or ``batch_too_large``: not even an empty queue has room.
-            Where nothing may wait at all, that is no fault of the batch.
-    """
-    if more > max_queued > 0:
-        raise RequestRefused(
-            ErrorCode.BATCH_TOO_LARGE,
-            f"The batch brings {more} events and no more than {max_queued} may ever wait; "
-            "send it in parts, or raise store.max_queued.",
-            details={"max_queued": max_queued, "actual": more},
-        )
-    if more and queued + more > max_queued:
-        raise RequestRefused(
-            ErrorCode.QUEUE_FULL,
-            f"{queued} events wait and {max_queued} may, so there is no room for {more} more; "
-            "send them again later.",
-            details={"queued": queued, "max_queued": max_queued},
-            retry_after_seconds=5.0,
-        )
-
-
-def replay(event: Event, digest: bytes, event_id: str, known_digest: bytes | None) -> Receipt:
-    """Return the receipt for an event whose idempotency key is known."""
-    if digest == known_digest:
-        return Receipt(event_id, replayed=True)
-    refusal = RequestRefused(
-        ErrorCode.IDEMPOTENCY_CONFLICT,
-        "This idempotency key was used for another request; use a key of its own for each request.",
-        details={"event_id": event_id},
-    )
-    return Receipt(event.event_id, refusal=refusal)
 
 
 def _find(transaction: Transaction, event: Event) -> tuple[str, bytes | None] | None:

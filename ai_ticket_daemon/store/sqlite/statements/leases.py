@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from ai_ticket_daemon.errors import ErrorCode
-from ai_ticket_daemon.events.outcome import Attempt, Waste
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.store.port import CutOff, Lease
+from ai_ticket_daemon.store.rules import lost_attempt
 from ai_ticket_daemon.store.sqlite.connection import row, rows, value
 from ai_ticket_daemon.store.sqlite.statements.codec import decode_attempts, encode
 
@@ -18,8 +16,8 @@ if TYPE_CHECKING:
 
     import apsw
 
-    from ai_ticket_daemon.events.outcome import Outcome
-    from ai_ticket_daemon.store.sqlite.transaction import Transaction
+    from ai_ticket_daemon.events.outcome import Attempt, Outcome
+    from ai_ticket_daemon.store.sqlite.statements.transaction import Transaction
 
 NEVER = float("inf")
 
@@ -30,7 +28,6 @@ _RELEASE_OWNER = "UPDATE event SET home = NULL WHERE state = 'queued' AND home =
 
 RESTARTED = "The daemon was restarted; the attempt under way was put back."
 TAKEN_OVER = "Its daemon was gone, or lost touch with the store; another one put the attempt back."
-ORPHANED = "The part of the daemon that ran the attempt had crashed; it was put back."
 
 
 def claim(
@@ -202,22 +199,3 @@ def _held(transaction: Transaction, lease: Lease) -> int | None:
         transaction.instance_lock.number,
     )
     return seq
-
-
-def lost_attempt(backend: str, started_at: float, now: float, *, because: str) -> Attempt:
-    """Return the record of an attempt that nobody reported the end of."""
-    return Attempt(
-        backend,
-        started_at,
-        now,
-        error=ErrorCode.INTERNAL_ERROR,
-        message=because,
-        waste=Waste.DAEMON_DIED,
-        retried=True,
-        because=because,
-    )
-
-
-def fresh(attempts: Sequence[Attempt]) -> tuple[Attempt, ...]:
-    """Return ``attempts`` as a record only: none of them counts any more."""
-    return tuple(replace(attempt, counted=False, backend_died=False) for attempt in attempts)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import apsw
 
     from ai_ticket_daemon.store.port import Order
-    from ai_ticket_daemon.store.sqlite.transaction import Transaction
+    from ai_ticket_daemon.store.sqlite.statements.transaction import Transaction
 
 _HELD_SINCE = "held_since"
 
