@@ -25,8 +25,8 @@ from service_host import (
     build_wheel,
     copy_checkout,
 )
+from side_by_side import SideBySide, place
 from stage import Watch, open_stage
-from xdist.scheduler import LoadScopeScheduling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,17 +39,6 @@ STAGES = 40
 START_SECONDS = 30
 NOBODY = "127.0.0.1:9"
 """Where no Alertmanager listens."""
-ON_THE_HOST = frozenset(
-    {
-        "tests/attacks/test_systemd_attacks.py",
-        "tests/system/test_clock_of_service.py",
-        "tests/system/test_nightly_copies.py",
-        "tests/system/test_systemd_restarts.py",
-        "tests/system/test_systemd_service.py",
-        "tests/system/test_upgrades.py",
-    }
-)
-"""The files whose tests share one installed host, which takes half a minute to make."""
 OBJECTIVES = {"vector(120)": "vector(1)"}
 """A second for batches and for the oldest event, so that nobody has to wait for minutes."""
 
@@ -71,28 +60,18 @@ def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 # ------------------------------------------------------------------------------- side by side
 
 
-class SideBySide(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
-    """Gives a process one group of tests at a time: those of a file, or those that share a host."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return "host" if file in ON_THE_HOST else file
-
-
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:
     """Return who hands out the tests to the processes."""
     return SideBySide(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put first what waits long: what shares a host, what runs the real process, then the rest."""
-    items.sort(key=_rank)
+    """Put first what takes long."""
+    items.sort(key=_place)
 
 
-def _rank(item: pytest.Item) -> int:
-    if item.nodeid.partition("::")[0] in ON_THE_HOST:
-        return 0
-    return 1 if item.get_closest_marker("system") else 2
+def _place(item: pytest.Item) -> tuple[int, bool]:
+    return place(item.nodeid, system=item.get_closest_marker("system") is not None)
 
 
 # -------------------------------------------------------------------------------------- a host
@@ -102,15 +81,25 @@ def _rank(item: pytest.Item) -> int:
 def wheelhouse(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the wheelhouse that ops/install.sh builds; tests may add to it."""
     need_container()
-    built, copy = CACHE / "wheelhouse", tmp_path_factory.mktemp("wheels") / "wheelhouse"
-    command: list[str | Path] = [ROOT / "ops" / "install.sh", "--build-wheelhouse", built]
+    copy = tmp_path_factory.mktemp("wheels") / "wheelhouse"
     with alone("wheelhouse"):
+        built = _build_wheelhouse(os.environ.get("PYTEST_XDIST_TESTRUNUID"))
+        shutil.copytree(built, copy)
+    return copy
+
+
+def _build_wheelhouse(run: str | None) -> Path:
+    """Build it, unless another process of the same run of the tests has done so."""
+    built, built_by = CACHE / "wheelhouse", CACHE / "wheelhouse.run"
+    if run is None or not built_by.exists() or built_by.read_text() != run:
+        built_by.unlink(missing_ok=True)
+        command: list[str | Path] = [ROOT / "ops" / "install.sh", "--build-wheelhouse", built]
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        shutil.copytree(built, copy)
-    return copy
+        built_by.write_text(run or "")
+    return built
 
 
 @pytest.fixture(scope="session")

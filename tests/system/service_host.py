@@ -307,7 +307,7 @@ def add_to_schema(package: Path) -> None:
         "MIGRATIONS = (*MIGRATIONS, LATER)\n"
     )
     before = '"""Step N brings a file'
-    replace_in(package / "store" / "schema.py", before, more + before)
+    replace_in(package / "store" / "sqlite" / "schema.py", before, more + before)
 
 
 def break_start(package: Path) -> None:
