@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry
 
 from ai_ticket_daemon import __version__, signals, timekeeper
 from ai_ticket_daemon.backends.factory import open_client
-from ai_ticket_daemon.backends.fault_injection import SeverableClient, Severance
+from ai_ticket_daemon.backends.fault_injection import FaultInjectingClient, FaultInjection
 from ai_ticket_daemon.backends.host_lacks import HostAwareClient
 from ai_ticket_daemon.backends.kobold.abort import AbortReason
 from ai_ticket_daemon.clock import Clock
@@ -155,7 +155,7 @@ class Daemon:
             ),
             clock=clock,
         )
-        self._severance = Severance(
+        self._fault_injection = FaultInjection(
             others_usable=lambda names: any(
                 b.health.usable for b in self._pool if b.name not in names
             ),
@@ -261,7 +261,7 @@ class Daemon:
                 metrics=metrics,
                 history=self._history,
                 orders=self._orders,
-                severance=self._severance,
+                fault_injection=self._fault_injection,
                 clock=clock,
                 refusals=refusals,
                 stopping=self._stop.is_set,
@@ -334,7 +334,7 @@ class Daemon:
         else:
             self._systemd.notifier.stopping()
             self._log.info("stopping")
-            self._severance.mend("the daemon stops")
+            self._fault_injection.rejoin("the daemon stops")
             self._history.note("the daemon was told to stop")
             self._stop.set()
 
@@ -516,8 +516,10 @@ class Daemon:
             stall_seconds=lambda: self._live.current.backends.stall_timeout_seconds,
             on_abort=partial(self._aborted, server.name),
         )
-        severable = SeverableClient(HostAwareClient(client, self._exhaustion), self._severance)
-        return InstrumentedClient(severable, server, self._metrics, self._tracer)
+        isolatable = FaultInjectingClient(
+            HostAwareClient(client, self._exhaustion), self._fault_injection
+        )
+        return InstrumentedClient(isolatable, server, self._metrics, self._tracer)
 
     def _aborted(self, name: str, reason: AbortReason, freed: bool) -> None:
         self._pool_telemetry.aborted(name, reason, freed)
@@ -536,7 +538,7 @@ class Daemon:
 
     def _apply(self, config: Config) -> None:
         self._pool.apply(config.backends.servers)  # or raises, and has changed nothing
-        self._severance.mend("the configuration was reloaded")
+        self._fault_injection.rejoin("the configuration was reloaded")
         self._logs.level = config.log.level
         # What is lacking for the rest is no reason to go back: a certificate is looked at again.
         for then in (

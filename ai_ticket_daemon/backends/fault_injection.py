@@ -1,7 +1,7 @@
-"""Cutting servers off for a drill: to this daemon they are as unreachable as if unplugged.
+"""Fault injection for drills: an isolated server is as unreachable to this daemon as if unplugged.
 
-New requests and probes are refused, those under way are cut, and everything that follows is done by
-the ordinary rules. It ends by itself: nothing has to run, and nobody to come back, for that.
+New requests and probes are refused, generations that run are cancelled, and the ordinary rules do
+the rest. It ends by itself: no task has to run for that, and no operator has to come back.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 LONGEST_SECONDS = 600.0
 
 
-class Severance:
-    """Which servers are cut off, and until when.
+class FaultInjection:
+    """Which servers are isolated, and until when.
 
     Args:
         others_usable: tells whether any server but the named ones is usable; if none is, this ends.
@@ -50,15 +50,15 @@ class Severance:
         self._until = 0.0
         self._running: set[tuple[str, trio.CancelScope]] = set()
 
-    def sever(self, names: Collection[str], seconds: float) -> None:
-        """Cut off the servers ``names`` for ``seconds``, and what runs there at once."""
+    def isolate(self, names: Collection[str], seconds: float) -> None:
+        """Isolate the servers ``names`` for ``seconds``; what runs there is cancelled at once."""
         self._names = frozenset(names)
         self._until = self._clock() + min(seconds, LONGEST_SECONDS)
         for name, scope in self._running:
             if name in self._names:
                 scope.cancel()
 
-    def mend(self, why: str) -> None:
+    def rejoin(self, why: str) -> None:
         """Let all servers be reached again."""
         if self._names:
             self._names = frozenset()
@@ -66,21 +66,21 @@ class Severance:
 
     @property
     def names(self) -> frozenset[str]:
-        """The servers that are cut off now."""
+        """The servers that are isolated now."""
         if self._names and self._clock() >= self._until:
-            self.mend("its time is over")
+            self.rejoin("its time is over")
         if self._names and not self._others_usable(self._names):
-            self.mend("no other server is usable")
+            self.rejoin("no other server is usable")
         return self._names
 
     @property
     def left_seconds(self) -> float:
-        """How long it goes on from now, unless ended; 0 if no server is cut off."""
+        """How long it goes on from now, unless ended; 0 if no server is isolated."""
         return self._until - self._clock() if self.names else 0.0
 
     @contextmanager
     def cancelling(self, name: str, scope: trio.CancelScope) -> Iterator[None]:
-        """Cancel ``scope`` if the server is cut off during the block."""
+        """Cancel ``scope`` if the server is isolated during the block."""
         entry = (name, scope)
         self._running.add(entry)
         try:
@@ -89,12 +89,12 @@ class Severance:
             self._running.discard(entry)
 
 
-class SeverableClient:
-    """A backend client whose server can be cut off; else just that client."""
+class FaultInjectingClient:
+    """A backend client whose server can be isolated; else just that client."""
 
-    def __init__(self, client: BackendClient, severance: Severance) -> None:
+    def __init__(self, client: BackendClient, fault_injection: FaultInjection) -> None:
         self._client = client
-        self._severance = severance
+        self._fault_injection = fault_injection
 
     @property
     def name(self) -> str:
@@ -104,7 +104,7 @@ class SeverableClient:
     async def generate(
         self, request: GenerationRequest, on_delta: Callable[[str], None] | None = None
     ) -> GenerationResult:
-        """See :meth:`BackendClient.generate`; the server's slot is free when this is cut, too."""
+        """See :meth:`BackendClient.generate`; isolation leaves the slot of the server free, too."""
         self._refuse()
         passed_on = False
 
@@ -114,7 +114,7 @@ class SeverableClient:
             assert on_delta is not None  # noqa: S101 - not called otherwise
             on_delta(text)
 
-        with trio.CancelScope() as scope, self._severance.cancelling(self.name, scope):
+        with trio.CancelScope() as scope, self._fault_injection.cancelling(self.name, scope):
             return await self._client.generate(request, None if on_delta is None else pass_on)
         cut = Observation(Seen.BROKEN, aftermath=Aftermath.GONE, passed_on=passed_on)
         raise classify(self.name, cut)
@@ -133,5 +133,5 @@ class SeverableClient:
         await self._client.aclose()
 
     def _refuse(self) -> None:
-        if self.name in self._severance.names:
+        if self.name in self._fault_injection.names:
             raise classify(self.name, Observation(Seen.UNREACHABLE))

@@ -274,7 +274,7 @@ class Operations:
         pool, pipeline = self._parts.pool, self._parts.pipeline
         primaries = [b.name for b in pool if b.config.role is BackendRole.PRIMARY]
         reasons = {
-            "servers are cut off already": bool(self._parts.severance.names),
+            "servers are cut off already": bool(self._parts.fault_injection.names),
             "a server is pinned": pool.active.pinned is not None,
             "the primaries do not serve": pool.active.role is not BackendRole.PRIMARY,
             "the role has changed so often within the last minute that it would not": (
@@ -290,11 +290,11 @@ class Operations:
         against = [reason for reason, holds in reasons.items() if holds]
         if against:
             raise RequestRefused(ErrorCode.INVALID_REQUEST, f"No drill now: {'; '.join(against)}.")
-        self._parts.severance.sever(primaries, wanted.seconds)
+        self._parts.fault_injection.isolate(primaries, wanted.seconds)
         return {"severed": primaries, "seconds": wanted.seconds}
 
     async def _mend(self, _: Nothing) -> object:
-        self._parts.severance.mend("an operator asked for it")
+        self._parts.fault_injection.rejoin("an operator asked for it")
         return {"severed": []}
 
     # The daemon.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import Counter
 
-    from ai_ticket_daemon.backends.fault_injection import Severance
+    from ai_ticket_daemon.backends.fault_injection import FaultInjection
     from ai_ticket_daemon.clock import Clock
     from ai_ticket_daemon.control.history import PoolHistory
     from ai_ticket_daemon.control.orders import StandingOrders
@@ -51,7 +51,7 @@ class Parts:
     metrics: Metrics
     history: PoolHistory
     orders: StandingOrders
-    severance: Severance
+    fault_injection: FaultInjection
     clock: Clock
     refusals: Refusals
     stopping: Callable[[], bool]
@@ -104,8 +104,8 @@ class Reporter:
             ),
             "group": await self._group(),
             "severed": {
-                "servers": sorted(parts.severance.names),
-                "left_seconds": round(parts.severance.left_seconds, 3),
+                "servers": sorted(parts.fault_injection.names),
+                "left_seconds": round(parts.fault_injection.left_seconds, 3),
             },
             "backends": self.backends(),
             "queue": queue,

@@ -5,7 +5,11 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from ai_ticket_daemon.backends.fault_injection import LONGEST_SECONDS, SeverableClient, Severance
+from ai_ticket_daemon.backends.fault_injection import (
+    LONGEST_SECONDS,
+    FaultInjectingClient,
+    FaultInjection,
+)
 from ai_ticket_daemon.backends.generation import GenerationRequest, GenerationResult, ProbeResult
 from ai_ticket_daemon.errors import BackendError, ErrorCode, Symptom
 from ai_ticket_daemon.events.event import Message, Role, Sampling
@@ -51,24 +55,24 @@ class Stage:
     def __init__(self) -> None:
         self.ended: list[str] = []
         self.others_usable = True
-        self.severance = Severance(
+        self.fault_injection = FaultInjection(
             others_usable=lambda names: self.others_usable, on_end=self.ended.append
         )
         self.inner = SlowClient("primary")
-        self.primary = SeverableClient(self.inner, self.severance)
-        self.standby = SeverableClient(SlowClient("standby"), self.severance)
+        self.primary = FaultInjectingClient(self.inner, self.fault_injection)
+        self.standby = FaultInjectingClient(SlowClient("standby"), self.fault_injection)
 
 
-async def test_what_is_not_cut_off_is_left_alone(autojump_clock: MockClock) -> None:
+async def test_what_is_not_isolated_is_left_alone(autojump_clock: MockClock) -> None:
     stage = Stage()
     pieces: list[str] = []
     assert await stage.primary.generate(REQUEST, pieces.append) is RESULT
     assert (await stage.primary.probe()).model == "model"
     assert pieces == ["te"]
-    assert (stage.severance.left_seconds, stage.severance.names) == (0.0, frozenset())
+    assert (stage.fault_injection.left_seconds, stage.fault_injection.names) == (0.0, frozenset())
 
 
-async def test_a_server_that_is_cut_off_refuses_and_its_requests_are_lost(
+async def test_a_server_that_is_isolated_refuses_and_its_requests_are_lost(
     autojump_clock: MockClock,
 ) -> None:
     stage = Stage()
@@ -84,7 +88,7 @@ async def test_a_server_that_is_cut_off_refuses_and_its_requests_are_lost(
         nursery.start_soon(generate, [])
         nursery.start_soon(stage.standby.generate, REQUEST)
         await trio.testing.wait_all_tasks_blocked()
-        stage.severance.sever({"primary"}, 60)
+        stage.fault_injection.isolate({"primary"}, 60)
         await trio.testing.wait_all_tasks_blocked()
         assert stage.inner.cancelled == 2
     assert {error.symptom for error in seen} == {Symptom.LOST}
@@ -100,10 +104,10 @@ async def test_a_server_that_is_cut_off_refuses_and_its_requests_are_lost(
 
 async def test_it_ends_in_time_with_nobody_there_to_end_it(autojump_clock: MockClock) -> None:
     stage = Stage()
-    stage.severance.sever({"primary"}, 30)
+    stage.fault_injection.isolate({"primary"}, 30)
     await trio.sleep(29.9)
-    assert stage.severance.names == {"primary"}
-    assert stage.severance.left_seconds == pytest.approx(0.1)
+    assert stage.fault_injection.names == {"primary"}
+    assert stage.fault_injection.left_seconds == pytest.approx(0.1)
     await trio.sleep(0.2)
     assert (await stage.primary.probe()).model == "model"
     assert stage.ended == ["its time is over"]
@@ -111,13 +115,13 @@ async def test_it_ends_in_time_with_nobody_there_to_end_it(autojump_clock: MockC
 
 async def test_it_never_lasts_longer_than_the_longest_time(autojump_clock: MockClock) -> None:
     stage = Stage()
-    stage.severance.sever({"primary"}, 1e9)
-    assert stage.severance.left_seconds == LONGEST_SECONDS
+    stage.fault_injection.isolate({"primary"}, 1e9)
+    assert stage.fault_injection.left_seconds == LONGEST_SECONDS
 
 
 async def test_it_ends_when_no_other_server_is_usable_any_more() -> None:
     stage = Stage()
-    stage.severance.sever({"primary"}, 30)
+    stage.fault_injection.isolate({"primary"}, 30)
     stage.others_usable = False
     assert (await stage.primary.probe()).model == "model"
     assert stage.ended == ["no other server is usable"]
@@ -125,10 +129,10 @@ async def test_it_ends_when_no_other_server_is_usable_any_more() -> None:
 
 async def test_it_is_ended_once() -> None:
     stage = Stage()
-    stage.severance.mend("nothing to mend")
-    stage.severance.sever({"primary"}, 30)
-    stage.severance.mend("asked")
-    stage.severance.mend("asked again")
+    stage.fault_injection.rejoin("nothing to rejoin")
+    stage.fault_injection.isolate({"primary"}, 30)
+    stage.fault_injection.rejoin("asked")
+    stage.fault_injection.rejoin("asked again")
     assert stage.ended == ["asked"]
 
 
