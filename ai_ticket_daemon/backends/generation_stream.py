@@ -74,7 +74,7 @@ class Completion:
     was_empty: bool
 
 
-class Exchange:
+class GenerationStream:
     """One generation request and its answer.
 
     Args:
@@ -252,36 +252,36 @@ def _is_json(answer: Answer) -> bool:
 class Guard(Protocol):
     """What a kind of server offers for watching and stopping a generation."""
 
-    async def look(self, exchange: Exchange) -> Seen | float:
+    async def look(self, generation: GenerationStream) -> Seen | float:
         """Find out what the server does about a generation that is silent, or in doubt.
 
-        Notes progress in ``exchange.progress_at``, and settles ``exchange.in_doubt``. Returns why
-        the generation is not worth waiting for any longer; if it is, the seconds until the next
-        look.
+        Notes progress in ``generation.progress_at``, and settles ``generation.in_doubt``. Returns
+        why the generation is not worth waiting for any longer; if it is, the seconds until the
+        next look.
         """
 
-    async def stop(self, exchange: Exchange, reason: Seen | None) -> bool:
+    async def stop(self, generation: GenerationStream, reason: Seen | None) -> bool:
         """End the generation; True if the server is known to be free of it.
 
         Args:
-            exchange: the generation.
+            generation: the generation.
             reason: why, or None if the caller was cancelled.
         """
 
 
-def next_limit(exchange: Exchange, limits: Limits) -> tuple[float, Seen]:
-    """Return when the exchange has taken too long, on trio's clock, and what that is called."""
-    total_at = exchange.started_at + limits.total_seconds
-    if exchange.progress_at is None:
-        since = exchange.started_at if exchange.sent_at is None else exchange.sent_at
+def next_limit(generation: GenerationStream, limits: Limits) -> tuple[float, Seen]:
+    """Return when the generation has taken too long, on trio's clock, and what that is called."""
+    total_at = generation.started_at + limits.total_seconds
+    if generation.progress_at is None:
+        since = generation.started_at if generation.sent_at is None else generation.sent_at
         at, seen = since + limits.first_token_seconds, Seen.FIRST_TOKEN_TIMEOUT
     else:
-        at, seen = exchange.progress_at + limits.idle_seconds, Seen.IDLE_TIMEOUT
+        at, seen = generation.progress_at + limits.idle_seconds, Seen.IDLE_TIMEOUT
     return (at, seen) if at <= total_at else (total_at, Seen.TOTAL_TIMEOUT)
 
 
-async def carry_out(exchange: Exchange, limits: Limits, guard: Guard) -> Completion:
-    """Run an exchange to its end, within its limits.
+async def carry_out(generation: GenerationStream, limits: Limits, guard: Guard) -> Completion:
+    """Run a generation to its end, within its limits.
 
     When cancelled, the generation is stopped first.
 
@@ -291,51 +291,51 @@ async def carry_out(exchange: Exchange, limits: Limits, guard: Guard) -> Complet
     reason: Seen | None = None
     freed = True
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(exchange.run)
+        nursery.start_soon(generation.run)
         try:
-            reason = await _watch(exchange, limits, guard)
+            reason = await _watch(generation, limits, guard)
         finally:
-            if not exchange.finished.is_set():
-                exchange.discard()
-                freed = await guard.stop(exchange, reason)
-                exchange.close()
+            if not generation.finished.is_set():
+                generation.discard()
+                freed = await guard.stop(generation, reason)
+                generation.close()
     if reason is not None:
-        raise AttemptFailed(Observation(reason, passed_on=exchange.passed_on, slot_freed=freed))
-    if exchange.error is not None:
-        raise exchange.error
-    if exchange.completion is None:
-        raise RuntimeError("the exchange ended without a completion and without an error")
-    return exchange.completion
+        raise AttemptFailed(Observation(reason, passed_on=generation.passed_on, slot_freed=freed))
+    if generation.error is not None:
+        raise generation.error
+    if generation.completion is None:
+        raise RuntimeError("the generation ended without a completion and without an error")
+    return generation.completion
 
 
-async def _watch(exchange: Exchange, limits: Limits, guard: Guard) -> Seen | None:
-    """Wait for the end of the exchange; return why it has to be stopped before, or None."""
-    look_at = exchange.started_at + limits.look_seconds
-    while not exchange.finished.is_set():
-        limit_at, _ = next_limit(exchange, limits)
-        if not exchange.in_doubt:
-            await exchange.wait_until(min(limit_at, look_at))
-        if exchange.finished.is_set():
+async def _watch(generation: GenerationStream, limits: Limits, guard: Guard) -> Seen | None:
+    """Wait for the end of the generation; return why it has to be stopped before, or None."""
+    look_at = generation.started_at + limits.look_seconds
+    while not generation.finished.is_set():
+        limit_at, _ = next_limit(generation, limits)
+        if not generation.in_doubt:
+            await generation.wait_until(min(limit_at, look_at))
+        if generation.finished.is_set():
             break
         # The limit is computed anew, since tokens may have come and moved it.
         now = trio.current_time()
-        limit_at, seen = next_limit(exchange, limits)
+        limit_at, seen = next_limit(generation, limits)
         if now >= limit_at:
             return seen
-        if exchange.in_doubt or now >= look_at:
-            found = await _look(exchange, limit_at, guard)
+        if generation.in_doubt or now >= look_at:
+            found = await _look(generation, limit_at, guard)
             if isinstance(found, Seen):
                 return found
             look_at = trio.current_time() + found
     return None
 
 
-async def _look(exchange: Exchange, limit_at: float, guard: Guard) -> Seen | float:
-    """Look at the server; given up when the limit comes or the exchange ends."""
+async def _look(generation: GenerationStream, limit_at: float, guard: Guard) -> Seen | float:
+    """Look at the server; given up when the limit comes or the generation ends."""
     with trio.move_on_at(limit_at) as scope:
-        exchange.looking = scope
+        generation.looking = scope
         try:
-            return await guard.look(exchange)
+            return await guard.look(generation)
         finally:
-            exchange.looking = None
+            generation.looking = None
     return 0.0

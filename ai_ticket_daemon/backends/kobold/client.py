@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ai_ticket_daemon.backends.classify import classify
 from ai_ticket_daemon.backends.dialects import wire_dialect
 from ai_ticket_daemon.backends.generation import GenerationResult
-from ai_ticket_daemon.backends.generation_stream import Exchange, Limits, carry_out
+from ai_ticket_daemon.backends.generation_stream import GenerationStream, Limits, carry_out
 from ai_ticket_daemon.backends.kobold.abort import AbortReason, abort_once
 from ai_ticket_daemon.backends.kobold.guard import KoboldGuard
 from ai_ticket_daemon.backends.kobold.perf import find_aftermath
@@ -52,7 +52,7 @@ class KoboldClient:
         self._on_abort = on_abort
         self._dialect = wire_dialect(config.dialect)
         self._stall_seconds = stall_seconds
-        self._exchanges: set[Exchange] = set()
+        self._generations: set[GenerationStream] = set()
         self._wire = Wire(
             config.url,
             password=config.password,
@@ -88,8 +88,8 @@ class KoboldClient:
 
     def doubt(self) -> None:
         """Look at what runs there; see :meth:`BackendClient.doubt`."""
-        for exchange in self._exchanges:
-            exchange.doubt()
+        for generation in self._generations:
+            generation.doubt()
 
     async def aclose(self) -> None:
         """Do nothing but what the port asks: no connection is ever idle."""
@@ -102,7 +102,7 @@ class KoboldClient:
         prompt_tokens = await self._fit_context(request, size_bytes)
         # A key of its own for every attempt: the server may remember an abort for a used one.
         genkey = secrets.token_hex(16)
-        exchange = Exchange(
+        generation = GenerationStream(
             self._wire,
             self._dialect,
             request,
@@ -117,15 +117,15 @@ class KoboldClient:
             look_seconds=limits.look_seconds,
             on_abort=self._on_abort,
         )
-        self._exchanges.add(exchange)
+        self._generations.add(generation)
         try:
-            completion = await carry_out(exchange, limits, guard)
+            completion = await carry_out(generation, limits, guard)
         except AttemptFailed as failure:
             raise AttemptFailed(
-                await self._examine(failure.observation, exchange, genkey)
+                await self._examine(failure.observation, generation, genkey)
             ) from failure
         finally:
-            self._exchanges.discard(exchange)
+            self._generations.discard(generation)
         may_lack_model = completion.was_empty and completion.finish_reason == "length"
         if may_lack_model and not await self._probe.has_model():
             raise AttemptFailed.seen(Seen.NO_MODEL)
@@ -136,8 +136,8 @@ class KoboldClient:
             counter=self._counter,
             prompt=self._dialect.prompt(request),
             prompt_tokens=prompt_tokens,
-            took_seconds=exchange.ended_at - (exchange.sent_at or exchange.started_at),
-            ended_at=exchange.ended_at,
+            took_seconds=generation.ended_at - (generation.sent_at or generation.started_at),
+            ended_at=generation.ended_at,
         )
         return GenerationResult(completion.text, finish_reason, usage)
 
@@ -165,14 +165,14 @@ class KoboldClient:
         return prompt_tokens
 
     async def _examine(
-        self, observation: Observation, exchange: Exchange, genkey: str
+        self, observation: Observation, generation: GenerationStream, genkey: str
     ) -> Observation:
         """Find out what else is to be known of a failure, and leave nothing running."""
-        observation = replace(observation, passed_on=exchange.passed_on)
+        observation = replace(observation, passed_on=generation.passed_on)
         if observation.seen in _BROKEN_OFF:
-            sent_at = exchange.sent_at or exchange.started_at
+            sent_at = generation.sent_at or generation.started_at
             return replace(observation, aftermath=await find_aftermath(self._wire, sent_at=sent_at))
-        if observation.seen in _GIVEN_UP and exchange.stream:
+        if observation.seen in _GIVEN_UP and generation.stream:
             await abort_once(self._wire, genkey)
             self._on_abort(AbortReason.UNREADABLE, True)
         if observation.status in (401, 403):

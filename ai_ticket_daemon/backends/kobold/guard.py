@@ -16,7 +16,7 @@ from ai_ticket_daemon.backends.tokens import estimate_tokens
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from ai_ticket_daemon.backends.generation_stream import Exchange
+    from ai_ticket_daemon.backends.generation_stream import GenerationStream
     from ai_ticket_daemon.backends.kobold.abort import AbortObserver
     from ai_ticket_daemon.backends.tokens import TokenCounter
     from ai_ticket_daemon.backends.transport.wire import Wire
@@ -66,64 +66,65 @@ class KoboldGuard:
         self._silent_looks = 0
         self._timeout_seconds = min(look_seconds, _LOOK_TIMEOUT_SECONDS)
 
-    async def look(self, exchange: Exchange) -> Seen | float:
+    async def look(self, generation: GenerationStream) -> Seen | float:
         """See :class:`Guard`: a plain generation shows no progress by itself, so it is asked for.
 
         A server that does nothing while a request waits for its first byte has lost it; one that
         does not even answer what needs no slot has frozen.
         """
-        in_doubt, exchange.in_doubt = exchange.in_doubt, False
-        if exchange.sent_at is None:
+        in_doubt, generation.in_doubt = generation.in_doubt, False
+        if generation.sent_at is None:
             return self._look_seconds
         if not in_doubt and (
-            exchange.answering_plainly or (exchange.stream and exchange.progress_at is not None)
+            generation.answering_plainly
+            or (generation.stream and generation.progress_at is not None)
         ):
             return math.inf  # What comes, or does not come, over the wire says it all.
-        progress_at = exchange.progress_at
+        progress_at = generation.progress_at
         try:
-            if not exchange.stream and await self._advanced(exchange):
-                exchange.progress_at = trio.current_time()
+            if not generation.stream and await self._advanced(generation):
+                generation.progress_at = trio.current_time()
                 self._idle_looks = self._silent_looks = 0
                 return self._look_seconds
             perf = await read_perf(self._wire, timeout_seconds=self._timeout_seconds)
         except AttemptFailed as failure:
-            if failure.observation.seen not in _SILENT or exchange.progress_at != progress_at:
+            if failure.observation.seen not in _SILENT or generation.progress_at != progress_at:
                 return self._look_seconds
             self._silent_looks += 1
             # In doubt, a probe has met with silence before.
             return Seen.NO_REPLY if in_doubt or self._silent_looks > 1 else _CONFIRM_SECONDS
         self._silent_looks = 0
-        streaming = exchange.stream and exchange.progress_at is not None
+        streaming = generation.stream and generation.progress_at is not None
         if not perf.idle or perf.queue > 0 or streaming:
             self._idle_looks = 0
             return self._look_seconds
         self._idle_looks += 1
         if self._idle_looks < 2:
             return _CONFIRM_SECONDS
-        return Seen.SILENT_STREAM if exchange.answering else Seen.LOST
+        return Seen.SILENT_STREAM if generation.answering else Seen.LOST
 
-    async def stop(self, exchange: Exchange, reason: Seen | None) -> bool:
+    async def stop(self, generation: GenerationStream, reason: Seen | None) -> bool:
         """See :class:`Guard`; takes ``ABORT_BOUND_SECONDS`` at the most."""
-        if exchange.sent_at is None or reason in _NOTHING_TO_ABORT:
+        if generation.sent_at is None or reason in _NOTHING_TO_ABORT:
             return True  # There is nothing to abort, only a connection to close.
         bound = _ABORT_BOUNDS_SECONDS.get(reason, ABORT_BOUND_SECONDS)
         freed = await abort_until(
-            exchange.finished,
+            generation.finished,
             self._wire,
             self._genkey,
             bound_seconds=bound,
         )
         self._on_abort(abort_reason(reason), freed)
-        if freed and not exchange.stream and exchange.completion and exchange.completion.text:
-            await self._count(exchange, exchange.completion.text)
+        if freed and not generation.stream and generation.completion and generation.completion.text:
+            await self._count(generation, generation.completion.text)
         return freed
 
-    async def _count(self, exchange: Exchange, text: str) -> None:
+    async def _count(self, generation: GenerationStream, text: str) -> None:
         """Count what a plain generation had made: the server answers with it when stopped."""
         with trio.move_on_after(_COUNT_SECONDS, shield=True):
             try:
-                perf = await statistics(self._wire, exchange.ended_at)
-                exchange.received.note(
+                perf = await statistics(self._wire, generation.ended_at)
+                generation.received.note(
                     await self._counter.count(text, begin=False)
                     if perf is None
                     else perf.last_token_count
@@ -131,18 +132,18 @@ class KoboldGuard:
             except AttemptFailed:
                 return  # the estimate stays
 
-    async def _advanced(self, exchange: Exchange) -> bool:
+    async def _advanced(self, generation: GenerationStream) -> bool:
         """Whether the generation has more text than at the last look."""
         answer = await self._wire.call(
             "POST",
             CHECK_PATH,
             {"genkey": self._genkey},
             timeout_seconds=self._timeout_seconds,
-            max_bytes=exchange.bounds.text,
+            max_bytes=generation.bounds.text,
         )
         match answer:
             case {"results": [{"text": str(text)}, *_]}:
                 before, self._characters = self._characters, len(text)
-                exchange.received.note(estimate_tokens(text), estimated=True)
+                generation.received.note(estimate_tokens(text), estimated=True)
                 return self._characters > before
         raise AttemptFailed.seen(Seen.WRONG_SHAPE)

@@ -15,7 +15,7 @@ from ai_ticket_daemon.backends.classify import classify
 from ai_ticket_daemon.backends.cleaning import clean_name, whole_number
 from ai_ticket_daemon.backends.dialects import wire_dialect
 from ai_ticket_daemon.backends.generation import GenerationResult, ProbeResult
-from ai_ticket_daemon.backends.generation_stream import Exchange, Limits, carry_out
+from ai_ticket_daemon.backends.generation_stream import GenerationStream, Limits, carry_out
 from ai_ticket_daemon.backends.observation import Aftermath, AttemptFailed, Seen
 from ai_ticket_daemon.backends.quoting import quotable
 from ai_ticket_daemon.backends.tokens import estimate_tokens
@@ -41,21 +41,21 @@ class SocketGuard:
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
 
-    async def look(self, exchange: Exchange) -> Seen | float:
+    async def look(self, generation: GenerationStream) -> Seen | float:
         """See :class:`Guard`: all there is to be seen is whether the server answers at all."""
-        if not exchange.in_doubt:
+        if not generation.in_doubt:
             return math.inf
-        exchange.in_doubt = False
-        progress_at = exchange.progress_at
+        generation.in_doubt = False
+        progress_at = generation.progress_at
         try:
             await self._wire.call("GET", MODELS_PATH, timeout_seconds=_LOOK_TIMEOUT_SECONDS)
         except AttemptFailed as failure:
             silent = failure.observation.seen in (Seen.NO_REPLY, Seen.CONNECT_TIMEOUT)
-            if silent and exchange.progress_at == progress_at:
+            if silent and generation.progress_at == progress_at:
                 return Seen.NO_REPLY
         return math.inf
 
-    async def stop(self, exchange: Exchange, reason: Seen | None) -> bool:  # noqa: ARG002
+    async def stop(self, generation: GenerationStream, reason: Seen | None) -> bool:  # noqa: ARG002
         """Leave it to the closing of the connection, which follows."""
         return True
 
@@ -72,7 +72,7 @@ class OpenAIClient:
         self._config = config
         self._dialect = wire_dialect(config.dialect)
         self._stall_seconds = stall_seconds
-        self._exchanges: set[Exchange] = set()
+        self._generations: set[GenerationStream] = set()
         self._model = config.model
         self._wire = Wire(
             # Such servers are often named with the path that their clients expect.
@@ -92,7 +92,7 @@ class OpenAIClient:
     ) -> GenerationResult:
         """Make one generation and return it; see :meth:`BackendClient.generate`."""
         validate(request)
-        exchange = Exchange(
+        generation = GenerationStream(
             self._wire,
             self._dialect,
             request,
@@ -100,12 +100,12 @@ class OpenAIClient:
             on_delta=on_delta,
         )
         limits = Limits.of(self._config, self._stall_seconds())
-        self._exchanges.add(exchange)
+        self._generations.add(generation)
         try:
-            completion = await carry_out(exchange, limits, SocketGuard(self._wire))
+            completion = await carry_out(generation, limits, SocketGuard(self._wire))
         except AttemptFailed as failure:
             observation = quotable(
-                replace(failure.observation, passed_on=exchange.passed_on),
+                replace(failure.observation, passed_on=generation.passed_on),
                 self._config.password,
                 (message.content for message in request.messages),
             )
@@ -113,7 +113,7 @@ class OpenAIClient:
                 observation = replace(observation, aftermath=await self._find_aftermath())
             raise classify(self.name, observation) from failure
         finally:
-            self._exchanges.discard(exchange)
+            self._generations.discard(generation)
         usage = completion.usage
         if usage is None:
             usage = Usage(
@@ -139,8 +139,8 @@ class OpenAIClient:
 
     def doubt(self) -> None:
         """Look at what runs there; see :meth:`BackendClient.doubt`."""
-        for exchange in self._exchanges:
-            exchange.doubt()
+        for generation in self._generations:
+            generation.doubt()
 
     async def aclose(self) -> None:
         """Close idle connections."""
