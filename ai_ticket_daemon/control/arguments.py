@@ -56,7 +56,7 @@ class Captures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Severed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How long the primaries are to be cut off."""
+    """How long the primaries are to be isolated."""
 
     seconds: Annotated[float, msgspec.Meta(gt=0, le=LONGEST_SECONDS)]
 

@@ -270,11 +270,11 @@ class Operations:
         return _active(self._parts.pool.active) | reached
 
     async def _sever(self, wanted: Severed) -> object:
-        """Cut the primaries off, for a drill; whoever asks for it does not have to come back."""
+        """Isolate the primaries for a drill; whoever asks for it does not have to come back."""
         pool, pipeline = self._parts.pool, self._parts.pipeline
         primaries = [b.name for b in pool if b.config.role is BackendRole.PRIMARY]
         reasons = {
-            "servers are cut off already": bool(self._parts.fault_injection.names),
+            "servers are isolated already": bool(self._parts.fault_injection.names),
             "a server is pinned": pool.active.pinned is not None,
             "the primaries do not serve": pool.active.role is not BackendRole.PRIMARY,
             "the role has changed so often within the last minute that it would not": (

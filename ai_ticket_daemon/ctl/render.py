@@ -61,7 +61,7 @@ def status(report: Mapping[str, Any]) -> RenderableType:
     if severed["servers"]:
         head.add_row(
             "drill",
-            f"[red]{escape(', '.join(severed['servers']))} cut off for "
+            f"[red]{escape(', '.join(severed['servers']))} isolated for "
             f"{seconds(severed['left_seconds'])} more[/]",
         )
     queue, oldest = report["queue"], report["oldest_queued_seconds"]

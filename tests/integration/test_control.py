@@ -614,8 +614,8 @@ async def test_a_cut_ends_by_itself_at_a_reload_and_when_it_would_do_harm(
         await sever(house, 0.5)
         report = await house.json("status")
         assert report["severed"]["servers"] == ["primary"]
-        assert "cut off for" in await house.ctl("status")
-        with pytest.raises(Refused, match="servers are cut off already"):
+        assert "isolated for" in await house.ctl("status")
+        with pytest.raises(Refused, match="servers are isolated already"):
             await sever(house, 1)
         await house.until(lambda r: not r["severed"]["servers"])
         assert ended(house) == ["its time is over"]

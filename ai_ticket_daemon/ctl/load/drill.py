@@ -1,9 +1,9 @@
 """``ai-ticketctl drill failover``: moves live traffic to the standby and back, and measures it.
 
-Either by order, with a pin; or by cutting the primaries off from the daemon, which then has to
+Either by order, with a pin; or by isolating the primaries inside the daemon, which then has to
 notice, and to find back, by its own rules. Guarded: it begins only if both roles are usable,
-nothing is pinned and the daemon is healthy; and whatever happens, it ends with no pin and nothing
-cut off.
+nothing is pinned and the daemon is healthy; and whatever happens, it ends with no pin and no server
+isolated.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def guard(status: dict[str, Any]) -> str:
               for role in ("primary", "standby")}  # fmt: skip
     reasons = {
         "a server is pinned already": status["serving"]["pinned"],
-        "servers are cut off already": status["severed"]["servers"],
+        "servers are isolated already": status["severed"]["servers"],
         "the daemon drains": status["draining"],
         "the daemon is paused": status["paused"],
         "no primary is usable": not usable["primary"],

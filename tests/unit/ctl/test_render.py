@@ -67,7 +67,7 @@ def test_the_status_tells_everything_that_is_wrong() -> None:
         "unhealthy draining paused",
         "no backend is usable",
         "up 1 h 1 min",
-        "a[b] cut off for 12.0 s more",
+        "a[b] isolated for 12.0 s more",
         "3 queued, the oldest for 1 min 15 s",
         "[Errno 28] No space left",
         "refused: log.level: [nonsense]",

@@ -31,7 +31,7 @@ def test_a_daemon_that_is_well_may_be_drilled_with_its_first_standby() -> None:
     [
         ({"serving": {"pinned": "a", "role": "primary"}}, "a server is pinned already"),
         ({"serving": {"pinned": None, "role": "standby"}}, "the standby serves already"),
-        ({"severed": {"servers": ["a"]}}, "servers are cut off already"),
+        ({"severed": {"servers": ["a"]}}, "servers are isolated already"),
         ({"draining": True}, "the daemon drains"),
         ({"paused": True}, "the daemon is paused"),
         ({"backends": [server("a", "primary")]}, "no standby is usable"),
