@@ -24,7 +24,7 @@ from ai_ticket_daemon.pool.identity import NOTHING_KNOWN, Identity, problem_of
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.config.backends import BackendsConfig
-    from ai_ticket_daemon.pool.health_events import Sign
+    from ai_ticket_daemon.pool.health_events import HealthInput
     from ai_ticket_daemon.pool.identity import Expected
 
 
@@ -88,14 +88,14 @@ class Health:
         return not self.usable or self.failures > 0
 
 
-def after(health: Health, sign: Sign, *, rules: BackendsConfig, now: float) -> Health:
-    """Return the health after ``sign`` was seen at ``now`` (seconds, monotonic).
+def after(health: Health, event: HealthInput, *, rules: BackendsConfig, now: float) -> Health:
+    """Return the health after ``event`` was seen at ``now`` (seconds, monotonic).
 
     A server that was never seen before is believed at once, for better or worse.
     """
-    match sign:
+    match event:
         case ProbeAnswered():
-            return _after_answer(health, sign, rules, now)
+            return _after_answer(health, event, rules, now)
         case ProbeFailed(reason):
             missed = replace(health, failures=health.failures + 1, successes=0)
             if health.state is not HealthState.UNKNOWN and missed.failures < rules.fall:

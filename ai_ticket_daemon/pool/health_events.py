@@ -97,7 +97,7 @@ class GenerationSucceeded:
     """An attempt gave a completion."""
 
 
-Sign = (
+HealthInput = (
     ProbeAnswered
     | ProbeFailed
     | ProbePutOff
@@ -112,7 +112,7 @@ Sign = (
 )
 
 
-def sign_of(event_id: str, error: BackendError) -> Sign | None:
+def sign_of(event_id: str, error: BackendError) -> HealthInput | None:
     """Return what a failed attempt says of its server; None if it was the request's fault."""
     match error.symptom:
         case None:
@@ -129,7 +129,7 @@ def sign_of(event_id: str, error: BackendError) -> Sign | None:
             return GenerationFailed(event_id, error.message)
 
 
-def probe_sign_of(error: BackendError, expected: Expected) -> Sign:
+def health_event_of_probe(error: BackendError, expected: Expected) -> HealthInput:
     """Return what a probe that was refused, or not answered sensibly, says of its server."""
     status = (error.details or {}).get("status")
     if error.code is ErrorCode.API_TIMEOUT and status is None:

@@ -79,7 +79,7 @@ async def run(
     written: str | None = None
     refused: str | None = None
     while True:
-        seen = pool.memory_changed.version
+        seen = pool.record_changed.version
         failed = False
         try:
             text = encode(pool.active, pool, offset=offset)
@@ -98,4 +98,4 @@ async def run(
                 refused = reason
         await trio.sleep(LEAST_GAP_SECONDS)
         if not failed:
-            await pool.memory_changed.wait(seen)
+            await pool.record_changed.wait(seen)

@@ -22,7 +22,7 @@ from ai_ticket_daemon.pool.health_events import (
     GenerationSucceeded,
     ProbeAnswered,
     ProbeSilent,
-    probe_sign_of,
+    health_event_of_probe,
     sign_of,
 )
 from ai_ticket_daemon.pool.identity import expected_of
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.backends.generation import BackendClient, ProbeResult
     from ai_ticket_daemon.config.backends import BackendsConfig, ServerConfig
     from ai_ticket_daemon.errors import BackendError
-    from ai_ticket_daemon.pool.health_events import Sign
+    from ai_ticket_daemon.pool.health_events import HealthInput
     from ai_ticket_daemon.pool.identity import Expected
     from ai_ticket_daemon.pool.selection import Choice
 
@@ -47,7 +47,7 @@ class BackendPool:
     """Hands out slots on the servers of the role that serves.
 
     ``changed`` tells that an event might get a slot now, ``servers_changed`` that the list of
-    servers is another one or a client is idle for good, ``memory_changed`` that what should
+    servers is another one or a client is idle for good, ``record_changed`` that what should
     outlive the process has changed.
 
     Args:
@@ -77,7 +77,7 @@ class BackendPool:
         self.active = ActiveRole()
         self.changed = Wakeup()
         self.servers_changed = Wakeup()
-        self.memory_changed = Wakeup()
+        self.record_changed = Wakeup()
         self.apply(settings().servers)
 
     def __iter__(self) -> Iterator[Backend]:
@@ -192,7 +192,7 @@ class BackendPool:
 
     def probe_failed(self, backend: Backend, error: BackendError) -> None:
         """Take in that a probe was refused, or not answered sensibly."""
-        self.saw(backend, probe_sign_of(error, self._expected(backend)))
+        self.saw(backend, health_event_of_probe(error, self._expected(backend)))
 
     def _expected(self, backend: Backend) -> Expected:
         primaries = [
@@ -201,11 +201,11 @@ class BackendPool:
         match_primary = self._settings().match_primary
         return expected_of(backend.config, primaries, match_primary=match_primary)
 
-    def saw(self, backend: Backend, sign: Sign) -> None:
-        """Take in a sign of a server's health."""
+    def saw(self, backend: Backend, event: HealthInput) -> None:
+        """Take in what was seen of a server."""
         rules, now = self._settings(), self._clock()
         before = backend.health
-        backend.health = health = after(before, sign, rules=rules, now=now)
+        backend.health = health = after(before, event, rules=rules, now=now)
         if health.restarts > before.restarts:
             self._observer.restarted(backend)
         if health.state is not before.state:
@@ -214,8 +214,8 @@ class BackendPool:
             backend.doubted.notify()
         if (health.state, health.setbacks) != (before.state, before.setbacks):
             self.changed.notify()
-            self.memory_changed.notify()
-        if isinstance(sign, ProbeSilent | ConnectionLost):
+            self.record_changed.notify()
+        if isinstance(event, ProbeSilent | ConnectionLost):
             for client in tuple(backend.slots):
                 client.doubt()
         self._reconsider()
@@ -244,9 +244,9 @@ class BackendPool:
             backend.paused_until = self._clock() + wait
             self.changed.notify()
             return
-        sign = sign_of(event_id, error)
-        if sign is not None:
-            self.saw(backend, sign)
+        event = sign_of(event_id, error)
+        if event is not None:
+            self.saw(backend, event)
 
     def abort_ignored(self, name: str) -> None:
         """Take in that a server goes on generating what nobody wants any more."""
@@ -324,7 +324,7 @@ class BackendPool:
             )
             self.changed.notify()
         if after != before:
-            self.memory_changed.notify()
+            self.record_changed.notify()
 
     def _first_of(self, active: ActiveRole) -> str:
         servers = serving(self, active)

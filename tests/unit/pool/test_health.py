@@ -15,14 +15,14 @@ from ai_ticket_daemon.pool.health_events import (
     GenerationFailed,
     GenerationStalled,
     GenerationSucceeded,
+    HealthInput,
     ModelMissing,
     ProbeAnswered,
     ProbeFailed,
     ProbeNotYet,
     ProbePutOff,
     ProbeSilent,
-    Sign,
-    probe_sign_of,
+    health_event_of_probe,
 )
 from ai_ticket_daemon.pool.identity import Expected, Identity, expected_of, problem_of
 
@@ -38,9 +38,9 @@ BUSY = replace(WELL, busy=True)
 S = HealthState
 
 
-def seen(health: Health, *signs: Sign, now: float = 0) -> Health:
-    for sign in signs:
-        health = after(health, sign, rules=RULES, now=now)
+def seen(health: Health, *events: HealthInput, now: float = 0) -> Health:
+    for event in events:
+        health = after(health, event, rules=RULES, now=now)
     return health
 
 
@@ -61,7 +61,7 @@ def failed(event: str) -> GenerationFailed:
 
 
 @pytest.mark.parametrize(
-    ("signs", "state"),
+    ("events", "state"),
     [
         pytest.param([OK], S.READY, id="the first answer is believed"),
         pytest.param([MISSED], S.DOWN, id="the first refusal is believed"),
@@ -108,8 +108,10 @@ def failed(event: str) -> GenerationFailed:
         pytest.param([OK, SILENT, STALLED], S.DOWN, id="silent, and a stall found later"),
     ],
 )
-def test_the_state_after_a_row_of_signs(signs: list[Sign], state: HealthState) -> None:
-    assert seen(Health(), *signs).state is state
+def test_the_state_after_a_row_of_health_events(
+    events: list[HealthInput], state: HealthState
+) -> None:
+    assert seen(Health(), *events).state is state
 
 
 def test_a_stuck_server_is_used_again_once_it_shows_progress_and_its_hold_is_over() -> None:
@@ -262,5 +264,7 @@ def test_a_standby_has_to_be_like_the_primary_unless_the_conf_file_says_otherwis
         (Observation(Seen.NO_REPLY), ProbeSilent),
     ],
 )
-def test_what_a_probe_met_is_the_sign_it_gives(observation: Observation, kind: type[Sign]) -> None:
-    assert isinstance(probe_sign_of(classify("p", observation), Expected()), kind)
+def test_what_a_probe_met_is_the_health_event_it_gives(
+    observation: Observation, kind: type[HealthInput]
+) -> None:
+    assert isinstance(health_event_of_probe(classify("p", observation), Expected()), kind)

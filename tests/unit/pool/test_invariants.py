@@ -24,12 +24,12 @@ from ai_ticket_daemon.pool.health_events import (
     GenerationFailed,
     GenerationStalled,
     GenerationSucceeded,
+    HealthInput,
     ModelMissing,
     ProbeFailed,
     ProbeNotYet,
     ProbePutOff,
     ProbeSilent,
-    Sign,
 )
 from ai_ticket_daemon.pool.identity import Expected
 from ai_ticket_daemon.pool.pool import BackendPool
@@ -49,7 +49,7 @@ PROBES = [
     for busy in (False, True)
     for uptime, generations in ((5.0, 3), (1.0, 0))
 ] + [ProbeResult("other", 2048), ProbeResult("inactive", None), ProbeResult(None, 9, None)]
-SIGNS: list[Sign] = [
+HEALTH_EVENTS: list[HealthInput] = [
     ProbeFailed("refused"),
     ProbeNotYet("answered 503"),
     ProbePutOff("answered 429", Expected()),
@@ -67,7 +67,7 @@ steps = st.lists(
     st.tuples(
         st.sampled_from([0.0, 0.05, 0.5, 2.0, 29.0, 31.0, 700.0]),
         st.sampled_from([server.name for server in SERVERS]),
-        st.sampled_from([*PROBES, *SIGNS]) | st.sampled_from(PROBES[:1]),
+        st.sampled_from([*PROBES, *HEALTH_EVENTS]) | st.sampled_from(PROBES[:1]),
     ),
     max_size=120,
 )
@@ -137,7 +137,7 @@ def look(pool: BackendPool, witness: Witness, chosen: BackendsConfig) -> None:
 @settings(deadline=None, max_examples=200)
 @given(steps, rules)
 def test_whatever_is_seen_the_rules_hold(
-    history: list[tuple[float, str, ProbeResult | Sign]], chosen: BackendsConfig
+    history: list[tuple[float, str, ProbeResult | HealthInput]], chosen: BackendsConfig
 ) -> None:
     witness = Witness()
     pool = BackendPool(
@@ -193,7 +193,7 @@ def test_whichever_role_comes_and_goes_the_rules_hold(
 @settings(deadline=None, max_examples=50)
 @given(steps, rules)
 def test_whatever_was_seen_a_server_that_is_well_again_serves_again(
-    history: list[tuple[float, str, ProbeResult | Sign]], chosen: BackendsConfig
+    history: list[tuple[float, str, ProbeResult | HealthInput]], chosen: BackendsConfig
 ) -> None:
     witness = Witness()
     pool = BackendPool(
