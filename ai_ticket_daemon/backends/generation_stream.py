@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.backends.dialects import Piece, WireDialect
     from ai_ticket_daemon.backends.generation import GenerationRequest
-    from ai_ticket_daemon.backends.transport.wire import Answer, Wire
+    from ai_ticket_daemon.backends.transport.answer import Answer
+    from ai_ticket_daemon.backends.transport.wire import Wire
     from ai_ticket_daemon.config.backends import ServerConfig
     from ai_ticket_daemon.events.outcome import Usage
 

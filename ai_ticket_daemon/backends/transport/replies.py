@@ -14,7 +14,7 @@ from ai_ticket_daemon.backends.observation import AttemptFailed, Observation, Se
 from ai_ticket_daemon.backends.transport.retry_after import retry_after_seconds
 
 if TYPE_CHECKING:
-    from ai_ticket_daemon.backends.transport.wire import Answer
+    from ai_ticket_daemon.backends.transport.answer import Answer
 
 _MAX_ERROR_BYTES = 64 * 1024
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_ -]{0,63}")
