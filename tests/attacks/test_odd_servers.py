@@ -151,5 +151,7 @@ async def test_a_name_with_half_a_character_at_the_start_is_no_end(
                 await ready(client)
                 reply = await client.post("/event", json={"content": "hi"})
                 assert reply.json()["completion"] == "Hello."
-                await trio.sleep(4)  # a fault in the keeper ended it within so long
+                await trio.sleep(
+                    4
+                )  # a fault in the persistence of the pool ended it within so long
             await daemon.stop()

@@ -23,8 +23,8 @@ from ai_ticket_daemon.errors import BackendError
 from ai_ticket_daemon.events.event import Message, Role, Sampling
 from ai_ticket_daemon.pool import prober
 from ai_ticket_daemon.pool.health import HealthState
+from ai_ticket_daemon.pool.persistence import decode, encode
 from ai_ticket_daemon.pool.pool import BackendPool
-from ai_ticket_daemon.pool.record import decode, encode
 from ai_ticket_daemon.telemetry.null import SilentPoolObserver
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from ai_ticket_daemon.config.backends import BackendsConfig, ServerConfig
 from ai_ticket_daemon.control.history import PoolHistory
 from ai_ticket_daemon.errors import BackendError, Disposition, ErrorCode
 from ai_ticket_daemon.events.outcome import Succeeded
-from ai_ticket_daemon.pool import persistence as keeper
+from ai_ticket_daemon.pool import persistence
 from ai_ticket_daemon.pool.pool import BackendPool
 from ai_ticket_daemon.store.memory import MemoryStore
 from ai_ticket_daemon.telemetry.null import SilentPoolObserver
@@ -168,12 +168,12 @@ async def test_what_the_pool_remembers_is_written_down_later(
     store.remember = remember  # type: ignore[method-assign]
     lack.raised()
     async with trio.open_nursery() as nursery:
-        run = partial(keeper.run, pool=pool, store=store, log=lines.log, now=trio.current_time)
+        run = partial(persistence.run, pool=pool, store=store, log=lines.log, now=trio.current_time)
         await nursery.start(run)
         await trio.sleep(10)
         nursery.cancel_scope.cancel()
     assert lack.left == 0
-    assert await store.recall(keeper.NOTE) is not None
+    assert await store.recall(persistence.RECORD_KEY) is not None
     assert not lines.named("backends_not_kept")
 
 

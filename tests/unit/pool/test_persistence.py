@@ -54,7 +54,7 @@ class Store(MemoryStore):
 
 @dataclass
 class Process:
-    """A pool with its keeper, for as long as the nursery lives."""
+    """A pool with its persistence, for as long as the nursery lives."""
 
     store: Store
     rules: BackendsConfig = RULES
@@ -231,10 +231,10 @@ async def test_a_store_out_of_order_is_written_once_it_works_again(
         nursery.cancel_scope.cancel()
 
 
-async def test_a_note_that_cannot_be_read_is_left_aside(autojump_clock: MockClock) -> None:
+async def test_a_record_that_cannot_be_read_is_left_aside(autojump_clock: MockClock) -> None:
     for note in ("", "{", '{"active": 7}', '{"active":{"role":"king"},"servers":{}}'):
         store = Store()
-        await store.remember(persistence.NOTE, note)
+        await store.remember(persistence.RECORD_KEY, note)
         async with trio.open_nursery() as nursery:
             process = Process(store)
             await process.start(nursery)
@@ -243,7 +243,7 @@ async def test_a_note_that_cannot_be_read_is_left_aside(autojump_clock: MockCloc
             nursery.cancel_scope.cancel()
 
 
-async def test_a_note_that_no_store_would_take_is_said_once_and_ends_nothing(
+async def test_a_record_that_no_store_would_take_is_said_once_and_ends_nothing(
     autojump_clock: MockClock,
 ) -> None:
     store = Store()
