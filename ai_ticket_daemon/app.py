@@ -31,12 +31,12 @@ from ai_ticket_daemon.config.log import LogLevel
 from ai_ticket_daemon.config.rate_limit import RateLimitConfig
 from ai_ticket_daemon.config.read import otel_variables
 from ai_ticket_daemon.control import server as control
+from ai_ticket_daemon.control.control_app import ControlApp
 from ai_ticket_daemon.control.history import PoolHistory
 from ai_ticket_daemon.control.operations import Operations
 from ai_ticket_daemon.control.orders import StandingOrders, this_process
 from ai_ticket_daemon.control.report import Parts
-from ai_ticket_daemon.control.surface import ControlSurface
-from ai_ticket_daemon.control.view import ViewSurface
+from ai_ticket_daemon.control.view_app import ViewApp
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.host import trimmer
 from ai_ticket_daemon.host.descriptors import limit, too_few_for, within
@@ -57,7 +57,7 @@ from ai_ticket_daemon.store.factory import make_store
 from ai_ticket_daemon.supervisor import Supervisor
 from ai_ticket_daemon.systemd import watchdog
 from ai_ticket_daemon.systemd.notify import Systemd
-from ai_ticket_daemon.systemd.reload_result import verdict_path
+from ai_ticket_daemon.systemd.reload_result import result_path
 from ai_ticket_daemon.task_tree import task_tree
 from ai_ticket_daemon.telemetry import sampler
 from ai_ticket_daemon.telemetry.capture import Capture
@@ -242,7 +242,7 @@ class Daemon:
             log=self._log,
             metrics=metrics,
             notifier=systemd.notifier,
-            verdict_path=verdict_path(os.environ) if systemd.notifier.address else None,
+            result_path=result_path(os.environ) if systemd.notifier.address else None,
             warnings=self._warnings,
             exhaustion=exhaustion,
         )
@@ -432,9 +432,9 @@ class Daemon:
         public, exhaustion = self._local_app, self._exhaustion
         apps: dict[Path, ASGIFramework] = {}
         if acting is not None:
-            apps[acting] = ControlSurface(table, public=public, log=log, exhaustion=exhaustion)
+            apps[acting] = ControlApp(table, public=public, log=log, exhaustion=exhaustion)
         if looking is not None:
-            apps[looking] = ViewSurface(
+            apps[looking] = ViewApp(
                 table, public=public, log=log, exhaustion=exhaustion, acting=acting
             )
         return apps
@@ -474,7 +474,7 @@ class Daemon:
             self._health.started = True
             self._addresses = addresses
             self._log.info("started", version=__version__, addresses=addresses)
-            self._reloader.leave_verdict()
+            self._reloader.leave_result()
             self._systemd.notifier.ready()
             task_status.started(addresses)
             await self._stop.wait()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from ai_ticket_daemon.config.diff import diff
 from ai_ticket_daemon.config.read.errors import ConfigError
 from ai_ticket_daemon.host.exhaustion import Exhaustion, exhausted_by_name
-from ai_ticket_daemon.systemd.reload_result import Verdict
+from ai_ticket_daemon.systemd.reload_result import ReloadResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -58,7 +58,7 @@ class Reloader:
         log: told of the outcome.
         metrics: told of the outcome.
         notifier: told when a reload begins and ends.
-        verdict_path: where the verdict is left for whoever asked for the reload; None: nowhere.
+        result_path: where the result is left for whoever asked for the reload; None: nowhere.
         warnings: says what deserves a word in a configuration that is valid.
         exhaustion: told of what the host lacks.
     """
@@ -72,7 +72,7 @@ class Reloader:
         log: FilteringBoundLogger,
         metrics: Metrics,
         notifier: Notifier,
-        verdict_path: Path | None,
+        result_path: Path | None,
         warnings: Callable[[Config], Sequence[str]] = lambda _: (),
         exhaustion: Exhaustion | None = None,
     ) -> None:
@@ -82,7 +82,7 @@ class Reloader:
         self._log = log
         self._metrics = metrics
         self._notifier = notifier
-        self._verdict_path = verdict_path
+        self._result_path = result_path
         self._warnings = warnings
         self._exhaustion = exhaustion or Exhaustion()
         self._reloads = 0
@@ -102,7 +102,7 @@ class Reloader:
             # Whatever came of it, it is over, and whoever waits for it goes on.
             self._notifier.ready()
         self._reloads += 1
-        self.leave_verdict()
+        self.leave_result()
 
     def plan(self) -> Plan:
         """Return what a reload would do; change nothing."""
@@ -113,12 +113,12 @@ class Reloader:
         changes = tuple(diff(self._live.current, new))
         return Plan(changes=changes, warnings=tuple(self._warnings(new)))
 
-    def leave_verdict(self) -> None:
+    def leave_result(self) -> None:
         """Write down what became of the last reload; before the first one, that there was none."""
-        if self._verdict_path is None:
+        if self._result_path is None:
             return
         try:
-            Verdict(os.getpid(), self._reloads, self.problems).write(self._verdict_path)
+            ReloadResult(os.getpid(), self._reloads, self.problems).write(self._result_path)
         except (OSError, MemoryError) as error:
             lacking = self._exhaustion.meets(error, WHERE)
             reason = str(error) if lacking is None else lacking.lack

@@ -192,7 +192,7 @@ _FILES = (
     ("/etc/ai-ticket/ai-ticket.conf", "The configuration."),
     ("/etc/ai-ticket/credentials/", "Passwords and tokens, one file each, for root alone."),
     ("/var/lib/ai-ticket/", "The events."),
-    ("/run/ai-ticket/reload.json", "The verdict on the last reload."),
+    ("/run/ai-ticket/reload.json", "The result of the last reload."),
 )
 
 

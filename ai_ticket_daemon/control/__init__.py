@@ -1,20 +1,9 @@
-"""The operator's side: the control socket of the daemon, and ``ai-ticketctl``, which talks to it.
+"""The operator's side of the daemon: the control socket, to which ``ai-ticketctl`` talks.
 
-The daemon's part:
-
-server.py                   the actor that serves the socket
-surface.py, operations.py   what can be asked, by whom, and the audit of each change
-arguments.py, report.py     what an operation takes, and the one screen of facts
-history.py, why.py          what happened to the backends, and the life of an event in plain words
-
-The command's part, none of which runs in the daemon:
-
-ctl.py, words.py            what is run, and what it understands
-session.py, client.py       how answers are shown, and how they are got
-screen.py, top.py           answers on a terminal
-commands.py, bulk.py        asking one thing; doing one thing to many events
-submit.py, ndjson.py        events from the command line
-traffic.py                  the generator; with gauges.py, verdict.py, durations.py: loadtest.py,
-                            with ledger.py: drill.py
-bundle.py, restore.py       archives and copies
+server.py         the actor that serves the socket
+control_app.py    what is served to whoever may act; view_app.py: to whoever may only look
+operations.py     what can be asked; arguments.py: what an operation takes
+report.py         the one screen of facts
+orders.py         what an operator ordered for all daemons of a store
+history.py        what happened to the backends; why.py: the life of an event in plain words
 """

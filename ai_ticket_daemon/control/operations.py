@@ -25,9 +25,9 @@ from ai_ticket_daemon.control.arguments import (
     Scope,
     Severed,
 )
+from ai_ticket_daemon.control.control_app import Access, Answer, Operation
 from ai_ticket_daemon.control.orders import Name
 from ai_ticket_daemon.control.report import Reporter
-from ai_ticket_daemon.control.surface import Access, Answer, Operation
 from ai_ticket_daemon.control.why import explain
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 from ai_ticket_daemon.events.outcome import Failed

@@ -1,1 +1,13 @@
-"""ai-ticketctl: what runs at the operator's end of the control socket."""
+"""The command ``ai-ticketctl``; nothing of it runs in the daemon.
+
+main.py, cli.py          what is run, and what it understands
+values.py                what the arguments may be; command_tree.py: how commands are made of them
+actions.py               the function of each command, imported when it is called
+session.py, client.py    how answers are shown, and how they are got
+render.py, top.py        answers on a terminal
+commands.py, bulk.py     asking one thing; doing one thing to many events
+submit.py, ndjson.py     events from the command line
+bundle.py, restore.py    archives and copies
+audit_log.py             telling the journal who asks for a change
+load/                    load tests and drills
+"""

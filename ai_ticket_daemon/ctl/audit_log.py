@@ -1,4 +1,4 @@
-"""Tells journald of each change that is asked for, so that it can tell who asks.
+"""The audit log: tells journald of each change that is asked for, so that it can tell who asks.
 
 In the unit's user namespace the daemon sees every operator but root as the same user. journald adds
 the user of whoever writes to it by itself (``_UID``, systemd.journal-fields(7)), and nobody can

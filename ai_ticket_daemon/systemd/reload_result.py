@@ -1,6 +1,6 @@
-"""The verdict on a reload, and the command that asks for a reload and waits for it.
+"""The result of a reload, and the command that asks for a reload and waits for it.
 
-A signal carries no answer. The daemon therefore leaves its verdict in a file of its runtime
+A signal carries no answer. The daemon therefore leaves the result in a file of its runtime
 directory, and ``ai-ticket-daemon --reload PID`` (the unit's ``ExecReload=``) reads it from there,
 so that ``systemctl reload`` fails when the reload was refused.
 """
@@ -27,7 +27,7 @@ _LOOK_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ReloadResult:
     """What became of the last reload.
 
     Args:
@@ -51,42 +51,44 @@ class Verdict:
         draft.replace(path)
 
 
-def verdict_path(environ: Mapping[str, str]) -> Path | None:
-    """Return where the verdict stands: in systemd's ``RuntimeDirectory=``; None without one."""
+def result_path(environ: Mapping[str, str]) -> Path | None:
+    """Return where the result stands: in systemd's ``RuntimeDirectory=``; None without one."""
     directory = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
     return Path(directory) / FILE_NAME if directory else None
 
 
-def read_verdict(path: Path) -> Verdict | None:
-    """Return the verdict at ``path``; None if there is none."""
+def read_result(path: Path) -> ReloadResult | None:
+    """Return the result at ``path``; None if there is none."""
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-        return Verdict(told["pid"], told["reloads"], tuple(told["problems"]))
+        return ReloadResult(told["pid"], told["reloads"], tuple(told["problems"]))
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
 def reload_and_wait(pid: int, path: Path, wait_seconds: float = WAIT_SECONDS) -> list[str]:
     """Have the daemon ``pid`` reload, and return why it refused to: nothing if it did not."""
-    before = read_verdict(path)
+    before = read_result(path)
     if before is None or before.pid != pid:
-        return [f"{path} holds no verdict of the process {pid}; is it this daemon, and is it up?"]
+        return [
+            f"{path} holds no reload result of the process {pid}; is it this daemon, and is it up?"
+        ]
     try:
         os.kill(pid, signal.SIGHUP)
     except OSError as error:
         return [f"cannot signal the process {pid}: {error.strerror}"]
     give_up_at = time.monotonic() + wait_seconds
     while time.monotonic() < give_up_at:
-        verdict = read_verdict(path)
-        if verdict is not None and verdict.pid == pid and verdict.reloads > before.reloads:
-            return list(verdict.problems)
+        result = read_result(path)
+        if result is not None and result.pid == pid and result.reloads > before.reloads:
+            return list(result.problems)
         time.sleep(_LOOK_SECONDS)
     return [f"the process {pid} has not answered within {wait_seconds:g} s"]
 
 
 def main(pid: int, environ: Mapping[str, str]) -> int:
     """Do what ``--reload`` says; return 0 if the reload was applied, else 1."""
-    path = verdict_path(environ)
+    path = result_path(environ)
     if path is None:
         problems = ["RUNTIME_DIRECTORY is not set; `systemctl reload` sets it"]
     else:

@@ -20,8 +20,8 @@ from control_house import QUICK, open_house
 from ai_ticket_daemon.config.auth import AuthConfig
 from ai_ticket_daemon.config.control import DEFAULT_VIEW_SOCKET
 from ai_ticket_daemon.config.values.tokens import Tokens, parse_tokens
+from ai_ticket_daemon.control.control_app import Access
 from ai_ticket_daemon.control.server import view_path
-from ai_ticket_daemon.control.surface import Access
 from ai_ticket_daemon.ctl import client as client_module
 from ai_ticket_daemon.ctl import main as ctl
 from ai_ticket_daemon.ctl.client import VIEW_DIRECTORY
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from control_house import House
 
     from ai_ticket_daemon.config.tree import Config
-    from ai_ticket_daemon.control.surface import Operation
+    from ai_ticket_daemon.control.control_app import Operation
     from ai_ticket_daemon.testing.kobold import KoboldSettings
 
 Captured = pytest.CaptureFixture[str]

@@ -359,12 +359,12 @@ def run_reload(pid: int, **environ: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("verdict", [None, {"pid": 1, "reloads": 0, "problems": []}, "no JSON"])
+@pytest.mark.parametrize("result", [None, {"pid": 1, "reloads": 0, "problems": []}, "no JSON"])
 def test_a_process_that_is_no_daemon_of_ours_is_not_signalled(
-    tmp_path: Path, verdict: dict[str, Any] | str | None
+    tmp_path: Path, result: dict[str, Any] | str | None
 ) -> None:
-    if verdict is not None:
-        (tmp_path / FILE_NAME).write_text(json.dumps(verdict))
+    if result is not None:
+        (tmp_path / FILE_NAME).write_text(json.dumps(result))
     with subprocess.Popen(["sleep", "60"]) as bystander:
         try:
             done = run_reload(bystander.pid, RUNTIME_DIRECTORY=str(tmp_path))
@@ -372,7 +372,7 @@ def test_a_process_that_is_no_daemon_of_ours_is_not_signalled(
         finally:
             bystander.kill()
     assert done.returncode == 1
-    assert "holds no verdict of the process" in done.stderr
+    assert "holds no reload result of the process" in done.stderr
 
 
 def test_outside_of_a_unit_the_reload_command_says_what_it_needs() -> None:

@@ -112,7 +112,7 @@ def test_a_configuration_that_cannot_be_used_is_not_tried_again() -> None:
     assert values("RestartPreventExitStatus") == [str(EXIT_CONFIG)]
 
 
-def test_the_service_uses_the_default_file_and_a_reload_waits_for_the_verdict() -> None:
+def test_the_service_uses_the_default_file_and_a_reload_waits_for_the_result() -> None:
     [start] = values("ExecStart")
 
     assert shlex.split(start)[1:] == ["--config", str(DEFAULT_CONFIG)]

@@ -211,7 +211,7 @@ class Reloading:
             log=self.lines.log,
             metrics=Metrics(CollectorRegistry()),
             notifier=Notifier(address=""),
-            verdict_path=folder / "reload.json",
+            result_path=folder / "reload.json",
             exhaustion=lack.exhaustion(),
         )
 

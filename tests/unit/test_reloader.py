@@ -15,7 +15,7 @@ from ai_ticket_daemon.config.log import LogFormat
 from ai_ticket_daemon.config.read.load import load_config
 from ai_ticket_daemon.reloader import LiveConfig, Reloader
 from ai_ticket_daemon.systemd.notify import Notifier
-from ai_ticket_daemon.systemd.reload_result import FILE_NAME, read_verdict
+from ai_ticket_daemon.systemd.reload_result import FILE_NAME, read_result
 from ai_ticket_daemon.telemetry.logs.logs import Logs
 from ai_ticket_daemon.telemetry.metrics import Metrics
 
@@ -43,7 +43,7 @@ class House:
     def __init__(self, folder: Path) -> None:
         self.conf = folder / "ai-ticket.conf"
         self.conf.write_text(GOOD)
-        self.verdict_path = folder / FILE_NAME
+        self.result_path = folder / FILE_NAME
         self.applied: list[Config] = []
         self.apply_error: Exception | None = None
         self._stream = io.StringIO()
@@ -57,7 +57,7 @@ class House:
             log=Logs(log_format=LogFormat.JSON, stream=self._stream).logger(),
             metrics=self.metrics,
             notifier=self.messages,
-            verdict_path=self.verdict_path,
+            result_path=self.result_path,
         )
 
     def load(self) -> Config:
@@ -92,9 +92,9 @@ def test_a_good_file_is_put_in_force_and_everybody_is_told(house: House) -> None
     assert line["changes"] == ["pipeline.max_concurrency: 8 -> 3"]
     assert line["needs_restart"] == ["http.max_connections"]
     assert house.messages.sent == ["RELOADING=1", "READY=1"]
-    verdict = read_verdict(house.verdict_path)
-    assert verdict is not None
-    assert (verdict.pid, verdict.reloads, verdict.problems) == (os.getpid(), 1, ())
+    result = read_result(house.result_path)
+    assert result is not None
+    assert (result.pid, result.reloads, result.problems) == (os.getpid(), 1, ())
     assert house.value("config_reloads_total", result="applied") == 1
 
 
@@ -115,9 +115,9 @@ def test_a_bad_file_changes_nothing_and_everybody_is_told(house: House) -> None:
     # READY all the same: whoever waits for the reload is not to wait for ever.
     status = f"STATUS=LAST RELOAD REFUSED: {problem}"
     assert house.messages.sent == ["RELOADING=1", status, "READY=1"]
-    verdict = read_verdict(house.verdict_path)
-    assert verdict is not None
-    assert verdict.problems == (problem,)
+    result = read_result(house.result_path)
+    assert result is not None
+    assert result.problems == (problem,)
     assert house.value("config_reloads_total", result="refused") == 1
     assert house.value("config_last_reload_successful") == 0
 
@@ -150,7 +150,7 @@ def test_a_changed_password_is_told_without_showing_it(house: House, tmp_path: P
 
     told = house.logged()[-1]["changes"]
     assert told == ['backends.server[primary].password_file: "***" -> "***"']
-    assert "secret" not in house.verdict_path.read_text()
+    assert "secret" not in house.result_path.read_text()
     (server,) = house.live.current.backends.servers
     assert server.password is not None
     assert server.password.reveal() == "new-secret"
@@ -197,8 +197,8 @@ def test_a_fault_while_applying_still_ends_the_reload_for_systemd(house: House) 
     assert house.messages.sent == ["RELOADING=1", "READY=1"]
 
 
-def test_a_verdict_that_cannot_be_written_is_logged_and_the_reload_counts(house: House) -> None:
-    house.verdict_path.with_suffix(".new").mkdir()
+def test_a_result_that_cannot_be_written_is_logged_and_the_reload_counts(house: House) -> None:
+    house.result_path.with_suffix(".new").mkdir()
 
     house.reloader.reload()
 

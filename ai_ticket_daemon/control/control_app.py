@@ -1,7 +1,7 @@
 """What is served on the control socket: the operations, and the public routes without tokens.
 
-Whoever may open the socket (its owner and its group) may do everything; :mod:`view` is for those
-who may only look. Each change is logged with the user id of its maker, as the kernel tells it.
+Whoever may open the socket (its owner and its group) may do everything; :mod:`view_app` is for
+those who may only look. Each change is logged with the user id of its maker, as the kernel tells it.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Operation:
     seconds: float = OPERATION_SECONDS
 
 
-class ControlSurface:
+class ControlApp:
     """The ASGI app of the control socket: a Quart app for the operations, beside the public routes.
 
     Args:
@@ -130,7 +130,7 @@ class _Connection(TrioASGIHTTPConnection):
         await ASGIHTTPConnection.handle_messages(self, request, receive)
 
 
-class _ControlApp(QuartTrio):
+class _QuartApp(QuartTrio):
     asgi_http_class = _Connection
 
     def __init__(self, log: FilteringBoundLogger) -> None:
@@ -150,8 +150,8 @@ class _ControlApp(QuartTrio):
 
 def _open_app(
     operations: Mapping[str, Operation], log: FilteringBoundLogger, exhaustion: Exhaustion
-) -> _ControlApp:
-    app = _ControlApp(log)
+) -> _QuartApp:
+    app = _QuartApp(log)
     app.url_map.merge_slashes = False
     app.config.update(
         MAX_CONTENT_LENGTH=MAX_BODY_BYTES,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from ai_ticket_daemon.control.surface import PREFIX, Access, ControlSurface
+from ai_ticket_daemon.control.control_app import PREFIX, Access, ControlApp
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 from ai_ticket_daemon.groups import UNKNOWN, group_of
 from ai_ticket_daemon.server.answers import error_object, to_json
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hypercorn.typing import ASGIFramework
     from structlog.typing import FilteringBoundLogger
 
-    from ai_ticket_daemon.control.surface import Operation
+    from ai_ticket_daemon.control.control_app import Operation
     from ai_ticket_daemon.host.exhaustion import Exhaustion
 
 OPEN_PATHS = frozenset({GET_HEALTH.path, GET_LIVE.path, GET_READY.path})
@@ -34,7 +34,7 @@ _ANSWER_SECONDS = 5.0
 _LONGEST_NAME = 64
 
 
-class ViewSurface:
+class ViewApp:
     """The ASGI app of the view socket.
 
     Args:
@@ -55,7 +55,7 @@ class ViewSurface:
         acting: Path | None,
     ) -> None:
         looking = {name: o for name, o in operations.items() if o.access is Access.LOOK}
-        self._looking = ControlSurface(looking, public=public, log=log, exhaustion=exhaustion)
+        self._looking = ControlApp(looking, public=public, log=log, exhaustion=exhaustion)
         self._acting_paths = {PREFIX + name for name in operations.keys() - looking.keys()}
         self._acting = acting
         self._exhaustion = exhaustion
