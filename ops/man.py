@@ -20,9 +20,9 @@ from ai_ticket_daemon.config.read.environment import VARIABLES
 from ai_ticket_daemon.config.read.reference import default_of
 from ai_ticket_daemon.config.tree import Config
 from ai_ticket_daemon.config.values.schema import settings_of
-from ai_ticket_daemon.ctl.cli import TOKEN_VARIABLE, each_command
 from ai_ticket_daemon.ctl.cli import parser as ctl_parser
-from ai_ticket_daemon.ctl.session import SOCKET_VARIABLE
+from ai_ticket_daemon.ctl.command_tree import each_command
+from ai_ticket_daemon.ctl.session import SOCKET_VARIABLE, TOKEN_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

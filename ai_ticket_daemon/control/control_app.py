@@ -1,7 +1,8 @@
 """What is served on the control socket: the operations, and the public routes without tokens.
 
 Whoever may open the socket (its owner and its group) may do everything; :mod:`view_app` is for
-those who may only look. Each change is logged with the user id of its maker, as the kernel tells it.
+those who may only look. Each change is logged with the user id of its maker, as the kernel tells
+it.
 """
 
 from __future__ import annotations

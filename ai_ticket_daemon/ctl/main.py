@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import sys
 from functools import partial
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ai_ticket_daemon.ctl.cli import parser
@@ -22,7 +21,9 @@ from ai_ticket_daemon.ctl.session import (
 from ai_ticket_daemon.standard_streams import run_command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
+
+    from ai_ticket_daemon.ctl.command_tree import Action
 
 _NOT_FOUND = frozenset({"not_found", "event_not_found"})
 _WRONG_USAGE = frozenset({"invalid_parameter"})
@@ -47,8 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str] | None) -> int:
     session = Session(parser().parse_args(arguments))
+    run: Action = session.options.run
     try:
-        return command_of(session.options.run)(session)
+        return run(session)
     except Unreachable as error:
         session.tell(f"ai-ticketctl: {error}")
         return EXIT_UNREACHABLE
@@ -76,15 +78,6 @@ def file_error(error: OSError) -> str:
     remedy = _REMEDIES.get(type(error)) or _REMEDIES_BY_NUMBER.get(error.errno or 0, "")
     place = "" if error.filename is None else f"{error.filename}: "
     return f"{place}{reason}{f'; {remedy}' if remedy else ''}"
-
-
-def command_of(place: str) -> Callable[[Session], int]:
-    """Return the function at ``module:function``; only what is used is imported."""
-    module, _, function = place.partition(":")
-    found: Callable[[Session], int] = getattr(
-        import_module(f"ai_ticket_daemon.ctl.{module}"), function
-    )
-    return found
 
 
 if __name__ == "__main__":

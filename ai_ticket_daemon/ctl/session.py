@@ -1,6 +1,6 @@
 """One run of ``ai-ticketctl``: whom to ask, and how to say what came back.
 
-Exit codes: 0 done; 1 refused, failed, or a verdict was not met; 2 wrong usage; 4 no such event or
+Exit codes: 0 done; 1 refused, failed, or an objective was missed; 2 wrong usage; 4 no such event or
 server; 69 the daemon cannot be reached; 130 interrupted.
 """
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import argparse
 
 SOCKET_VARIABLE = "AI_TICKET_SOCKET"
+TOKEN_VARIABLE = "AI_TICKET_TOKEN"  # noqa: S105 - where to find one
 WIDE = 1000
 EXIT_OK, EXIT_REFUSED, EXIT_USAGE, EXIT_NOT_FOUND = 0, 1, 2, 4
 EXIT_UNREACHABLE, EXIT_INTERRUPTED = 69, 130
@@ -42,7 +43,7 @@ class Session:
         )
 
     def say(self, answer: Any, screen: str = "fields") -> None:
-        """Print an answer: as JSON, or as the function ``screen`` of :mod:`screen` shows it."""
+        """Print an answer: as JSON, or as the function ``screen`` of :mod:`render` shows it."""
         if self.options.json:
             sys.stdout.write(visible_json(with_times(answer), indent=2) + "\n")
             return

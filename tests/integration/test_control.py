@@ -26,8 +26,9 @@ from ai_ticket_daemon.config.read.errors import ConfigError, Problem
 from ai_ticket_daemon.config.values.tokens import Tokens, parse_tokens
 from ai_ticket_daemon.control.server import socket_path
 from ai_ticket_daemon.ctl import main as ctl
-from ai_ticket_daemon.ctl.cli import each_command, parser
+from ai_ticket_daemon.ctl.cli import parser
 from ai_ticket_daemon.ctl.client import Client, Refused
+from ai_ticket_daemon.ctl.command_tree import each_command
 from ai_ticket_daemon.testing.daemon import config_for, open_daemon
 from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobold
 

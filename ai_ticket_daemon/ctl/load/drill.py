@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from ai_ticket_daemon.ctl.client import Refused, Unreachable
+from ai_ticket_daemon.ctl.load.arrivals import OpenLoop
+from ai_ticket_daemon.ctl.load.interruptible import run_trio
 from ai_ticket_daemon.ctl.load.ledger import account
-from ai_ticket_daemon.ctl.load.traffic import OpenLoop, Target, Traffic, run_trio
+from ai_ticket_daemon.ctl.load.traffic import Target, Traffic
 from ai_ticket_daemon.ctl.session import EXIT_OK, EXIT_REFUSED
 from ai_ticket_daemon.wakeup import Wakeup
 

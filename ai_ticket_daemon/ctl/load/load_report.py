@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ai_ticket_daemon.ctl.load.durations import Durations
@@ -12,17 +11,8 @@ from ai_ticket_daemon.ctl.load.durations import Durations
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from ai_ticket_daemon.ctl.load.objectives import Slo
     from ai_ticket_daemon.ctl.load.traffic import Sent
-
-
-@dataclass(frozen=True, slots=True)
-class Slo:
-    """The objectives; the defaults are what ``ops/prometheus`` alerts by."""
-
-    p95_seconds: float = 120.0
-    error_share: float = 0.05
-    queue_age_seconds: float = 120.0
-    first_text_p95_seconds: float | None = None
 
 
 _ADVICE = {

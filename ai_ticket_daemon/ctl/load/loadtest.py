@@ -12,12 +12,20 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import trio
 
-from ai_ticket_daemon.ctl.cli import TOKEN_VARIABLE
 from ai_ticket_daemon.ctl.client import Refused, Unreachable
+from ai_ticket_daemon.ctl.load.arrivals import ClosedLoop, OpenLoop
 from ai_ticket_daemon.ctl.load.gauges import Gauges, from_metrics, from_status
-from ai_ticket_daemon.ctl.load.load_report import Slo, Tally, judge
-from ai_ticket_daemon.ctl.load.traffic import ClosedLoop, OpenLoop, Target, Traffic, run_trio
-from ai_ticket_daemon.ctl.session import EXIT_INTERRUPTED, EXIT_OK, EXIT_REFUSED, EXIT_USAGE
+from ai_ticket_daemon.ctl.load.interruptible import run_trio
+from ai_ticket_daemon.ctl.load.load_report import Tally, judge
+from ai_ticket_daemon.ctl.load.objectives import Slo
+from ai_ticket_daemon.ctl.load.traffic import Target, Traffic
+from ai_ticket_daemon.ctl.session import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_REFUSED,
+    EXIT_USAGE,
+    TOKEN_VARIABLE,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,9 +1,7 @@
 """Traffic for load tests and drills: events are sent, and what comes back is measured.
 
-Open-loop: events arrive when they arrive, whether the earlier ones have ended or not, as the events
-of real clients do. A generator that waits for answers measures a slow server as a busy one with few
-clients (Schroeder et al., "Open Versus Closed", NSDI 2006). The time an event took counts from when
-it should have been sent, so a generator that falls behind cannot make a server look fast.
+The time an event took counts from when it should have been sent, so a generator that falls behind
+cannot make a server look fast.
 """
 
 from __future__ import annotations
@@ -11,48 +9,29 @@ from __future__ import annotations
 import json
 import random
 import re
-import signal
 import ssl
-import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import trio
 
-from ai_ticket_daemon.ctl.cli import MAX_OPEN
+from ai_ticket_daemon.ctl.load.arrivals import (
+    MAX_OPEN,
+    MAX_OPEN_SOCKET,
+    PAUSE_AFTER_ERROR_SECONDS,
+    ClosedLoop,
+    OpenLoop,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
-
-T = TypeVar("T")
-
-MAX_OPEN_SOCKET = 48
-"""On the control socket, which has 64 connections: operators need the others."""
-PAUSE_AFTER_ERROR_SECONDS = 0.5
-"""So long a closed-loop client waits before it sends again: refusals cost a server little."""
 
 _CONNECT_SECONDS = 5.0
 _KEEP_ALIVE_SECONDS = 2.0
 """Shorter than that of the daemon, which else closes connections just when they are used again."""
-_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _CODE = re.compile(r"[a-z_]{1,40}")
-
-
-@dataclass(frozen=True, slots=True)
-class OpenLoop:
-    """Events that arrive at random, as a Poisson process does, ``rate`` of them per second."""
-
-    rate: float
-    seed: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class ClosedLoop:
-    """So many clients; each sends its next event when the last one has been answered."""
-
-    clients: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,45 +246,3 @@ async def _read(response: httpx.Response, now: Callable[[], float]) -> _Answer:
     if error is not None and not _CODE.fullmatch(str(error)):
         error = "unreadable"
     return _Answer(last, error if error != "status" else f"{response.status_code}", first_text_at)
-
-
-def run_trio(
-    function: Callable[..., Awaitable[T]], *arguments: object, stop: trio.Event | None = None
-) -> T:
-    """Run a coroutine to its end; of a group of errors only the first one comes out.
-
-    A lost terminal and SIGTERM end it as Ctrl-C does: it is cancelled, and so can clean up. With
-    ``stop``, the first of them sets that, and only the second one cancels.
-
-    Raises:
-        KeyboardInterrupt: it was cancelled.
-    """
-    try:
-        return trio.run(_until_stopped, function, arguments, stop)
-    except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from None
-
-
-async def _until_stopped(
-    function: Callable[..., Awaitable[T]], arguments: Sequence[object], stop: trio.Event | None
-) -> T:
-    if threading.current_thread() is not threading.main_thread():
-        return await function(*arguments)  # Only the main thread is told of signals.
-
-    async def watch(signals: AsyncIterator[int]) -> None:
-        async for _ in signals:
-            if stop is None or stop.is_set():
-                nursery.cancel_scope.cancel()
-            else:
-                stop.set()
-
-    with trio.open_signal_receiver(*_STOPS) as signals:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(watch, signals)
-            result = await function(*arguments)
-            nursery.cancel_scope.cancel()
-            return result
-    raise KeyboardInterrupt

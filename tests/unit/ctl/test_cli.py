@@ -3,6 +3,8 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +12,9 @@ from project import ROOT
 
 from ai_ticket_daemon.ctl import main as ctl
 from ai_ticket_daemon.ctl import session
-from ai_ticket_daemon.ctl.cli import clients, duration, each_command, parser, positive
+from ai_ticket_daemon.ctl.cli import parser
+from ai_ticket_daemon.ctl.command_tree import each_command
+from ai_ticket_daemon.ctl.values import clients, duration, positive
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +25,20 @@ every_command = pytest.mark.parametrize("name", COMMANDS)
 
 @every_command
 def test_a_command_is_done_by_something(name: str) -> None:
-    assert callable(ctl.command_of(COMMANDS[name].get_default("run")))
+    assert callable(COMMANDS[name].get_default("run"))
+
+
+def test_what_is_asked_most_starts_without_what_only_other_commands_need() -> None:
+    program = (
+        "import sys\n"
+        "from ai_ticket_daemon.ctl import main\n"
+        "main.parser().parse_args(['status', '--json'])\n"
+        "print(*{'apsw', 'httpx', 'msgspec', 'rich', 'trio'} & sys.modules.keys())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.split() == []
 
 
 @every_command

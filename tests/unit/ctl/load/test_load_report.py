@@ -7,7 +7,8 @@ import pytest
 from project import ROOT
 
 from ai_ticket_daemon.ctl.load.durations import Durations
-from ai_ticket_daemon.ctl.load.load_report import Slo, Tally, judge
+from ai_ticket_daemon.ctl.load.load_report import Tally, judge
+from ai_ticket_daemon.ctl.load.objectives import Slo
 from ai_ticket_daemon.ctl.load.traffic import Sent
 
 PROMETHEUS = ROOT / "ops" / "prometheus"

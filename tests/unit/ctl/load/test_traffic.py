@@ -10,7 +10,8 @@ import httpx
 import pytest
 import trio
 
-from ai_ticket_daemon.ctl.load.traffic import ClosedLoop, OpenLoop, Target, Traffic
+from ai_ticket_daemon.ctl.load.arrivals import ClosedLoop, OpenLoop
+from ai_ticket_daemon.ctl.load.traffic import Target, Traffic
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
