@@ -110,6 +110,8 @@ def test_a_killed_daemon_loses_no_event_that_was_accepted(host: ServiceHost) -> 
     assert "queued" in states(host, event_ids[-3:])  # it was killed amid its work
     host.until(lambda: states(host, event_ids[-1:]) == ["succeeded"], "the last event has ended")
     assert states(host, event_ids) == ["succeeded"]
+    told = host.box.run("ai-ticketctl", "why", event_ids[-1]).stdout
+    assert f"the daemon was started: version 0.1.0, process {host.pid}" in told, told
 
 
 def test_a_full_disk_degrades_the_service_and_more_room_mends_it(host: ServiceHost) -> None:

@@ -351,17 +351,24 @@ def test_the_daemon_sees_the_host_read_only_and_without_others(host: ServiceHost
 # ---------------------------------------------------------------------------------- instances
 
 
-def test_instances_share_the_socket_and_both_serve(host: ServiceHost) -> None:
+def test_restarts_of_three_instances_that_share_the_socket_fail_no_request(
+    host: ServiceHost,
+) -> None:
     host.systemctl("stop", "ai-ticket.service")
-    host.systemctl("start", "ai-ticket@1.service", "ai-ticket@2.service")
+    host.systemctl("start", *(f"ai-ticket@{number}.service" for number in (1, 2, 3)))
     with host.load(clients=8) as load:
         host.until(
-            lambda: all(served(host, port) >= 20 for port in (9471, 9472)), "both have served"
+            lambda: all(served(host, port) >= 20 for port in (9471, 9472, 9473)), "all have served"
         )
-        host.systemctl("restart", "ai-ticket@1.service")
-        host.until(lambda: served(host, 9471) >= 5, "the restarted one serves again")
+        for number in (1, 2, 3):
+            host.systemctl("restart", f"ai-ticket@{number}.service")
+            host.until(
+                lambda port=9470 + number: served(host, port) >= 5,  # type: ignore[misc]
+                "the restarted one serves again",
+            )
 
     assert load.seen["failures"] == []
+    assert load.seen["completions"] >= 40
     assert host.shows("ActiveState") == "inactive"  # they do not drag the single one in
     line = host.journal("AI_TICKET_LOG=started", "AI_TICKET_INSTANCE=2")[-1]
     assert line["_SYSTEMD_UNIT"] == "ai-ticket@2.service"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -35,6 +36,8 @@ pytestmark = pytest.mark.system
 
 CLIENTS = 8
 NEXT, BROKEN = "/root/next", "/root/broken"
+ROLLBACK_SECONDS = 20.0
+"""A second and a half on a host with nothing else to do; a wait for a time-out would be longer."""
 LATER = 5004
 """Where no server listens until a test starts one."""
 
@@ -115,9 +118,12 @@ def test_an_upgrade_can_be_taken_back_later_and_fails_no_request(host: ServiceHo
         assert version(host) == "0.1.1"
 
         host.configure()
+        began = time.monotonic()
         said = host.box.run(*back).stdout
+        took_seconds = time.monotonic() - began
 
     assert "0.1.0-" in said
+    assert took_seconds < ROLLBACK_SECONDS
     assert version(host) == "0.1.0"
     assert load.seen["failures"] == []
     assert load.seen["completions"] > CLIENTS
