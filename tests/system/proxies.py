@@ -125,11 +125,11 @@ async def running(
     replaced = {
         before: after.replace("{port}", str(port)),
         "127.0.0.1:5000": daemon,
-        CERTIFICATES: str(folder),
         **changes,
+        CERTIFICATES: str(folder),
     }
     for old, new in replaced.items():
-        assert old in text, (kind.name, old)
+        assert old in recipe(kind), (kind.name, old)
         text = text.replace(old, new)
     paths = {"folder": folder, "recipe": folder / "recipe", "around": folder / "around"}
     paths["recipe"].write_text(text)

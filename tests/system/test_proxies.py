@@ -12,7 +12,7 @@ import pytest
 import trio
 import trustme
 from ports import free_port
-from proxies import HOST, KINDS, NGINX, Kind, need_proxy, running
+from proxies import HAPROXY, HOST, KINDS, NGINX, Kind, need_proxy, running
 
 from ai_ticket_daemon.config.http import HttpConfig
 from ai_ticket_daemon.config.rate_limit import RateLimitConfig
@@ -52,11 +52,17 @@ class Front:
             timeout=GUARD_SECONDS,
         )
 
-    async def read_stream(self, until: bytes = b": heartbeat") -> RawClient:
+    async def read_stream(
+        self, until: bytes = b": heartbeat", *, encrypted: bool = True
+    ) -> RawClient:
         """Ask for a stream, and return who reads it, once so much of it has come."""
+        stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]
         stream = await trio.open_tcp_stream("127.0.0.1", self._port)
-        secure = trio.SSLStream(stream, self._context, server_hostname=HOST, https_compatible=True)
-        reader = self.served.client(secure)
+        if encrypted:
+            stream = trio.SSLStream(
+                stream, self._context, server_hostname=HOST, https_compatible=True
+            )
+        reader = self.served.client(stream)
         body = b'{"content": "a", "stream": true}'
         head = f"POST /event HTTP/1.1\r\nhost: {HOST}\r\ncontent-type: application/json\r\n"
         length = f"content-length: {len(body)}\r\n\r\n"
@@ -176,3 +182,26 @@ async def test_with_another_line_nginx_keeps_a_stream_back(tmp_path: Path) -> No
         assert came == b""
         submission.end(succeeded("one"))
         await reader.until(b'"done":true')
+
+
+async def test_without_its_line_haproxy_keeps_each_piece_back_where_it_speaks_plain_http(
+    tmp_path: Path,
+) -> None:
+    """The page says so. The kernel sends after 0.2 seconds what it was told to wait with."""
+    pipeline = unanswered()
+    changes = {
+        "    option http-no-delay\n": "",
+        "ssl crt /etc/ssl/ai-ticket/ai-ticket.pem alpn h2,http/1.1": "",
+    }
+    took_seconds = []
+    async with in_front(HAPROXY, tmp_path, pipeline=pipeline, changes=changes) as front:
+        reader = await front.read_stream(encrypted=False)
+        submission = await pipeline.submission()
+        for piece in ("one", "two", "three"):
+            began = trio.current_time()
+            submission.say(piece)
+            await reader.until(f'"delta":"{piece}"'.encode())
+            took_seconds.append(trio.current_time() - began)
+        submission.end(succeeded("onetwothree"))
+        await reader.until(b'"done":true')
+    assert min(took_seconds) > 0.15
