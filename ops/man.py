@@ -185,7 +185,7 @@ def _keys(heading: str, section: type[Any]) -> Iterator[str]:
 
 def _variables() -> Iterator[str]:
     for name, variable in VARIABLES.items():
-        yield from _term(_bold(name), f"Goes over {variable.effect}")
+        yield from _term(_bold(name), f"Overrides {variable.effect}")
 
 
 _FILES = (

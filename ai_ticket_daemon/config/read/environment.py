@@ -176,7 +176,7 @@ VARIABLES: Mapping[str, Variable] = MappingProxyType(
         ),
         "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": Variable(
             ("telemetry", "otlp_protocol"),
-            "`telemetry.otlp_protocol`, over `OTEL_EXPORTER_OTLP_PROTOCOL`",
+            "`telemetry.otlp_protocol`, and `OTEL_EXPORTER_OTLP_PROTOCOL`",
             _over("telemetry", "otlp_protocol"),
         ),
         "OTEL_PROMETHEUS_HOST": Variable(

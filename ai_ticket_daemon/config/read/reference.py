@@ -84,7 +84,7 @@ key that is not live is reported as "needs a restart", and the rest is applied.
 
 def reference() -> str:
     """Return the text of ``docs/configuration.md``."""
-    lines = [_INTRODUCTION, "| Variable | Goes over |", "|---|---|"]
+    lines = [_INTRODUCTION, "| Variable | Overrides |", "|---|---|"]
     lines += [f"| `{name}` | {variable.effect} |" for name, variable in VARIABLES.items()]
     config = Config()
     for name in settings_of(Config):
