@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING
 
 from ai_ticket_daemon.errors import BackendError, Disposition, ErrorCode
 from ai_ticket_daemon.events.event import Role
+from ai_ticket_daemon.events.limits import (
+    MAX_STOP_STRINGS,
+    MAX_TOKENS,
+    SEED,
+    TEMPERATURE,
+    TOP_P,
+    takes_stop,
+)
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.backends.generation import GenerationRequest
-
-MAX_STOPS = 30
-"""The server takes 32 and adds the markers of two roles itself."""
-MAX_TEMPERATURE = 100
-_MAX_INT = 2**31 - 1
 
 
 def validate(request: GenerationRequest) -> int:
@@ -38,20 +41,17 @@ def validate(request: GenerationRequest) -> int:
         if not isinstance(role, Role):
             raise _invalid("messages", "must each have the role system, user or assistant")
         size_bytes += _utf8_bytes("messages", message.content)
-    if not _is_integer(sampling.max_tokens, 1, _MAX_INT):
-        raise _invalid("max_tokens", "must be an integer of at least 1")
-    if not _is_real(sampling.temperature, 0, MAX_TEMPERATURE):
-        raise _invalid("temperature", f"must be a number from 0 to {MAX_TEMPERATURE}")
-    if not _is_real(sampling.top_p, 0, 1):
-        raise _invalid("top_p", "must be a number from 0 to 1")
-    if sampling.seed is not None and not _is_integer(sampling.seed, -1, _MAX_INT):
-        raise _invalid("seed", "must be an integer from -1 to 2147483647")
+    for name, value, allowed in (
+        ("max_tokens", sampling.max_tokens, MAX_TOKENS),
+        ("temperature", sampling.temperature, TEMPERATURE),
+        ("top_p", sampling.top_p, TOP_P),
+        ("seed", sampling.seed, SEED),
+    ):
+        if not allowed.admits(value) and not (name == "seed" and value is None):
+            raise _invalid(name, f"must be {allowed}")
     stops: object = sampling.stop
-    if not isinstance(stops, tuple) or len(stops) > MAX_STOPS:
-        raise _invalid("stop", f"must be at most {MAX_STOPS} strings")
-    for stop in stops:
-        if _utf8_bytes("stop", stop) == 0:
-            raise _invalid("stop", "must not contain an empty string")
+    if not isinstance(stops, tuple) or not takes_stop(stops):
+        raise _invalid("stop", f"must be at most {MAX_STOP_STRINGS} strings, whole and none empty")
     return size_bytes
 
 
@@ -62,15 +62,6 @@ def _utf8_bytes(name: str, text: object) -> int:
         return len(text.encode())
     except UnicodeEncodeError:
         raise _invalid(name, "must not contain half of a character (a lone surrogate)") from None
-
-
-def _is_integer(value: object, least: int, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
-
-
-def _is_real(value: object, least: float, most: float) -> bool:
-    # The comparison is false for NaN.
-    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most
 
 
 def _invalid(name: str, what: str) -> BackendError:

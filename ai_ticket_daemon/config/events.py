@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ai_ticket_daemon.config.values.rules import integer, seconds
 from ai_ticket_daemon.config.values.schema import Mistake, setting
+from ai_ticket_daemon.events.limits import MAX_TOKENS, TIMEOUT_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,9 +40,9 @@ class EventsConfig:
         ),
     )
     default_max_tokens: int = field(
-        default=256,
+        default=MAX_TOKENS.default,
         metadata=setting(
-            integer(1, 1_000_000, "tokens"),
+            integer(MAX_TOKENS.least, MAX_TOKENS.most, "tokens"),
             "Length of a completion where the event does not say `max_tokens`.",
             live=True,
         ),
@@ -49,15 +50,15 @@ class EventsConfig:
     max_max_tokens: int = field(
         default=4096,
         metadata=setting(
-            integer(1, 1_000_000, "tokens"),
+            integer(MAX_TOKENS.least, MAX_TOKENS.most, "tokens"),
             "Largest `max_tokens` an event may ask for.",
             live=True,
         ),
     )
     default_timeout_seconds: float = field(
-        default=300.0,
+        default=TIMEOUT_SECONDS.default,
         metadata=setting(
-            seconds(0.1, 604_800),
+            seconds(0.1, TIMEOUT_SECONDS.most),
             "Time from acceptance to the deadline where the event does not say `timeout_seconds`.",
             live=True,
         ),

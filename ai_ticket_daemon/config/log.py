@@ -29,6 +29,10 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+MOST_CAPTURES = 10_000
+"""How many payloads of failing events may be kept, also when an operator asks at run time."""
+
+
 @dataclass(frozen=True, slots=True)
 class LogConfig:
     """What is logged, and how it looks."""
@@ -47,7 +51,7 @@ class LogConfig:
     capture_payloads: int = field(
         default=0,
         metadata=setting(
-            integer(0, 10_000, "payloads"),
+            integer(0, MOST_CAPTURES, "payloads"),
             "How many payloads of failed and expired events to keep, and how many of those refused "
             "as invalid, the newest ones, redacted and readable by the daemon's user only; 0 keeps "
             "no more than there are already.",

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from ai_ticket_daemon.backends.fault_injection import LONGEST_SECONDS
-from ai_ticket_daemon.config.log import LogLevel  # noqa: TC001 - msgspec reads the annotations
+from ai_ticket_daemon.config.log import MOST_CAPTURES, LogLevel
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.store.port import EventFilter
 
@@ -52,7 +52,7 @@ class Level(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Captures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How many payloads of failing events to keep."""
 
-    payloads: Annotated[int, msgspec.Meta(ge=0, le=10_000)]
+    payloads: Annotated[int, msgspec.Meta(ge=0, le=MOST_CAPTURES)]
 
 
 class Severed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -10,9 +10,7 @@ from typing import Any
 
 import msgspec
 
-PRIORITY_FIRST = 0
-PRIORITY_DEFAULT = 5
-PRIORITY_LAST = 9
+from ai_ticket_daemon.events.limits import MAX_TOKENS, PRIORITY, TEMPERATURE, TOP_P
 
 
 class Role(StrEnum):
@@ -39,9 +37,9 @@ class Sampling:
     would appear.
     """
 
-    max_tokens: int = 256
-    temperature: float = 0.7
-    top_p: float = 1.0
+    max_tokens: int = MAX_TOKENS.default
+    temperature: float = TEMPERATURE.default
+    top_p: float = TOP_P.default
     stop: tuple[str, ...] = ()
     seed: int | None = None
 
@@ -57,8 +55,8 @@ class Event:
     submitted_at: float
     deadline_at: float
     """After this moment no result is wanted any more."""
-    priority: int = PRIORITY_DEFAULT
-    """From ``PRIORITY_FIRST`` to ``PRIORITY_LAST``."""
+    priority: int = PRIORITY.default
+    """0 comes first."""
     stream: bool = False
     """Whether the client wants the text as it comes."""
     metadata: Mapping[str, Any] | None = field(default=None, repr=False)

@@ -8,30 +8,31 @@ are ignored.
 from __future__ import annotations
 
 import json
-import math
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
-from ai_ticket_daemon.events.event import (
-    PRIORITY_DEFAULT,
-    PRIORITY_FIRST,
-    PRIORITY_LAST,
-    Event,
-    Sampling,
-)
+from ai_ticket_daemon.events.event import Event, Sampling
 from ai_ticket_daemon.events.extract import extract_messages, json_type
+from ai_ticket_daemon.events.limits import (
+    MAX_METADATA_BYTES,
+    MAX_STOP_CHARACTERS,
+    MAX_STOP_STRINGS,
+    MAX_TOKENS,
+    PRIORITY,
+    SEED,
+    SEED_OF_BACKEND,
+    TEMPERATURE,
+    TIMEOUT_SECONDS,
+    TOP_P,
+    takes_stop,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MAX_TEMPERATURE = 5.0
-MAX_STOP_STRINGS = 30
-MAX_STOP_CHARACTERS = 16_384
-MAX_SEED = 2**31 - 1
-MAX_TIMEOUT_SECONDS = 86_400.0
-MAX_METADATA_BYTES = 4096
+    from ai_ticket_daemon.events.limits import Range
 
 _ENCODER = msgspec.json.Encoder()
 
@@ -65,7 +66,7 @@ def parse_event(
     trace_context: Mapping[str, str],
     owner: str = "",
     idempotency_key: str | None = None,
-    best_priority: int = PRIORITY_FIRST,
+    best_priority: int = PRIORITY.least,
     client: str | None = None,
 ) -> Event:
     """Return the event that ``body`` asks for.
@@ -101,24 +102,24 @@ def parse_event(
             details={"field": "content"},
         )
     messages = extract_messages(content, max_bytes=limits.max_content_bytes)
-    timeout_seconds = _number(
-        body,
-        "timeout_seconds",
-        limits.default_timeout_seconds,
-        above=0.0,
-        at_most=MAX_TIMEOUT_SECONDS,
+    lengths = MAX_TOKENS.within(
+        most=limits.max_max_tokens,
+        default=min(limits.default_max_tokens, limits.max_max_tokens),
     )
-    default_max_tokens = min(limits.default_max_tokens, limits.max_max_tokens)
-    seed = _integer(body, "seed", -1, -1, MAX_SEED)
+    timeouts = TIMEOUT_SECONDS.within(
+        most=TIMEOUT_SECONDS.most, default=limits.default_timeout_seconds
+    )
+    timeout_seconds = _number(body, "timeout_seconds", timeouts)
+    seed = _integer(body, "seed", SEED)
     return Event(
         event_id=event_id,
         messages=messages,
         sampling=Sampling(
-            max_tokens=_integer(body, "max_tokens", default_max_tokens, 1, limits.max_max_tokens),
-            temperature=_number(body, "temperature", 0.7, at_least=0.0, at_most=MAX_TEMPERATURE),
-            top_p=_number(body, "top_p", 1.0, above=0.0, at_most=1.0),
+            max_tokens=_integer(body, "max_tokens", lengths),
+            temperature=_number(body, "temperature", TEMPERATURE),
+            top_p=_number(body, "top_p", TOP_P),
             stop=_stop(body.get("stop")),
-            seed=None if seed == -1 else seed,
+            seed=None if seed == SEED_OF_BACKEND else seed,
         ),
         submitted_at=now,
         deadline_at=now + timeout_seconds,
@@ -133,49 +134,30 @@ def parse_event(
     )
 
 
-def _integer(body: Mapping[str, Any], field: str, default: int, lowest: int, highest: int) -> int:
+def _integer(body: Mapping[str, Any], field: str, allowed: Range[int]) -> int:
     value = body.get(field)
     if value is None:
-        return default
+        return allowed.default
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # JSON has one kind of number: 4.0 is as whole as 4
-    # bool is an int to Python, and is not one to anybody who sends it here.
-    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
-        raise _refused(
-            field,
-            f"a whole number from {lowest} to {highest}",
-            value,
-            {"minimum": lowest, "maximum": highest},
-        )
-    return value
+    if not allowed.admits(value):
+        bounds = {"minimum": allowed.least, "maximum": allowed.most}
+        raise _refused(field, str(allowed), value, bounds)
+    return int(value)
 
 
-def _number(
-    body: Mapping[str, Any],
-    field: str,
-    default: float,
-    *,
-    at_least: float = -math.inf,
-    above: float = -math.inf,
-    at_most: float,
-) -> float:
+def _number(body: Mapping[str, Any], field: str, allowed: Range[float]) -> float:
     value = body.get(field)
     if value is None:
-        return default
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        # A NaN fails each comparison, an integer too big for a float fails this one.
-        or not (at_least <= value <= at_most and value > above)
-    ):
-        start = f"from {at_least:g}" if at_least > above else f"above {above:g}"
-        raise _refused(field, f"a number {start} to {at_most:g}", value, {"maximum": at_most})
+        return allowed.default
+    if not allowed.admits(value):
+        raise _refused(field, str(allowed), value, {"maximum": allowed.most})
     return float(value)
 
 
 def _priority(body: Mapping[str, Any], best: int) -> int:
-    default = max(PRIORITY_DEFAULT, best)
-    priority = _integer(body, "priority", default, PRIORITY_FIRST, PRIORITY_LAST)
+    allowed = PRIORITY.within(most=PRIORITY.most, default=max(PRIORITY.default, best))
+    priority = _integer(body, "priority", allowed)
     if priority < best:
         raise RequestRefused(
             ErrorCode.FORBIDDEN,
@@ -194,14 +176,8 @@ def _priority(body: Mapping[str, Any], best: int) -> int:
 def _stop(value: object) -> tuple[str, ...]:
     if value is None:
         return ()
-    items = [value] if isinstance(value, str) else value
-    if (
-        not isinstance(items, list)
-        or len(items) > MAX_STOP_STRINGS
-        or not all(isinstance(item, str) for item in items)
-        or sum(map(len, items)) > MAX_STOP_CHARACTERS
-        or not all(item and _is_clean(item) for item in items)
-    ):
+    strings = [value] if isinstance(value, str) else value
+    if not isinstance(strings, list) or not takes_stop(strings):
         raise _refused(
             "stop",
             f"a string or a list of at most {MAX_STOP_STRINGS} strings, none empty, of at most "
@@ -209,12 +185,7 @@ def _stop(value: object) -> tuple[str, ...]:
             value,
             {"max_strings": MAX_STOP_STRINGS, "max_characters": MAX_STOP_CHARACTERS},
         )
-    return tuple(items)
-
-
-def _is_clean(text: str) -> bool:
-    """Tell whether a backend can be given ``text``: no NUL, no half surrogate pair."""
-    return "\0" not in text and not any("\ud800" <= char <= "\udfff" for char in text)
+    return tuple(strings)
 
 
 def _stream(value: object) -> bool:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from ai_ticket_daemon.events.limits import FIELDS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-KNOWN_FIELDS = (
-    "content", "max_tokens", "temperature", "top_p", "stop", "seed", "priority", "timeout_seconds",
-    "metadata", "stream",
-)  # fmt: skip
 MOST_WARNINGS = 10
 _LIKENESS = 0.75
 _LONGEST_NAME = 40
@@ -22,7 +20,7 @@ def likely_mistakes(body: object) -> tuple[str, ...]:
     """Return a sentence for each field of ``body`` that is not known and looks like one that is."""
     if not isinstance(body, dict):
         return ()
-    unknown = [name for name in body if name not in KNOWN_FIELDS and _could_be_one(name)]
+    unknown = [name for name in body if name not in FIELDS and _could_be_one(name)]
     found = ((name, _nearest(name, body)) for name in unknown[:MOST_WARNINGS])
     return tuple(
         f'"{name}" is not known and was ignored; did you mean "{near}"?'
@@ -36,6 +34,6 @@ def _could_be_one(name: object) -> bool:
 
 
 def _nearest(name: str, body: Mapping[str, object]) -> str | None:
-    missing = [known for known in KNOWN_FIELDS if known not in body]
+    missing = [known for known in FIELDS if known not in body]
     near = get_close_matches(name.lower().replace("-", "_"), missing, n=1, cutoff=_LIKENESS)
     return next(iter(near), None)

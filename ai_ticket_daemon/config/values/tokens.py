@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from ai_ticket_daemon.config.values.rules import readable_file
 from ai_ticket_daemon.config.values.schema import Invalid, Mistake, Rule, wrong
+from ai_ticket_daemon.events.limits import PRIORITY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,10 +53,8 @@ class Scope(StrEnum):
 
 
 DEFAULT_SCOPES = frozenset({Scope.SUBMIT, Scope.READ})
-BEST_PRIORITY_DEFAULT = 5
-"""The lowest number that ``priority`` may have with a token whose line does not say."""
 
-_PRIORITY = re.compile(r"priority(?::([0-9]))?")
+_PRIORITY = re.compile(rf"priority(?::([{PRIORITY.least}-{PRIORITY.most}]))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ class Token:
     name: str
     digest: bytes = field(repr=False)
     scopes: frozenset[Scope] = DEFAULT_SCOPES
-    best_priority: int = BEST_PRIORITY_DEFAULT
+    best_priority: int = PRIORITY.default
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,17 +168,17 @@ def _read_scopes(text: str) -> tuple[frozenset[Scope], int]:
     """Return the scopes and the best priority; one that is not named is what it is by default."""
     known = {scope.value: scope for scope in Scope}
     scopes: set[Scope] = set()
-    best_priority = BEST_PRIORITY_DEFAULT
+    best_priority = PRIORITY.default
     for word in (part.strip() for part in text.split(",")):
         if (priority := _PRIORITY.fullmatch(word)) is not None:
-            best_priority = int(priority[1] or 0)
+            best_priority = int(priority[1] or PRIORITY.least)
         elif word in known:
             scopes.add(known[word])
         else:
             # Not quoted: it might be a token with a blank in it.
             raise wrong(
-                f"the scopes must be some of {','.join(known)},priority,priority:0 to priority:9, "
-                "with commas between"
+                f"the scopes must be some of {','.join(known)},priority,"
+                f"priority:{PRIORITY.least} to priority:{PRIORITY.most}, with commas between"
             )
     return frozenset(scopes) or DEFAULT_SCOPES, best_priority
 

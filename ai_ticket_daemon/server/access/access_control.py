@@ -6,8 +6,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ai_ticket_daemon.config.values.tokens import BEST_PRIORITY_DEFAULT, Scope
+from ai_ticket_daemon.config.values.tokens import Scope
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
+from ai_ticket_daemon.events.limits import PRIORITY
 from ai_ticket_daemon.server.access.guesses import Guesses
 from ai_ticket_daemon.server.access.rate_limiter import RateLimiter
 from ai_ticket_daemon.server.client_address import client_of
@@ -36,7 +37,7 @@ class Caller:
 
     name: str
     scopes: frozenset[Scope]
-    best_priority: int = BEST_PRIORITY_DEFAULT
+    best_priority: int = PRIORITY.default
 
     @property
     def may_read(self) -> bool:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 from ai_ticket_daemon.errors import ErrorCode
-from ai_ticket_daemon.events.event import PRIORITY_DEFAULT, PRIORITY_FIRST, PRIORITY_LAST, Role
-from ai_ticket_daemon.events.parse import (
+from ai_ticket_daemon.events.event import Role
+from ai_ticket_daemon.events.limits import (
     MAX_METADATA_BYTES,
-    MAX_SEED,
+    MAX_STOP_CHARACTERS,
     MAX_STOP_STRINGS,
-    MAX_TEMPERATURE,
-    MAX_TIMEOUT_SECONDS,
+    PRIORITY,
+    RANGES,
 )
 from ai_ticket_daemon.events.state import EventState
 
@@ -51,7 +51,9 @@ def _list_of(name: str, **bounds: int) -> _Json:
 
 
 def _requests() -> _Json:
-    stop: _Json = {"type": "string", "minLength": 1}
+    stop: _Json = {"type": "string", "minLength": 1, "maxLength": MAX_STOP_CHARACTERS}
+    numbers = {name: allowed.schema() for name, allowed in RANGES.items()}
+    numbers["priority"] |= {"default": PRIORITY.default}
     prompts = [_TEXT, ref("Conversation"), ref("PlainPrompt")]
     return {
         "Role": {"type": "string", "enum": [role.value for role in Role]},
@@ -67,22 +69,11 @@ def _requests() -> _Json:
         "EventRequest": _object(
             ["content"],
             content={"oneOf": [*prompts, _list_of("Prompt", minItems=1)]},
-            max_tokens={"type": "integer", "minimum": 1},
-            temperature={"type": "number", "minimum": 0, "maximum": MAX_TEMPERATURE},
-            top_p={"type": "number", "exclusiveMinimum": 0, "maximum": 1},
-            stop={"oneOf": [stop, {"type": "array", "maxItems": MAX_STOP_STRINGS, "items": stop}]},
-            seed={"type": "integer", "minimum": -1, "maximum": MAX_SEED},
-            priority={
-                "type": "integer",
-                "minimum": PRIORITY_FIRST,
-                "maximum": PRIORITY_LAST,
-                "default": PRIORITY_DEFAULT,
+            stop={
+                "oneOf": [stop, {"type": "array", "maxItems": MAX_STOP_STRINGS, "items": stop}],
+                "description": f"At most {MAX_STOP_CHARACTERS} characters together.",
             },
-            timeout_seconds={
-                "type": "number",
-                "exclusiveMinimum": 0,
-                "maximum": MAX_TIMEOUT_SECONDS,
-            },
+            **numbers,
             metadata={"type": "object", "description": f"At most {MAX_METADATA_BYTES} bytes."},
             stream={"type": "boolean", "default": False},
         ),

@@ -6,7 +6,8 @@ import re
 import pytest
 
 from ai_ticket_daemon.events import parse
-from ai_ticket_daemon.events.unknown_fields import KNOWN_FIELDS, MOST_WARNINGS, likely_mistakes
+from ai_ticket_daemon.events.limits import FIELDS
+from ai_ticket_daemon.events.unknown_fields import MOST_WARNINGS, likely_mistakes
 
 
 @pytest.mark.parametrize(
@@ -45,4 +46,4 @@ def test_warnings_are_bounded_and_no_body_breaks_them() -> None:
 def test_the_known_fields_are_those_that_are_read() -> None:
     source = inspect.getsource(parse)
     read = set(re.findall(r'body\.get\("(\w+)"\)|body,\s+"(\w+)"', source))
-    assert {name for pair in read for name in pair if name} - {"messages"} == set(KNOWN_FIELDS)
+    assert {name for pair in read for name in pair if name} - {"messages"} == set(FIELDS)

@@ -5,6 +5,13 @@ import re
 from project import ROOT
 
 from ai_ticket_daemon.errors import HTTP_STATUS, ErrorCode
+from ai_ticket_daemon.events.limits import (
+    FIELDS,
+    MAX_METADATA_BYTES,
+    MAX_STOP_CHARACTERS,
+    MAX_STOP_STRINGS,
+    RANGES,
+)
 from ai_ticket_daemon.server.openapi.document import openapi_document
 from ai_ticket_daemon.server.routes import EVERYWHERE, ROUTES
 
@@ -31,3 +38,26 @@ def test_the_page_shows_every_route_and_every_field() -> None:
         assert re.search(shown, DOC), route
     for field in openapi_document()["components"]["schemas"]["EventRequest"]["properties"]:
         assert f"\n| `{field}` |" in DOC
+
+
+def test_the_page_tells_the_limits_and_defaults_of_the_fields() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \| [^|]* \|", DOC, re.MULTILINE))
+    defaults = dict(re.findall(r"^\| `(\w+)` \| [^|]* \| ([^|]*) \|", DOC, re.MULTILINE))
+    for field, allowed in RANGES.items():
+        start = "above 0" if allowed.above_least else f"{allowed.least:g}"
+        assert defaults[field] == str(allowed.default).removesuffix(".0"), field
+        assert re.sub(r" \((first|last)\)", "", rows[field]).startswith(
+            f"{'integer' if allowed.whole else 'number'}, {start} to "
+        ), field
+        if field != "max_tokens":  # the conf file says what is the most
+            assert f" to {str(allowed.most).removesuffix('.0')}" in rows[field], field
+    assert f"at most {MAX_STOP_STRINGS} strings" in rows["stop"]
+    assert f"{MAX_STOP_CHARACTERS} characters" in rows["stop"]
+    assert f"at most {MAX_METADATA_BYTES} bytes" in rows["metadata"]
+
+
+def test_the_description_tells_the_limits_of_the_fields() -> None:
+    fields = openapi_document()["components"]["schemas"]["EventRequest"]["properties"]
+    assert list(FIELDS) == sorted(fields, key=FIELDS.index)
+    for field, allowed in RANGES.items():
+        assert fields[field].items() >= allowed.schema().items()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ai_ticket_daemon.events.event import PRIORITY_LAST
+from ai_ticket_daemon.events.limits import PRIORITY
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.store.port import (
     PAGE_LOOKS,
@@ -181,7 +181,7 @@ def oldest_queued_at(connection: apsw.Connection) -> float | None:
             "ORDER BY seq LIMIT 1",
             priority,
         )
-        for priority in range(PRIORITY_LAST + 1)
+        for priority in range(PRIORITY.most + 1)
     ]
     return min((at for at in found if at is not None), default=None)
 

@@ -9,7 +9,6 @@ import pytest
 from ai_ticket_daemon.config import ConfigError, diff, load_config, warnings
 from ai_ticket_daemon.config.values.schema import Invalid
 from ai_ticket_daemon.config.values.tokens import (
-    BEST_PRIORITY_DEFAULT,
     DEFAULT_SCOPES,
     MAX_TOKENS,
     Scope,
@@ -17,7 +16,6 @@ from ai_ticket_daemon.config.values.tokens import (
     Tokens,
     parse_tokens,
 )
-from ai_ticket_daemon.events.event import PRIORITY_DEFAULT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -211,7 +209,3 @@ def test_a_line_says_which_priority_is_the_best(words: str, scopes: set[str], be
 def test_a_priority_that_is_none_is_told(word: str) -> None:
     with pytest.raises(Invalid, match="priority:0 to priority:9"):
         parse_tokens(f"bot:{'a' * 16} {word}")
-
-
-def test_without_a_word_the_best_priority_is_the_usual_one() -> None:
-    assert BEST_PRIORITY_DEFAULT == PRIORITY_DEFAULT

@@ -9,6 +9,7 @@ import pytest
 from ai_ticket_daemon.config.events import EventsConfig
 from ai_ticket_daemon.config.http import HttpConfig
 from ai_ticket_daemon.errors import HTTP_STATUS, ErrorCode
+from ai_ticket_daemon.events.limits import MAX_STOP_CHARACTERS
 from ai_ticket_daemon.events.parse import parse_event
 from ai_ticket_daemon.server.answers import delta_frame
 from ai_ticket_daemon.server.openapi.document import openapi_document, openapi_json
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DOCUMENT = openapi_document()
-STOP = {"type": "string", "minLength": 1}
+STOP = {"type": "string", "minLength": 1, "maxLength": MAX_STOP_CHARACTERS}
 
 
 def walk(value: Any) -> Iterator[dict[str, Any]]:
