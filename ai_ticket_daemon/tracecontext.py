@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 # The longest tracestate that has to be passed on; a longer one may be dropped as a whole.
 _MAX_STATE_BYTES = 512
-CLIENT_SPAN = "client_span"
+_CLIENT_SPAN = "client_span"
 _TRACEPARENT = re.compile(
     r"(?P<version>[0-9a-f]{2})-(?P<trace>[0-9a-f]{32})-(?P<parent>[0-9a-f]{16})"
     r"-(?P<flags>[0-9a-f]{2})(?P<rest>-.*)?"
@@ -34,6 +34,11 @@ class TraceContext:
     remote: bool
     client_id: str | None = None
 
+    @property
+    def is_sampled(self) -> bool:
+        """Whether the trace is recorded."""
+        return int(self.flags, 16) % 2 == 1
+
     def headers(self) -> dict[str, str]:
         """Return the headers that hand this trace on."""
         headers = {"traceparent": f"00-{self.trace_id}-{self.parent_id}-{self.flags}"}
@@ -43,7 +48,7 @@ class TraceContext:
 
     def kept(self) -> dict[str, str]:
         """Return what is kept with an event: the headers, and the client's span above ours."""
-        above = {} if self.client_id is None else {CLIENT_SPAN: self.client_id}
+        above = {} if self.client_id is None else {_CLIENT_SPAN: self.client_id}
         return self.headers() | above
 
 
@@ -73,10 +78,25 @@ def new_trace() -> TraceContext:
     return TraceContext(secrets.token_hex(16), secrets.token_hex(8), "01", None, remote=False)
 
 
-def trace_id_of(headers: Mapping[str, str]) -> str | None:
-    """Return the id of the trace that :meth:`TraceContext.headers` handed on; None if none was."""
-    match = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
-    return None if match is None else match["trace"]
+def kept_trace(kept: Mapping[str, str]) -> TraceContext | None:
+    """Return the trace that :meth:`TraceContext.kept` or ``headers`` wrote; None if none was."""
+    match = _TRACEPARENT.fullmatch(kept.get("traceparent", ""))
+    if match is None:
+        return None
+    return TraceContext(
+        match["trace"],
+        match["parent"],
+        match["flags"],
+        kept.get("tracestate"),
+        remote=False,
+        client_id=kept.get(_CLIENT_SPAN),
+    )
+
+
+def kept_trace_id(kept: Mapping[str, str]) -> str | None:
+    """Return the id of the trace that is kept with an event; None if none is."""
+    trace = kept_trace(kept)
+    return None if trace is None else trace.trace_id
 
 
 def _is_valid(match: re.Match[str]) -> bool:

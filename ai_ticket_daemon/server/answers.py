@@ -12,7 +12,7 @@ import msgspec
 
 from ai_ticket_daemon.errors import HTTP_STATUS, ErrorCode, TicketError
 from ai_ticket_daemon.events.outcome import Failed, Succeeded
-from ai_ticket_daemon.tracecontext import trace_id_of
+from ai_ticket_daemon.tracecontext import kept_trace_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -138,7 +138,7 @@ def status_object(status: EventStatus) -> dict[str, Any]:
     if isinstance(outcome, Succeeded):
         answer = completion_object(event, outcome)
     elif outcome is not None:
-        trace_id = trace_id_of(event.trace_context)
+        trace_id = kept_trace_id(event.trace_context)
         answer = error_object(outcome, event_id=event.event_id, trace_id=trace_id)
     return {
         **accepted_object(status),

@@ -22,9 +22,9 @@ from ai_ticket_daemon.events.json_bounds import values_of
 from ai_ticket_daemon.events.outcome import Failed
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.host.exhaustion import Exhaustion
-from ai_ticket_daemon.telemetry.exemplars import trace_id_of
 from ai_ticket_daemon.telemetry.guard import Failures
 from ai_ticket_daemon.telemetry.redact import redact
+from ai_ticket_daemon.tracecontext import kept_trace_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -178,7 +178,7 @@ def _of_event(ended: _Ended) -> Mapping[str, object]:
     sampling = event.sampling
     about = {
         "event_id": event.event_id,
-        "trace_id": trace_id_of(event),
+        "trace_id": kept_trace_id(event.trace_context),
         "state": state.value,
         "error": outcome.code.value,
     }

@@ -10,8 +10,7 @@ from ai_ticket_daemon.server.ports import ConnectionRefusal, NullRequestObserver
 from ai_ticket_daemon.telemetry import exemplars
 from ai_ticket_daemon.telemetry.capture import Refused
 from ai_ticket_daemon.telemetry.guard import guarded
-from ai_ticket_daemon.telemetry.traces.spans import parent_of
-from ai_ticket_daemon.tracecontext import TraceContext
+from ai_ticket_daemon.telemetry.traces.spans import span_context
 
 if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.telemetry.guard import Failures
     from ai_ticket_daemon.telemetry.metrics import Metrics
     from ai_ticket_daemon.telemetry.traces.spans import Span, Tracer
+    from ai_ticket_daemon.tracecontext import TraceContext
 
 _TRACED = frozenset({("POST", "/event"), ("POST", "/events")})
 """Requests that bring events; looking at one is not part of its trace."""
@@ -67,11 +67,11 @@ class HttpTelemetry:
         span = self._tracer.start(
             "server.handle_event",
             SpanKind.SERVER,
-            parent_of(trace.headers(), remote=True) if trace.remote else None,
+            span_context(trace) if trace.remote else None,
             {"http.route": request.route, "http.request.method": request.method},
         )
         client_id = trace.parent_id if trace.remote else None
-        return _Observed(self, request.route, _trace_of(span, client_id), span)
+        return _Observed(self, request.route, span.trace(client_id), span)
 
     def refused(self, error: TicketError, trace_id: str, route: str, payload: object) -> None:
         """Keep a payload that was refused, if captures are on."""
@@ -150,15 +150,3 @@ def _end_span(span: Span, request: RequestEnded, error: str | None) -> None:
     if request.status >= _SERVER_FAULT:
         span.fail()
     span.end()
-
-
-def _trace_of(span: Span, client_id: str | None) -> TraceContext:
-    context = span.context
-    return TraceContext(
-        f"{context.trace_id:032x}",
-        f"{context.span_id:016x}",
-        f"{context.trace_flags:02x}",
-        context.trace_state.to_header() or None,
-        remote=False,
-        client_id=client_id,
-    )

@@ -17,7 +17,12 @@ from ai_ticket_daemon.host.exhaustion import Exhaustion
 from ai_ticket_daemon.pipeline.observer import PipelineObserver
 from ai_ticket_daemon.pool.health import HealthState
 from ai_ticket_daemon.telemetry import exemplars
-from ai_ticket_daemon.telemetry.traces.spans import client_of, current_span, parent_of
+from ai_ticket_daemon.telemetry.traces.spans import (
+    client_span_context,
+    current_span,
+    span_context,
+)
+from ai_ticket_daemon.tracecontext import kept_trace, kept_trace_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -73,7 +78,7 @@ class PipelineTelemetry(PipelineObserver):
         with self._tracer.start(
             "pipeline.handle_event",
             SpanKind.CONSUMER,
-            parent_of(event.trace_context),
+            span_context(kept_trace(event.trace_context)),
             {
                 "ai_ticket.event_id": event.event_id,
                 "ai_ticket.priority": event.priority,
@@ -228,7 +233,7 @@ def _note_outcome(span: Span | None, state: EventState, error: str | None) -> No
 
 def _named(event: Event) -> dict[str, str | None]:
     """Return the fields by which a line is found again."""
-    return {"event_id": event.event_id, "trace_id": exemplars.trace_id_of(event)}
+    return {"event_id": event.event_id, "trace_id": kept_trace_id(event.trace_context)}
 
 
 class StoreTelemetry:
@@ -271,7 +276,8 @@ class StoreTelemetry:
     def requests_cut_off(self, requests: Sequence[CutOff]) -> None:
         """End the spans that died with their daemon: those of their events hang from them."""
         for request in requests:
-            context = parent_of(request.trace_context)
+            trace = kept_trace(request.trace_context)
+            context = span_context(trace)
             if self._tracer is None or context is None:
                 continue
             attributes: dict[str, AttributeValue] = {"error.type": ErrorCode.INTERNAL_ERROR.value}
@@ -280,7 +286,7 @@ class StoreTelemetry:
             span = self._tracer.go_on(
                 "server.handle_event",
                 SpanKind.SERVER,
-                client_of(request.trace_context),
+                client_span_context(trace),
                 context,
                 attributes,
                 started_at=round((request.began_at + self._ahead()) * 1e9),

@@ -2,7 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from ai_ticket_daemon.tracecontext import new_trace, trace_of
+from ai_ticket_daemon.tracecontext import (
+    TraceContext,
+    kept_trace,
+    kept_trace_id,
+    new_trace,
+    trace_of,
+)
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 GOOD = f"00-{TRACE}-{PARENT}-01".encode()
@@ -57,3 +63,24 @@ def test_fresh_traces_differ_and_are_valid() -> None:
     assert first.trace_id != second.trace_id
     again = trace_of([(b"traceparent", first.headers()["traceparent"].encode())])
     assert again.trace_id == first.trace_id
+
+
+@pytest.mark.parametrize("state", [None, "a=1"])
+@pytest.mark.parametrize("client_id", [None, "b7ad6b7169203331"])
+def test_a_trace_is_read_as_it_was_kept(state: str | None, client_id: str | None) -> None:
+    trace = TraceContext(TRACE, PARENT, "01", state, remote=False, client_id=client_id)
+    assert kept_trace(trace.kept()) == trace
+    assert kept_trace_id(trace.kept()) == TRACE
+
+
+@pytest.mark.parametrize("kept", [{}, {"traceparent": "00-b-1-01"}, {"tracestate": "a=1"}])
+def test_where_no_trace_is_kept_none_is_read(kept: dict[str, str]) -> None:
+    assert kept_trace(kept) is None
+    assert kept_trace_id(kept) is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "sampled"), [("00", False), ("01", True), ("02", False), ("03", True)]
+)
+def test_a_trace_is_sampled_if_its_lowest_flag_says_so(flags: str, *, sampled: bool) -> None:
+    assert TraceContext(TRACE, PARENT, flags, None, remote=True).is_sampled is sampled

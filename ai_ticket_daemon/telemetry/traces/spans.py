@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 from contextvars import ContextVar, Token
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 from opentelemetry.context import Context
@@ -22,7 +23,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from ai_ticket_daemon.tracecontext import CLIENT_SPAN
+from ai_ticket_daemon.tracecontext import TraceContext
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
 
 _NEW = TraceFlags(TraceFlags.SAMPLED | TraceFlags.RANDOM_TRACE_ID)
-_PARTS = 4
 
 
 class SpanEvent(NamedTuple):
@@ -92,12 +92,19 @@ class Span:
 
     def headers(self) -> dict[str, str]:
         """Return the headers that make what is sent along a child of this span."""
+        return self.trace().headers()
+
+    def trace(self, client_id: str | None = None) -> TraceContext:
+        """Return the trace as it goes on below this span; ``client_id`` is of the span above it."""
         context = self.context
-        flags = int(context.trace_flags)
-        headers = {"traceparent": f"00-{context.trace_id:032x}-{context.span_id:016x}-{flags:02x}"}
-        if context.trace_state:
-            headers["tracestate"] = context.trace_state.to_header()
-        return headers
+        return TraceContext(
+            f"{context.trace_id:032x}",
+            f"{context.span_id:016x}",
+            f"{int(context.trace_flags):02x}",
+            context.trace_state.to_header() if context.trace_state else None,
+            remote=False,
+            client_id=client_id,
+        )
 
     def set(self, attributes: Mapping[str, AttributeValue]) -> None:
         """Add attributes."""
@@ -215,34 +222,24 @@ def current_context() -> SpanContext | None:
     return None if span is None else span.context
 
 
-def parent_of(headers: Mapping[str, str], *, remote: bool = False) -> SpanContext | None:
-    """Return what the trace headers name; None if they name nothing.
-
-    They were checked when they came in (``tracecontext.py``).
-
-    Args:
-        headers: may hold ``traceparent`` and ``tracestate``.
-        remote: it is a span of the client, not of this daemon.
-    """
-    parts = headers.get("traceparent", "").split("-")
-    if len(parts) < _PARTS:
+def span_context(trace: TraceContext | None) -> SpanContext | None:
+    """Return the span that ``trace`` names, for others to be its children; None if it is None."""
+    if trace is None:
         return None
-    state = headers.get("tracestate")
     return SpanContext(
-        int(parts[1], 16),
-        int(parts[2], 16),
-        remote,
-        TraceFlags(int(parts[3], 16)),
-        None if state is None else TraceState.from_header([state]),
+        int(trace.trace_id, 16),
+        int(trace.parent_id, 16),
+        trace.remote,
+        TraceFlags(int(trace.flags, 16)),
+        None if trace.state is None else TraceState.from_header([trace.state]),
     )
 
 
-def client_of(kept: Mapping[str, str]) -> SpanContext | None:
-    """Return the client's span above the one that is ``kept`` with an event; None if none is."""
-    ours, client = parent_of(kept), kept.get(CLIENT_SPAN)
-    if ours is None or client is None:
+def client_span_context(trace: TraceContext | None) -> SpanContext | None:
+    """Return the client's span above the one that ``trace`` names; None if none is kept with it."""
+    if trace is None or trace.client_id is None:
         return None
-    return SpanContext(ours.trace_id, int(client, 16), True, ours.trace_flags, ours.trace_state)
+    return span_context(replace(trace, parent_id=trace.client_id, remote=True))
 
 
 def _random_id(bits: int) -> int:

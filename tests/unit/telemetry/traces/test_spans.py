@@ -14,7 +14,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from ai_ticket_daemon.telemetry.traces.span_encoder import SpanEncoder
 from ai_ticket_daemon.telemetry.traces.span_maker import SpanMaker
-from ai_ticket_daemon.telemetry.traces.spans import Span, Tracer, current_span, parent_of
+from ai_ticket_daemon.telemetry.traces.spans import Span, Tracer, current_span, span_context
+from ai_ticket_daemon.tracecontext import kept_trace, trace_of
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -41,9 +42,10 @@ def start(
     parent: str = "", sampler: Sampler | None = None, **attributes: Any
 ) -> tuple[Span, list[Span]]:
     ended: list[Span] = []
-    headers = {"traceparent": parent, "tracestate": "a=b,c=d"} if parent else {}
+    headers = [(b"traceparent", parent.encode()), (b"tracestate", b"a=b,c=d")]
+    above = span_context(trace_of(headers)) if parent else None
     tracer = Tracer(sampler, ended.append)
-    return tracer.start("x", SpanKind.CLIENT, parent_of(headers, remote=True), attributes), ended
+    return tracer.start("x", SpanKind.CLIENT, above, attributes), ended
 
 
 @pytest.mark.parametrize("parent", ["", CLIENT + "01"])
@@ -143,7 +145,7 @@ def test_what_is_recorded_is_decided_where_a_trace_comes_in(
 ) -> None:
     top, ended = start(parent, sampler)
     below = Tracer(sampler, ended.append).start(
-        "below", SpanKind.CONSUMER, parent_of(top.headers()), {}
+        "below", SpanKind.CONSUMER, span_context(kept_trace(top.headers())), {}
     )
     below.end()
     top.end()
