@@ -17,7 +17,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
-from prometheus_client import CollectorRegistry
 
 from ai_ticket_daemon import __version__, signals, timekeeper
 from ai_ticket_daemon.backends.factory import open_client
@@ -60,24 +59,7 @@ from ai_ticket_daemon.systemd.notify import Systemd
 from ai_ticket_daemon.systemd.reload_result import result_path
 from ai_ticket_daemon.task_tree import task_tree
 from ai_ticket_daemon.telemetry import sampler
-from ai_ticket_daemon.telemetry.capture import Capture
-from ai_ticket_daemon.telemetry.client import InstrumentedClient
-from ai_ticket_daemon.telemetry.guard import Failures, guarded
-from ai_ticket_daemon.telemetry.http import (
-    ConnectionTelemetry,
-    HttpTelemetry,
-    QuietHttpTelemetry,
-)
-from ai_ticket_daemon.telemetry.lag import LoopLag
-from ai_ticket_daemon.telemetry.metrics import Metrics
-from ai_ticket_daemon.telemetry.observers import (
-    HostTelemetry,
-    PipelineTelemetry,
-    PoolTelemetry,
-    StoreTelemetry,
-)
-from ai_ticket_daemon.telemetry.page import exporter
-from ai_ticket_daemon.telemetry.traces.tracing import open_tracing
+from ai_ticket_daemon.telemetry.instrumentation import Instrumentation
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -127,32 +109,17 @@ class Daemon:
         self._stop = trio.Event()
         self._draining = False
         self._root = trio.CancelScope()
-        self._metrics = metrics = Metrics(CollectorRegistry())
-        self._lag = LoopLag()
-        self._exhaustion = exhaustion = HostTelemetry(
-            logs.logger(actor="host"), metrics
-        ).exhaustion()
-        metrics.event_loop_lag.set_function(lambda: self._lag.worst_seconds)
-        self._tracing = open_tracing(
-            config.telemetry,
-            log=logs.logger(actor="traces"),
-            dropped=lambda reason, number: metrics.telemetry_spans_dropped.labels(reason.value).inc(
-                number
-            ),
+        self._look = look = Instrumentation(
+            config, log_config=lambda: live.current.log, logs=logs, clock=clock
         )
-        self._tracer = self._tracing.tracer
+        metrics, exhaustion = look.metrics, look.exhaustion
         self._memory = memory = MemoryBudget(lambda: live.current.http.max_memory_bytes)
         metrics.server_request_memory.set_function(lambda: memory.used_bytes)
 
         self._store = make_store(
             config.store,
             max_queued=lambda: live.current.store.max_queued,
-            observer=guarded(
-                StoreTelemetry(
-                    logs.logger(actor="store"), metrics, self._tracer, ahead=lambda: clock.ahead
-                ),
-                self._failures("store"),
-            ),
+            observer=look.store(),
             clock=clock,
         )
         self._fault_injection = FaultInjection(
@@ -161,21 +128,13 @@ class Daemon:
             ),
             on_end=lambda reason: self._log.warning("severance_ended", reason=reason),
         )
-        self._pool_telemetry = PoolTelemetry(logs.logger(actor="pool"), metrics)
         self._history = PoolHistory(
-            self._pool_telemetry, self._store, log=logs.logger(actor="history"), now=clock.now
+            look.pool, self._store, log=logs.logger(actor="history"), now=clock.now
         )
         self._pool = BackendPool(
             lambda: live.current.backends,
             open_client=self._open_client,
-            observer=guarded(self._history, self._failures("pool")),
-        )
-        self._capture = Capture(
-            lambda: live.current.log,
-            logs.logger(actor="capture"),
-            self._failures("capture"),
-            exhaustion,
-            clock=clock,
+            observer=look.guarded(self._history, "pool"),
         )
         self._pipeline = AsyncInferencePipeline(
             store=self._store,
@@ -186,12 +145,7 @@ class Daemon:
             clock=clock,
             memory=memory,
             exhaustion=exhaustion,
-            observer=guarded(
-                PipelineTelemetry(
-                    logs.logger(actor="pipeline"), metrics, self._tracer, self._capture
-                ),
-                self._failures("pipeline"),
-            ),
+            observer=look.pipeline(),
         )
         socket = control.socket_path(config.control.socket, os.environ)
         self._orders = StandingOrders(
@@ -217,10 +171,7 @@ class Daemon:
             health=self._health,
             http=lambda: live.current.http,
             events=lambda: live.current.events,
-            observer=QuietHttpTelemetry(
-                HttpTelemetry(logs.logger(actor="http"), metrics, self._tracer, self._capture),
-                self._failures("http"),
-            ),
+            observer=look.http(),
             memory=memory,
             exhaustion=exhaustion,
             logger=logs.library_logger("handler_crashed", actor="http"),
@@ -284,8 +235,8 @@ class Daemon:
         # A series has to be there at 0 for its first increase to be seen.
         supervisor = Supervisor(
             self._actor_crashed,
-            takes_on=self._metrics.actor_restarts.labels,
-            exhaustion=self._exhaustion,
+            takes_on=self._look.metrics.actor_restarts.labels,
+            exhaustion=self._look.exhaustion,
         )
         self._warn(config)
         actions = self._actions()
@@ -349,22 +300,14 @@ class Daemon:
             draining=lambda: self._draining,
             starved=self._starved,
         )
-        self.metrics_port = await start(
-            "metrics",
-            exporter.run,
-            registry=self._metrics.registry,
-            exhaustion=self._exhaustion,
-            bind=self._live.current.metrics.bind,
-        )
-        await start("lag", self._lag.run)
-        await start("capture", self._capture.run)
-        await start("trimmer", trimmer.run, memory=self._memory, exhaustion=self._exhaustion)
+        self.metrics_port = await self._look.start(start)
+        await start("trimmer", trimmer.run, memory=self._memory, exhaustion=self._look.exhaustion)
 
     async def _start_sampler(self, start: Callable[..., Awaitable[Any]]) -> None:
         await start(
             "sampler",
             sampler.run,
-            metrics=self._metrics,
+            metrics=self._look.metrics,
             store=self._store,
             pool=self._pool,
             pipeline=self._pipeline,
@@ -372,7 +315,7 @@ class Daemon:
             logs=self._logs,
             now=self._clock.now,
             settings=lambda: self._live.current.pipeline,
-            failures=self._failures("sampler"),
+            failures=self._look.failures("sampler"),
         )
 
     async def _start_backends(self, start: Callable[..., Awaitable[Any]]) -> None:
@@ -401,7 +344,7 @@ class Daemon:
             store=self._store,
             log=self._logs.logger(actor="timekeeper"),
             note=self._history.note,
-            exhaustion=self._exhaustion,
+            exhaustion=self._look.exhaustion,
         )
         await start(
             "prober",
@@ -418,10 +361,10 @@ class Daemon:
             "control",
             control.run,
             apps=self._control_apps(log),
-            sample=guarded(self._operations.reporter, self._failures("control")).sample,
+            sample=self._look.guarded(self._operations.reporter, "control").sample,
             log=log,
             logger=self._logs.library_logger("control_server", actor="control"),
-            exhaustion=self._exhaustion,
+            exhaustion=self._look.exhaustion,
         )
 
     def _control_apps(self, log: FilteringBoundLogger) -> dict[Path, ASGIFramework]:
@@ -429,7 +372,7 @@ class Daemon:
         settings, table = self._live.current.control, self._operations.table()
         acting = control.socket_path(settings.socket, os.environ)
         looking = control.view_path(settings.view_socket, os.environ)
-        public, exhaustion = self._local_app, self._exhaustion
+        public, exhaustion = self._local_app, self._look.exhaustion
         apps: dict[Path, ASGIFramework] = {}
         if acting is not None:
             apps[acting] = ControlApp(table, public=public, log=log, exhaustion=exhaustion)
@@ -445,9 +388,9 @@ class Daemon:
             "renewal",
             renewal.run,
             certificate=self._certificate,
-            shown=self._metrics.tls_certificate_expiry.set,
+            shown=self._look.metrics.tls_certificate_expiry.set,
             log=self._certificate_log,
-            exhaustion=self._exhaustion,
+            exhaustion=self._look.exhaustion,
         )
 
     async def _serve(
@@ -467,9 +410,9 @@ class Daemon:
                 stop_accepting=stop_accepting,
                 all_in=all_in,
                 logger=self._logs.library_logger("http_server", actor="http"),
-                observer=ConnectionTelemetry(self._metrics),
+                observer=self._look.connections(),
                 trusted_proxies=lambda: self._live.current.http.trusted_proxies,
-                exhaustion=self._exhaustion,
+                exhaustion=self._look.exhaustion,
             )
             self._health.started = True
             self._addresses = addresses
@@ -495,20 +438,8 @@ class Daemon:
     async def _close(self) -> None:
         for backend in self._pool:
             await backend.client.aclose()
-        try:
-            await trio.to_thread.run_sync(self._tracing.close)
-        except RuntimeError as error:
-            if self._exhaustion.meets(error, "traces") is None:
-                raise
+        await self._look.close()
         self._log.info("stopped")
-
-    def _failures(self, part: str) -> Failures:
-        """Return who is told of what goes wrong where ``part`` looks on."""
-        return Failures(
-            part,
-            self._logs.logger(actor=part),
-            count=lambda name: self._metrics.observer_failures.labels(name).inc(),
-        )
 
     def _open_client(self, server: ServerConfig) -> BackendClient:
         client = self._make_client(
@@ -517,12 +448,12 @@ class Daemon:
             on_abort=partial(self._aborted, server.name),
         )
         isolatable = FaultInjectingClient(
-            HostAwareClient(client, self._exhaustion), self._fault_injection
+            HostAwareClient(client, self._look.exhaustion), self._fault_injection
         )
-        return InstrumentedClient(isolatable, server, self._metrics, self._tracer)
+        return self._look.client(isolatable, server)
 
     def _aborted(self, name: str, reason: AbortReason, freed: bool) -> None:
-        self._pool_telemetry.aborted(name, reason, freed)
+        self._look.pool.aborted(name, reason, freed)
         # Of any other reason the pool learns by the error of the attempt.
         if reason is AbortReason.CANCELLED and not freed:
             self._pool.abort_ignored(name)
@@ -548,7 +479,7 @@ class Daemon:
             try:
                 then()
             except Exception as error:
-                if self._exhaustion.meets(error, "reload") is None:
+                if self._look.exhaustion.meets(error, "reload") is None:
                     raise
 
     def _show_tasks(self) -> None:
@@ -571,7 +502,7 @@ class Daemon:
         return warnings(config, look_at(self._systemd.listen_fds, config.http.bind))
 
     def _status_line(self) -> StatusLine:
-        ended = self._metrics.pipeline_events
+        ended = self._look.metrics.pipeline_events
         return StatusLine(
             self._health.report,
             lambda: sum(
@@ -594,7 +525,7 @@ class Daemon:
         self._log.warning("log_level_changed", log_level=self._logs.level.value)
 
     def _actor_crashed(self, name: str, error: Exception) -> None:
-        self._metrics.actor_restarts.labels(name).inc()
+        self._look.metrics.actor_restarts.labels(name).inc()
         self._log.error("actor_restarted", crashed=name, exc_info=error)
 
 

@@ -240,7 +240,7 @@ async def test_a_stop_that_interrupts_is_told_everywhere(
             await house.primary.wait_for(lambda s: s.faults.stalled_tasks == 1)
             house.running.stop()
             await house.running.stopped.wait()
-            metrics = house.running.daemon._metrics
+            metrics = house.running.daemon._look.metrics
             async with opened(house.folder / "store/events.db") as store:
                 record = await store.get(told["event_id"])
         turns = await trio.to_thread.run_sync(turns_of, collector, told["event_id"])

@@ -353,7 +353,7 @@ async def test_a_dead_collector_costs_one_warning_and_a_counter(
     assert slowest < 1
     (warning,) = daemon.log("collector_unreachable")
     assert warning["reason"]
-    registry = daemon.daemon._metrics.registry
+    registry = daemon.daemon._look.metrics.registry
     dropped = {
         reason: registry.get_sample_value(
             "ai_ticket_telemetry_spans_dropped_total", {"reason": reason}
