@@ -174,7 +174,7 @@ async def test_a_deadline_is_told_everywhere(capsys: pytest.CaptureFixture[str])
     def stall(house: House) -> None:
         house.primary.faults.stall(after_tokens=7, ignores_abort=False)
 
-    body = {"max_tokens": 40, "timeout_seconds": 1}
+    body = {"max_tokens": 40, "timeout_seconds": 3}
     told, [waste] = await explained(capsys, stall, body)
     told.check()
     assert told.answer["error"] == "deadline_exceeded"
