@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import io
 import re
 import tomllib
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from project import ROOT
 
-from ai_ticket_daemon import __main__, app
+from ai_ticket_daemon import __main__
 from ai_ticket_daemon.app import Daemon
 from ai_ticket_daemon.backends.kobold.abort import AbortReason
 from ai_ticket_daemon.config.backend_server import BackendKind, BackendRole, Dialect, ServerConfig
@@ -79,7 +78,8 @@ def codes(module: object) -> set[str]:
 def actors() -> set[str]:
     """Return the names under which parts are started."""
     begin = r'start\(\s*(?:supervisor,\s*\w+,\s*)?"(\w+)"'
-    return set(re.findall(begin, inspect.getsource(app)))
+    sources = (path.read_text() for path in (ROOT / "ai_ticket_daemon").rglob("*.py"))
+    return {name for source in sources for name in re.findall(begin, source)}
 
 
 async def test_the_signals_page_has_every_signal_the_daemon_takes() -> None:
