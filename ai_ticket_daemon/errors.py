@@ -2,12 +2,12 @@
 
     TicketError                 anything with a stable code
     ├── RequestRefused          the client's request cannot be served as it is
-    ├── BackendError            a backend failed; says how the failure is to be treated
+    ├── BackendError            a backend failed (``backends/failure.py``)
     └── StoreUnavailable        the event store cannot be read or written now
 
     ConfigError                 the conf file or the environment is wrong (never answered over HTTP)
 
-Errors from other libraries are translated into these where they enter: ``backends/client.py`` for
+Errors from other libraries are translated into these where they enter: ``backends/transport/`` for
 the wire, ``config/read/load.py`` for files, ``server/`` for HTTP.
 """
 
@@ -159,66 +159,3 @@ class StoreUnavailable(TicketError):
         super().__init__(
             ErrorCode.STORE_UNAVAILABLE, message, retry_after_seconds=retry_after_seconds
         )
-
-
-class Disposition(StrEnum):
-    """What the pipeline does about a failed attempt."""
-
-    SAME = "same"
-    """Try the same backend again."""
-    OVER = "over"
-    """Try another backend; this one is suspect."""
-    OVER_ONCE = "over_once"
-    """The backend died under this event: try another one, once (the event may be poison)."""
-    BUSY = "busy"
-    """The backend serves somebody else: wait and try again; costs no attempt."""
-    HOST = "host"
-    """This host lacked what the attempt needs: wait and try again, as if nothing had been tried."""
-    FINAL = "final"
-    """No retry can help."""
-
-
-class Symptom(StrEnum):
-    """What a failed attempt says of the health of the backend."""
-
-    LOST = "lost"
-    """It cannot be reached, died, or accepts connections without answering."""
-    STALLED = "stalled"
-    """It generates without making progress, or does not stop generating when told to."""
-    CREDENTIAL = "credential"
-    """It does not accept the configured credential."""
-    NO_MODEL = "no_model"
-    """It has no model loaded."""
-    FAILED = "failed"
-    """It answered, but not with a completion."""
-
-
-class BackendError(TicketError):
-    """A backend failed to give a completion.
-
-    Args:
-        code: as for :class:`TicketError`.
-        message: as for :class:`TicketError`.
-        disposition: how the failure is to be treated.
-        backend_fault: True if it counts against the health of the backend, False if the request
-            was at fault or the backend merely busy.
-        details: as for :class:`TicketError`.
-        retry_after_seconds: the backend's own wish, if it named one.
-        symptom: what it says of the backend; of a fault without one, no more than that.
-    """
-
-    def __init__(
-        self,
-        code: ErrorCode,
-        message: str,
-        *,
-        disposition: Disposition,
-        backend_fault: bool,
-        details: Mapping[str, Any] | None = None,
-        retry_after_seconds: float | None = None,
-        symptom: Symptom | None = None,
-    ) -> None:
-        super().__init__(code, message, details=details, retry_after_seconds=retry_after_seconds)
-        self.disposition = disposition
-        self.backend_fault = backend_fault
-        self.symptom = symptom or (Symptom.FAILED if backend_fault else None)

@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from ai_ticket_daemon.backends.failure import BackendError, HealthEvent, RetryRule
 from ai_ticket_daemon.backends.finish import FILTERED
 from ai_ticket_daemon.backends.observation import BUSY_STATUSES, Aftermath, Observation, Seen
-from ai_ticket_daemon.errors import BackendError, Disposition, ErrorCode, Symptom
+from ai_ticket_daemon.errors import ErrorCode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,118 +30,116 @@ _FILTER_TYPES = FILTERED | {"content_policy_violation", "ResponsibleAIPolicyViol
 class Verdict:
     """What a kind of failure means. ``sentence`` follows the name of the backend.
 
-    ``symptom`` is what it says of the health of the backend; None if the request was at fault, or
-    nobody.
+    ``health_event`` is what it tells of the health of the backend; None if the request was at
+    fault, or nobody.
     """
 
     code: ErrorCode
-    disposition: Disposition
-    symptom: Symptom | None
+    retry: RetryRule
+    health_event: HealthEvent | None
     sentence: str
 
 
 _CONNECTION = ErrorCode.API_CONNECTION_ERROR
 _CLIENT = ErrorCode.API_CLIENT_ERROR
 _SERVER = ErrorCode.API_SERVER_ERROR
-_LOST, _FAILED = Symptom.LOST, Symptom.FAILED
+_LOST, _FAILED = HealthEvent.LOST, HealthEvent.FAILED
 
 DIED = Verdict(
     _CONNECTION,
-    Disposition.OVER_ONCE,
+    RetryRule.OVER_ONCE,
     _LOST,
     "died while it worked on this request; one other backend may try it",
 )
 FROZEN = Verdict(
     _CONNECTION,
-    Disposition.OVER,
+    RetryRule.OVER,
     _LOST,
     "broke off and accepts connections without answering; it hangs or has no thread left",
 )
 UNREADABLE_REQUEST = Verdict(
     _CLIENT,
-    Disposition.FINAL,
+    RetryRule.FINAL,
     None,
     "closed the connection without an answer and goes on working: it cannot read this request",
 )
-RESET = Verdict(_CONNECTION, Disposition.OVER, _FAILED, "reset the connection but goes on working")
+RESET = Verdict(_CONNECTION, RetryRule.OVER, _FAILED, "reset the connection but goes on working")
 STALE = Verdict(
     _CONNECTION,
-    Disposition.SAME,
+    RetryRule.SAME,
     None,
     "closed the connection without an answer but is up: try again on a new connection",
 )
-BROKE_OFF = Verdict(_CONNECTION, Disposition.OVER, _LOST, "broke the connection off")
-CUT_SHORT = Verdict(
-    _CONNECTION, Disposition.OVER, _FAILED, "ended its answer before it was complete"
-)
+BROKE_OFF = Verdict(_CONNECTION, RetryRule.OVER, _LOST, "broke the connection off")
+CUT_SHORT = Verdict(_CONNECTION, RetryRule.OVER, _FAILED, "ended its answer before it was complete")
 BUSY = Verdict(
-    ErrorCode.API_RATE_LIMITED, Disposition.BUSY, None, "is busy with other requests; wait a while"
+    ErrorCode.API_RATE_LIMITED, RetryRule.BUSY, None, "is busy with other requests; wait a while"
 )
-BAD_INPUT = Verdict(_CLIENT, Disposition.FINAL, None, "refuses this request as malformed")
+BAD_INPUT = Verdict(_CLIENT, RetryRule.FINAL, None, "refuses this request as malformed")
 OVERFLOW = Verdict(
     ErrorCode.CONTEXT_OVERFLOW,
-    Disposition.FINAL,
+    RetryRule.FINAL,
     None,
     "has too small a context for the prompt and max_tokens; shorten the prompt or ask for less",
 )
 CREDENTIAL = Verdict(
     ErrorCode.API_AUTHENTICATION_ERROR,
-    Disposition.OVER,
-    Symptom.CREDENTIAL,
+    RetryRule.OVER,
+    HealthEvent.CREDENTIAL,
     "does not accept the configured credential; the operator has to correct `password_file`",
 )
 NOT_THERE = Verdict(
     _CLIENT,
-    Disposition.OVER,
+    RetryRule.OVER,
     _FAILED,
     "does not know this path; the operator has to check `url`, `kind` and `dialect`",
 )
 REDIRECTED = Verdict(
     _CLIENT,
-    Disposition.OVER,
+    RetryRule.OVER,
     _FAILED,
     "redirects elsewhere, which is never followed; the operator has to correct `url`",
 )
 UNPAID = Verdict(
     _CLIENT,
-    Disposition.OVER,
+    RetryRule.OVER,
     _FAILED,
     "wants to be paid: the account of the configured credential has no credit left",
 )
 CONFLICT = Verdict(
-    _CLIENT, Disposition.OVER, _FAILED, "is in a state that this request conflicts with (409)"
+    _CLIENT, RetryRule.OVER, _FAILED, "is in a state that this request conflicts with (409)"
 )
 TAKEN_AWAY = Verdict(
     _CLIENT,
-    Disposition.OVER,
+    RetryRule.OVER,
     _FAILED,
     "no longer has this path or model (410); the operator has to check `url` and `model`",
 )
 MISDIRECTED = Verdict(
     _CLIENT,
-    Disposition.OVER,
+    RetryRule.OVER,
     _FAILED,
     "does not answer for the address it was asked at (421); the operator has to check `url`",
 )
 NOT_SENT_IN_TIME = Verdict(
     ErrorCode.API_TIMEOUT,
-    Disposition.OVER,
+    RetryRule.OVER,
     _FAILED,
     "did not get the whole request in time (408): the way to it is slow, or it is overloaded",
 )
 TOO_BIG = Verdict(
-    _CLIENT, Disposition.FINAL, None, "takes no request of this size (413); shorten the prompt"
+    _CLIENT, RetryRule.FINAL, None, "takes no request of this size (413); shorten the prompt"
 )
 TROUBLE = Verdict(
-    _SERVER, Disposition.OVER, _FAILED, "cannot serve this request now, by no fault of the request"
+    _SERVER, RetryRule.OVER, _FAILED, "cannot serve this request now, by no fault of the request"
 )
 NO_ANSWER = Verdict(
-    _SERVER, Disposition.OVER, _FAILED, "answered with a status that no completion comes with"
+    _SERVER, RetryRule.OVER, _FAILED, "answered with a status that no completion comes with"
 )
-SERVER_FAILED = Verdict(_SERVER, Disposition.OVER, _FAILED, "failed by itself")
+SERVER_FAILED = Verdict(_SERVER, RetryRule.OVER, _FAILED, "failed by itself")
 WITHHELD = Verdict(
     _CLIENT,
-    Disposition.FINAL,
+    RetryRule.FINAL,
     None,
     "withheld the completion: its content filter objects to the prompt or to the text",
 )
@@ -165,109 +164,111 @@ BY_SEEN: Mapping[Seen, Verdict] = MappingProxyType(
     {
         Seen.UNREACHABLE: Verdict(
             _CONNECTION,
-            Disposition.OVER,
+            RetryRule.OVER,
             _LOST,
             "cannot be reached: it is down, still loading its model, or at another address",
         ),
         Seen.CONNECT_TIMEOUT: Verdict(
             _CONNECTION,
-            Disposition.OVER,
+            RetryRule.OVER,
             _LOST,
             "did not accept a connection within `connect_timeout_seconds`",
         ),
         Seen.NOT_HTTP: Verdict(
             ErrorCode.API_RESPONSE_FORMAT_ERROR,
-            Disposition.OVER,
+            RetryRule.OVER,
             _FAILED,
             "answered something that is not HTTP; check that `url` leads to the right server",
         ),
         Seen.TOO_LARGE: Verdict(
             ErrorCode.API_RESPONSE_FORMAT_ERROR,
-            Disposition.OVER,
+            RetryRule.OVER,
             _FAILED,
             "answered more than a completion of this `max_tokens` can hold",
         ),
         Seen.NULL_BODY: Verdict(
             _CLIENT,
-            Disposition.FINAL,
+            RetryRule.FINAL,
             None,
             "cannot work with a parameter of this request and answered null",
         ),
         Seen.NOT_JSON: Verdict(
             ErrorCode.API_RESPONSE_FORMAT_ERROR,
-            Disposition.OVER,
+            RetryRule.OVER,
             _FAILED,
             "answered something that is not JSON",
         ),
         Seen.WRONG_SHAPE: Verdict(
             ErrorCode.API_RESPONSE_STRUCTURE_ERROR,
-            Disposition.OVER,
+            RetryRule.OVER,
             _FAILED,
             "answered JSON without a completion in it; check `kind` and `dialect`",
         ),
         Seen.NOT_UTF8: Verdict(
             ErrorCode.API_RESPONSE_FORMAT_ERROR,
-            Disposition.OVER,
+            RetryRule.OVER,
             _FAILED,
             "answered text with a byte in it that is not UTF-8",
         ),
         Seen.ENCODED: Verdict(
             ErrorCode.API_RESPONSE_FORMAT_ERROR,
-            Disposition.OVER,
+            RetryRule.OVER,
             _FAILED,
             "compressed its answer although it was asked not to; "
             "the operator has to turn that off there, or in the proxy before it",
         ),
         Seen.HALF_ANSWER: Verdict(
             _SERVER,
-            Disposition.OVER,
+            RetryRule.OVER,
             _FAILED,
             "gave up in the midst of its completion, as it says itself",
         ),
         Seen.FILTERED: WITHHELD,
         Seen.TOOL_CALL: Verdict(
             ErrorCode.API_RESPONSE_STRUCTURE_ERROR,
-            Disposition.OVER,
+            RetryRule.OVER,
             _FAILED,
             "calls a tool that nobody offered; the operator has to turn its tools off",
         ),
-        Seen.NO_MODEL: Verdict(_SERVER, Disposition.OVER, Symptom.NO_MODEL, "has no model loaded"),
+        Seen.NO_MODEL: Verdict(
+            _SERVER, RetryRule.OVER, HealthEvent.NO_MODEL, "has no model loaded"
+        ),
         Seen.OVERFLOW: OVERFLOW,
         Seen.LOST: Verdict(
             _CONNECTION,
-            Disposition.SAME,
+            RetryRule.SAME,
             None,
             "has lost the request: it neither generates nor holds anyone in its queue",
         ),
         Seen.SILENT_STREAM: Verdict(
             _CLIENT,
-            Disposition.FINAL,
+            RetryRule.FINAL,
             None,
             "opened a stream and gave up on it: it cannot work with a parameter of this request",
         ),
         Seen.NO_REPLY: Verdict(
             ErrorCode.API_TIMEOUT,
-            Disposition.OVER,
+            RetryRule.OVER,
             _LOST,
             "accepts connections without answering; it hangs or has no thread left",
         ),
         Seen.FIRST_TOKEN_TIMEOUT: Verdict(
             ErrorCode.API_TIMEOUT,
-            Disposition.OVER,
+            RetryRule.OVER,
             _FAILED,
             "gave no token within `first_token_timeout_seconds`",
         ),
         Seen.IDLE_TIMEOUT: Verdict(
             ErrorCode.API_STALLED,
-            Disposition.OVER,
-            Symptom.STALLED,
+            RetryRule.OVER,
+            HealthEvent.STALLED,
             "stopped generating: no further token within `idle_timeout_seconds`",
         ),
         # Another backend would need as long: the request is too big for the limit, and sending it
         # round would only spend every server's time.
         Seen.TOTAL_TIMEOUT: Verdict(
             ErrorCode.API_TIMEOUT,
-            Disposition.FINAL,
+            RetryRule.FINAL,
             None,
             "was still generating after `total_timeout_seconds`; ask for fewer tokens",
         ),
@@ -275,18 +276,18 @@ BY_SEEN: Mapping[Seen, Verdict] = MappingProxyType(
 )
 
 
-_HOST_EXHAUSTED = Verdict(_CONNECTION, Disposition.HOST, None, "was not asked: this host is {lack}")
+_HOST_EXHAUSTED = Verdict(_CONNECTION, RetryRule.HOST, None, "was not asked: this host is {lack}")
 
 
 def classify(backend: str, observation: Observation) -> BackendError:
     """Return the error that says what went wrong at ``backend`` and how to treat it."""
     verdict = _verdict(observation)
-    disposition = verdict.disposition
+    retry = verdict.retry
     sentence = verdict.sentence
     # Whatever the failure was: a server that does not stop generating is of no use to anyone.
-    symptom = verdict.symptom if observation.slot_freed else Symptom.STALLED
-    if observation.passed_on and disposition is not Disposition.FINAL:
-        disposition = Disposition.FINAL
+    health_event = verdict.health_event if observation.slot_freed else HealthEvent.STALLED
+    if observation.passed_on and retry is not RetryRule.FINAL:
+        retry = RetryRule.FINAL
         sentence += "; a part of the text was already delivered"
     if observation.words:
         sentence += f'; it says: "{observation.words}"'
@@ -294,11 +295,11 @@ def classify(backend: str, observation: Observation) -> BackendError:
     return BackendError(
         verdict.code,
         f"backend {backend} {sentence}",
-        disposition=disposition,
-        backend_fault=symptom is not None,
+        retry=retry,
+        backend_fault=health_event is not None,
         details=_details(backend, observation),
         retry_after_seconds=observation.retry_after_seconds if verdict is BUSY else None,
-        symptom=symptom,
+        health_event=health_event,
     )
 
 

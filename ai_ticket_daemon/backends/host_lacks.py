@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NoReturn
 
 from ai_ticket_daemon.backends.classify import classify
+from ai_ticket_daemon.backends.failure import BackendError, RetryRule
 from ai_ticket_daemon.backends.observation import Observation, Seen
-from ai_ticket_daemon.errors import BackendError, Disposition
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +72,7 @@ class HostAwareClient:
 
     def _raise(self, error: Exception, *, passed_on: bool) -> NoReturn:
         known = isinstance(error, BackendError)
-        if isinstance(error, BackendError) and error.disposition is not Disposition.HOST:
+        if isinstance(error, BackendError) and error.retry is not RetryRule.HOST:
             raise error
         lacking = self._exhaustion.meets(error, WHERE)
         if lacking is None or (known and not passed_on):

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ai_ticket_daemon.errors import BackendError, Disposition, ErrorCode
+from ai_ticket_daemon.backends.failure import BackendError, RetryRule
+from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.event import Role
 from ai_ticket_daemon.events.limits import (
     MAX_STOP_STRINGS,
@@ -68,7 +69,7 @@ def _invalid(name: str, what: str) -> BackendError:
     return BackendError(
         ErrorCode.INVALID_PARAMETER,
         f"{name} {what}",
-        disposition=Disposition.FINAL,
+        retry=RetryRule.FINAL,
         backend_fault=False,
         details={"parameter": name},
     )

@@ -17,7 +17,7 @@ from ai_ticket_daemon.events.outcome import Attempt, Failed, Waste
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ai_ticket_daemon.errors import BackendError
+    from ai_ticket_daemon.backends.failure import BackendError
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.store.port import Lease
 

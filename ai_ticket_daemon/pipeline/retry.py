@@ -7,16 +7,16 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ai_ticket_daemon.errors import Disposition, Symptom
+from ai_ticket_daemon.backends.failure import HealthEvent, RetryRule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from ai_ticket_daemon.backends.failure import BackendError
     from ai_ticket_daemon.config.pipeline import PipelineConfig
-    from ai_ticket_daemon.errors import BackendError
     from ai_ticket_daemon.events.outcome import Attempt
 
-_GOES_OVER = frozenset({Disposition.OVER, Disposition.OVER_ONCE})
+_GOES_OVER = frozenset({RetryRule.OVER, RetryRule.OVER_ONCE})
 MAX_DEATHS = 2
 """An event under which this many backends were lost counts as poison: it is tried no more."""
 
@@ -64,7 +64,7 @@ def decide(
     """
     if delta_passed_on:
         return GiveUp("a part of the completion was already delivered")
-    if error.disposition is Disposition.FINAL:
+    if error.retry is RetryRule.FINAL:
         return GiveUp("no retry can help")
     spent = used_up(attempts, settings=settings)
     if spent is not None:
@@ -73,11 +73,11 @@ def decide(
     doubled = settings.backoff_seconds * 2 ** max(0, counted - 1)
     backoff = jitter * min(settings.backoff_max_seconds, doubled)
     backoff_seconds = max(backoff, error.retry_after_seconds or 0.0)
-    if error.disposition is Disposition.BUSY:
+    if error.retry is RetryRule.BUSY:
         retry = Retry(pause_seconds, "a busy server costs no attempt")
     elif elsewhere and goes_over(error):
         retry = Retry(0.0, "another server can take it")
-    elif error.symptom is Symptom.LOST:
+    elif error.health_event is HealthEvent.LOST:
         retry = Retry(backoff_seconds, "a lost server gets no load from a retry")
     else:
         retry = Retry(backoff_seconds)
@@ -119,7 +119,7 @@ def to_avoid(attempts: Iterable[Attempt]) -> frozenset[str]:
 
 def goes_over(error: BackendError) -> bool:
     """Whether the next attempt is better made on another backend."""
-    return error.disposition in _GOES_OVER
+    return error.retry in _GOES_OVER
 
 
 class Retries:
@@ -171,7 +171,7 @@ class Retries:
             elsewhere=elsewhere,
         )
         # The budget protects a sick backend from more load; one that is lost gets none anyway.
-        spared = error.symptom is Symptom.LOST or (elsewhere and goes_over(error))
+        spared = error.health_event is HealthEvent.LOST or (elsewhere and goes_over(error))
         costs_budget = isinstance(decision, Retry) and attempts[-1].counted and not spared
         if costs_budget and not self._budget.take(now, settings.retry_budget):
             return GiveUp("too many events are being retried at once")

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ai_ticket_daemon.backends.failure import BackendError, RetryRule
 from ai_ticket_daemon.backends.generation import GenerationRequest
 from ai_ticket_daemon.backends.host_lacks import not_asked
-from ai_ticket_daemon.errors import BackendError, Disposition, ErrorCode
+from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.outcome import Attempt, Succeeded, Waste
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.host.exhaustion import AGAIN_SECONDS
@@ -169,7 +170,7 @@ class Worker:
                 return BackendError(
                     ErrorCode.INTERNAL_ERROR,
                     "The daemon failed at this event; its log has the details under the event id.",
-                    disposition=Disposition.FINAL,
+                    retry=RetryRule.FINAL,
                     backend_fault=False,
                 )
             self._pool.attempt_succeeded(slot)
@@ -181,7 +182,7 @@ class Worker:
     ) -> End | Requeue:
         """Decide what is to be written about an attempt; decided once, however often written."""
         if isinstance(result, BackendError):
-            if result.disposition is Disposition.HOST:
+            if result.retry is RetryRule.HOST:
                 # Nothing was tried: the pool keeps the next event away from there for a while.
                 return Requeue(self._now(), running.lease.attempts)
             return self._after_failure(running, slot, result)
@@ -212,8 +213,8 @@ class Worker:
             running.attempt(self._now()),
             error=error.code,
             message=error.message,
-            counted=error.disposition is not Disposition.BUSY,
-            backend_died=error.disposition is Disposition.OVER_ONCE,
+            counted=error.retry is not RetryRule.BUSY,
+            backend_died=error.retry is RetryRule.OVER_ONCE,
             elsewhere=goes_over(error),
         )
         attempts = (*running.lease.attempts, attempt)
@@ -233,7 +234,7 @@ class Worker:
             return End(EventState.FAILED, failed(error, attempts, decision.reason))
         self._observer.retry_scheduled(running.lease.event, attempt, decision.delay_seconds)
         # The pool lets a busy backend rest; another one may take the event meanwhile.
-        busy = error.disposition is Disposition.BUSY
+        busy = error.retry is RetryRule.BUSY
         return Requeue(self._now() + (0.0 if busy else decision.delay_seconds), attempts)
 
     def _ended(self, running: InFlight, attempt: Attempt) -> tuple[Attempt, ...]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ai_ticket_daemon.errors import Disposition, ErrorCode, Symptom
+from ai_ticket_daemon.backends.failure import HealthEvent, RetryRule
+from ai_ticket_daemon.errors import ErrorCode
 
 if TYPE_CHECKING:
+    from ai_ticket_daemon.backends.failure import BackendError
     from ai_ticket_daemon.backends.generation import ProbeResult
-    from ai_ticket_daemon.errors import BackendError
     from ai_ticket_daemon.pool.identity import Expected
 
 _NOT_YET = 503
@@ -114,18 +115,18 @@ HealthInput = (
 
 def sign_of(event_id: str, error: BackendError) -> HealthInput | None:
     """Return what a failed attempt says of its server; None if it was the request's fault."""
-    match error.symptom:
+    match error.health_event:
         case None:
             return None
-        case Symptom.LOST:
+        case HealthEvent.LOST:
             return ConnectionLost(error.message)
-        case Symptom.STALLED:
+        case HealthEvent.STALLED:
             return GenerationStalled(error.message)
-        case Symptom.CREDENTIAL:
+        case HealthEvent.CREDENTIAL:
             return CredentialRefused(error.message)
-        case Symptom.NO_MODEL:
+        case HealthEvent.NO_MODEL:
             return ModelMissing(error.message)
-        case Symptom.FAILED:
+        case HealthEvent.FAILED:
             return GenerationFailed(event_id, error.message)
 
 
@@ -134,7 +135,7 @@ def health_event_of_probe(error: BackendError, expected: Expected) -> HealthInpu
     status = (error.details or {}).get("status")
     if error.code is ErrorCode.API_TIMEOUT and status is None:
         return ProbeSilent(error.message)
-    if error.disposition is not Disposition.BUSY:
+    if error.retry is not RetryRule.BUSY:
         return ProbeFailed(error.message)
     if status == _NOT_YET:
         return ProbeNotYet(error.message)

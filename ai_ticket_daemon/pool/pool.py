@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ai_ticket_daemon.backends.failure import RetryRule
 from ai_ticket_daemon.config.backends import BackendRole
-from ai_ticket_daemon.errors import Disposition
 from ai_ticket_daemon.host.exhaustion import AGAIN_SECONDS
 from ai_ticket_daemon.pool.backend import Backend, PoolObserver, Slot
 from ai_ticket_daemon.pool.failover import ActiveRole, Roles, choose_role, fail_back, pin, unpin
@@ -33,9 +33,9 @@ from ai_ticket_daemon.wakeup import Wakeup
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
+    from ai_ticket_daemon.backends.failure import BackendError
     from ai_ticket_daemon.backends.generation import BackendClient, ProbeResult
     from ai_ticket_daemon.config.backends import BackendsConfig, ServerConfig
-    from ai_ticket_daemon.errors import BackendError
     from ai_ticket_daemon.pool.health_events import HealthInput
     from ai_ticket_daemon.pool.identity import Expected
     from ai_ticket_daemon.pool.selection import Choice
@@ -231,12 +231,12 @@ class BackendPool:
     def attempt_failed(self, slot: Slot, event_id: str, error: BackendError) -> None:
         """Take in how an attempt failed: what it says of the server, or how long to leave it."""
         backend = slot.backend
-        if error.disposition is Disposition.HOST:
+        if error.retry is RetryRule.HOST:
             # Nothing is known of the server; the next event would fare no better at once.
             backend.paused_until = self._clock() + AGAIN_SECONDS
             self.changed.notify()
             return
-        if error.disposition is Disposition.BUSY:
+        if error.retry is RetryRule.BUSY:
             backend.refusals += 1
             wait = pause_seconds(
                 backend.refusals, error.retry_after_seconds, self._jitter(), self._settings()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ai_ticket_daemon.errors import BackendError, Disposition
+from ai_ticket_daemon.backends.failure import BackendError, RetryRule
 from ai_ticket_daemon.liveness import Liveness
 from ai_ticket_daemon.pool.health import HealthState
 from ai_ticket_daemon.pool.health_events import ProbeFailed, ProbeSilent
@@ -119,7 +119,7 @@ async def _probe(pool: BackendPool, backend: Backend, rules: BackendsConfig) -> 
         pool.saw(backend, ProbeFailed(silence) if stood_still else ProbeSilent(silence))
     except BackendError as error:
         # If this host could not ask, the server is as it was.
-        if error.disposition is not Disposition.HOST:
+        if error.retry is not RetryRule.HOST:
             pool.probe_failed(backend, error)
     else:
         pool.probed(backend, result)

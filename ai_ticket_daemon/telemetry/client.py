@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import trio
 from opentelemetry.trace import SpanKind
 
+from ai_ticket_daemon.backends.failure import BackendError, RetryRule
 from ai_ticket_daemon.config.backend_server import Dialect
-from ai_ticket_daemon.errors import BackendError, Disposition
 from ai_ticket_daemon.telemetry import exemplars
 from ai_ticket_daemon.telemetry.traces.spans import current_context
 
@@ -110,7 +110,7 @@ class InstrumentedClient:
         try:
             result = await self._client.generate(request, on_delta)
         except BackendError as error:
-            if error.disposition is Disposition.HOST:
+            if error.retry is RetryRule.HOST:
                 raise  # The backend was not even asked.
             outcome = "failed"
             metrics.kobold_request_failures.labels(self.name, error.code.value).inc()
@@ -133,7 +133,7 @@ class InstrumentedClient:
             found = await self._client.probe(identify=identify)
         except BackendError as error:
             # One that this host could not make says nothing of the server.
-            result = None if error.disposition is Disposition.HOST else "failed"
+            result = None if error.retry is RetryRule.HOST else "failed"
             raise
         else:
             result = "answered"

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from ai_ticket_daemon.backends import factory
+from ai_ticket_daemon.backends.failure import BackendError, RetryRule
 from ai_ticket_daemon.backends.generation import BackendClient, GenerationRequest
 from ai_ticket_daemon.config.backends import Dialect, ServerConfig
 from ai_ticket_daemon.config.values.secret import Secret
-from ai_ticket_daemon.errors import BackendError, Disposition, ErrorCode
+from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.event import Message, Role, Sampling
 from ai_ticket_daemon.testing.kobold import KoboldSettings, answer_mark, open_simulated_kobold
 
@@ -75,7 +76,7 @@ async def test_a_frozen_server_ends_with_a_timeout() -> None:
         simulated.faults.freeze()
         error = await failure(simulated.url, asks(stream=True), first_token_timeout_seconds=0.5)
         assert error.code in {ErrorCode.API_TIMEOUT, ErrorCode.API_CONNECTION_ERROR}
-        assert error.disposition is not Disposition.FINAL
+        assert error.retry is not RetryRule.FINAL
         simulated.faults.clear()
 
 

@@ -17,9 +17,9 @@ from odd_answers import ANY, PLAIN, STREAMED, Case, answer
 from well_server import CHAT, MODELS, PERF, WELL, probe_path, with_name
 
 from ai_ticket_daemon.backends import factory
+from ai_ticket_daemon.backends.failure import BackendError
 from ai_ticket_daemon.backends.generation import GenerationRequest
 from ai_ticket_daemon.config.backends import BackendKind, BackendsConfig, ServerConfig
-from ai_ticket_daemon.errors import BackendError
 from ai_ticket_daemon.events.event import Message, Role, Sampling
 from ai_ticket_daemon.pool import prober
 from ai_ticket_daemon.pool.health import HealthState

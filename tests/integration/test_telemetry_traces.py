@@ -18,12 +18,12 @@ import trustme
 from prometheus_client import CollectorRegistry
 
 from ai_ticket_daemon.backends.factory import open_client
+from ai_ticket_daemon.backends.failure import BackendError
 from ai_ticket_daemon.backends.generation import GenerationRequest
 from ai_ticket_daemon.config.backend_server import BackendKind
 from ai_ticket_daemon.config.backends import BackendRole, ServerConfig
 from ai_ticket_daemon.config.pipeline import PipelineConfig
 from ai_ticket_daemon.config.telemetry import OtlpProtocol, TelemetryConfig, TracesExporter
-from ai_ticket_daemon.errors import BackendError
 from ai_ticket_daemon.events.event import Message, Role, Sampling
 from ai_ticket_daemon.telemetry.client import InstrumentedClient
 from ai_ticket_daemon.telemetry.logs.logs import Logs

@@ -9,15 +9,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from ai_ticket_daemon import AsyncInferencePipeline
+from ai_ticket_daemon.backends.failure import BackendError, HealthEvent, RetryRule
 from ai_ticket_daemon.config.backends import BackendRole, BackendsConfig, ServerConfig
 from ai_ticket_daemon.config.pipeline import PipelineConfig
-from ai_ticket_daemon.errors import (
-    BackendError,
-    Disposition,
-    ErrorCode,
-    StoreUnavailable,
-    Symptom,
-)
+from ai_ticket_daemon.errors import ErrorCode, StoreUnavailable
 from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
 from ai_ticket_daemon.pipeline.observer import PipelineObserver
 from ai_ticket_daemon.pool import prober
@@ -56,16 +51,16 @@ def event(
 
 def failure(
     code: ErrorCode = ErrorCode.API_SERVER_ERROR,
-    disposition: Disposition = Disposition.OVER,
+    retry: RetryRule = RetryRule.OVER,
     retry_after_seconds: float | None = None,
 ) -> BackendError:
     return BackendError(
         code,
         "it failed",
-        disposition=disposition,
+        retry=retry,
         backend_fault=True,
         retry_after_seconds=retry_after_seconds,
-        symptom=Symptom.LOST if code is ErrorCode.API_CONNECTION_ERROR else None,
+        health_event=HealthEvent.LOST if code is ErrorCode.API_CONNECTION_ERROR else None,
     )
 
 

@@ -12,12 +12,13 @@ from project import ROOT
 
 from ai_ticket_daemon import __main__
 from ai_ticket_daemon.app import Daemon
+from ai_ticket_daemon.backends.failure import RetryRule
 from ai_ticket_daemon.backends.kobold.abort import AbortReason
 from ai_ticket_daemon.config.backend_server import BackendKind, BackendRole, Dialect, ServerConfig
 from ai_ticket_daemon.config.log import LogFormat, LogLevel
 from ai_ticket_daemon.config.values.tokens import Scope
 from ai_ticket_daemon.ctl import main as ctl
-from ai_ticket_daemon.errors import Disposition, ErrorCode
+from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.pool.backend import GuestReason
 from ai_ticket_daemon.pool.failover import SwitchReason
@@ -42,7 +43,7 @@ LOOK_UP: dict[str, tuple[str, Iterable[str]]] = {
     "states of an event": ("event-life.md", EventState),
     "states of a server": ("backend-health.md", HealthState),
     "states of the daemon": ("http-api.md", HealthStatus),
-    "dispositions": ("event-life.md", Disposition),
+    "retry rules": ("event-life.md", RetryRule),
     "scopes": ("http-api.md", Scope),
     "dialects": ("koboldcpp.md", Dialect),
     "roles": ("metrics.md", BackendRole),

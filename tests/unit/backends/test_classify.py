@@ -5,11 +5,12 @@ from dataclasses import replace
 import pytest
 
 from ai_ticket_daemon.backends.classify import BY_SEEN, classify
+from ai_ticket_daemon.backends.failure import RetryRule
 from ai_ticket_daemon.backends.observation import Aftermath, Observation, Seen
-from ai_ticket_daemon.errors import Disposition, ErrorCode
+from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.host.exhaustion import Resource
 
-D, E = Disposition, ErrorCode
+D, E = RetryRule, ErrorCode
 ROWS = [
     ("refused", Observation(Seen.UNREACHABLE), E.API_CONNECTION_ERROR, D.OVER, True),
     ("frozen", Observation(Seen.NO_REPLY), E.API_TIMEOUT, D.OVER, True),
@@ -99,14 +100,14 @@ ROWS = [
 
 
 @pytest.mark.parametrize(
-    ("observation", "code", "disposition", "fault"),
+    ("observation", "code", "retry", "fault"),
     [pytest.param(*row[1:], id=row[0]) for row in ROWS],
 )
 def test_what_was_seen_decides_what_is_done(
-    observation: Observation, code: ErrorCode, disposition: Disposition, fault: bool
+    observation: Observation, code: ErrorCode, retry: RetryRule, fault: bool
 ) -> None:
     error = classify("primary", observation)
-    assert (error.code, error.disposition, error.backend_fault) == (code, disposition, fault)
+    assert (error.code, error.retry, error.backend_fault) == (code, retry, fault)
     assert error.message.startswith("backend primary ")
 
 
@@ -124,11 +125,11 @@ def test_a_host_that_lacks_something_says_nothing_of_the_server() -> None:
     seen = Observation(Seen.HOST_EXHAUSTED, lacking=Resource.DESCRIPTORS)
     error = classify("primary", seen)
     assert error.message == "backend primary was not asked: this host is out of file descriptors"
-    assert error.disposition is Disposition.HOST
-    assert error.symptom is None
+    assert error.retry is RetryRule.HOST
+    assert error.health_event is None
     assert not error.backend_fault
     # A client that has a part of the text must not get it again.
-    assert classify("primary", replace(seen, passed_on=True)).disposition is Disposition.FINAL
+    assert classify("primary", replace(seen, passed_on=True)).retry is RetryRule.FINAL
 
 
 def test_what_the_server_says_stands_behind_what_it_means() -> None:

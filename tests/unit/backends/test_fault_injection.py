@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from ai_ticket_daemon.backends.failure import BackendError, HealthEvent
 from ai_ticket_daemon.backends.fault_injection import (
     LONGEST_SECONDS,
     FaultInjectingClient,
     FaultInjection,
 )
 from ai_ticket_daemon.backends.generation import GenerationRequest, GenerationResult, ProbeResult
-from ai_ticket_daemon.errors import BackendError, ErrorCode, Symptom
+from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.event import Message, Role, Sampling
 from ai_ticket_daemon.events.outcome import Usage
 
@@ -91,9 +92,9 @@ async def test_a_server_that_is_isolated_refuses_and_its_requests_are_lost(
         stage.fault_injection.isolate({"primary"}, 60)
         await trio.testing.wait_all_tasks_blocked()
         assert stage.inner.cancelled == 2
-    assert {error.symptom for error in seen} == {Symptom.LOST}
+    assert {error.health_event for error in seen} == {HealthEvent.LOST}
     # What a client was given a part of cannot be tried elsewhere.
-    assert len({error.disposition for error in seen}) == 2
+    assert len({error.retry for error in seen}) == 2
 
     for call in (stage.primary.generate(REQUEST), stage.primary.probe()):
         with pytest.raises(BackendError) as refused:

@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 
+from ai_ticket_daemon.backends.failure import BackendError
 from ai_ticket_daemon.backends.generation import GenerationRequest
 from ai_ticket_daemon.backends.validate import validate
 from ai_ticket_daemon.config.events import EventsConfig
 from ai_ticket_daemon.config.values.schema import settings_of
-from ai_ticket_daemon.errors import BackendError, RequestRefused
+from ai_ticket_daemon.errors import RequestRefused
 from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
 from ai_ticket_daemon.events.limits import (
     MAX_STOP_CHARACTERS,

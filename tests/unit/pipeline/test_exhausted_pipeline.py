@@ -11,10 +11,11 @@ from lacks import TIMES, Lack, Lines
 from pipeline_house import event, running
 
 from ai_ticket_daemon.backends import host_lacks
+from ai_ticket_daemon.backends.failure import BackendError, RetryRule
 from ai_ticket_daemon.backends.host_lacks import HostAwareClient
 from ai_ticket_daemon.config.backends import BackendsConfig, ServerConfig
 from ai_ticket_daemon.control.history import PoolHistory
-from ai_ticket_daemon.errors import BackendError, Disposition, ErrorCode
+from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.outcome import Succeeded
 from ai_ticket_daemon.pool import persistence
 from ai_ticket_daemon.pool.pool import BackendPool
@@ -147,12 +148,12 @@ async def test_a_client_of_a_server_that_meets_a_lack_does_not_blame_the_server(
     with pytest.raises(BackendError) as caught:
         await client.generate(request, (lambda _text: None) if passed_on else None)
     assert not caught.value.backend_fault
-    expected = Disposition.FINAL if passed_on else Disposition.HOST
-    assert caught.value.disposition is expected
+    expected = RetryRule.FINAL if passed_on else RetryRule.HOST
+    assert caught.value.retry is expected
     inner.probe_error = lack.error
     with pytest.raises(BackendError) as caught:
         await client.probe()
-    assert caught.value.disposition is Disposition.HOST
+    assert caught.value.retry is RetryRule.HOST
     assert set(lack.met) == {host_lacks.WHERE}
     inner.probe_error = None
     assert (await client.probe()).model == "fake"

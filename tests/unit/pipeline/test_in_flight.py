@@ -8,10 +8,11 @@ import pytest
 import trio
 from pipeline_house import PRIMARY, STANDBY, event, failure, running
 
+from ai_ticket_daemon.backends.failure import RetryRule
 from ai_ticket_daemon.backends.generation import Received
 from ai_ticket_daemon.config.pipeline import PipelineConfig
 from ai_ticket_daemon.config.store import StoreConfig
-from ai_ticket_daemon.errors import Disposition, ErrorCode
+from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.outcome import Failed, Succeeded, Waste
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ async def test_what_came_before_a_failure_is_wasted(autojump_clock: MockClock) -
 
 async def test_the_budget_is_named_where_it_allowed_a_retry(autojump_clock: MockClock) -> None:
     async with running(PipelineConfig(max_attempts=2)) as house:
-        house.primary.answers = [failure(disposition=Disposition.SAME)] * 2
+        house.primary.answers = [failure(retry=RetryRule.SAME)] * 2
         [outcome] = await house.pipeline.run_batch([event("one")])
     assert [(a.retried, a.because) for a in outcome.attempts] == [
         (True, "the retry budget allowed it"),
@@ -58,7 +59,7 @@ async def test_the_budget_is_named_where_it_allowed_a_retry(autojump_clock: Mock
 
 async def test_a_busy_server_wastes_nothing(autojump_clock: MockClock) -> None:
     async with running() as house:
-        house.primary.answers = [failure(ErrorCode.API_RATE_LIMITED, Disposition.BUSY)]
+        house.primary.answers = [failure(ErrorCode.API_RATE_LIMITED, RetryRule.BUSY)]
         [outcome] = await house.pipeline.run_batch([event("one")])
     assert isinstance(outcome, Succeeded)
     assert outcome.attempts[0].is_busy

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from ai_ticket_daemon.backends.failure import BackendError, RetryRule
 from ai_ticket_daemon.config.pipeline import PipelineConfig
-from ai_ticket_daemon.errors import BackendError, Disposition, ErrorCode
+from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.outcome import Attempt
 from ai_ticket_daemon.pipeline.retry import (
     GiveUp,
@@ -20,12 +21,12 @@ SETTINGS = PipelineConfig(max_attempts=3, backoff_seconds=1, backoff_max_seconds
 
 
 def error(
-    disposition: Disposition = Disposition.OVER, retry_after_seconds: float | None = None
+    retry: RetryRule = RetryRule.OVER, retry_after_seconds: float | None = None
 ) -> BackendError:
     return BackendError(
         ErrorCode.API_SERVER_ERROR,
         "it failed",
-        disposition=disposition,
+        retry=retry,
         backend_fault=True,
         retry_after_seconds=retry_after_seconds,
     )
@@ -72,13 +73,13 @@ def test_waiting_for_a_busy_backend_does_not_lengthen_the_backoff() -> None:
 
 
 def test_a_busy_backend_is_waited_for_as_long_as_it_is_left_alone() -> None:
-    assert after(error(Disposition.BUSY), attempts(50, counted=False), pause_seconds=3) == Retry(3)
+    assert after(error(RetryRule.BUSY), attempts(50, counted=False), pause_seconds=3) == Retry(3)
 
 
 def test_another_backend_is_tried_at_once() -> None:
     assert after(error(), attempts(2), elsewhere=True) == Retry(0)
-    assert after(error(Disposition.OVER_ONCE), attempts(1, died=1), elsewhere=True) == Retry(0)
-    assert after(error(Disposition.SAME), attempts(1), elsewhere=True) == Retry(1)
+    assert after(error(RetryRule.OVER_ONCE), attempts(1, died=1), elsewhere=True) == Retry(0)
+    assert after(error(RetryRule.SAME), attempts(1), elsewhere=True) == Retry(1)
 
 
 def test_an_event_avoids_the_backends_that_failed_it() -> None:
@@ -108,7 +109,7 @@ def test_the_backend_is_given_the_time_it_asks_for() -> None:
 @pytest.mark.parametrize(
     ("decision", "reason"),
     [
-        (after(error(Disposition.FINAL), attempts(1)), "no retry can help"),
+        (after(error(RetryRule.FINAL), attempts(1)), "no retry can help"),
         (after(error(), attempts(3)), "all 3 attempts are used up"),
         (
             after(error(), attempts(1), seconds_left=0.5),
@@ -119,7 +120,7 @@ def test_the_backend_is_given_the_time_it_asks_for() -> None:
             "a part of the completion was already delivered",
         ),
         (
-            after(error(Disposition.OVER_ONCE), attempts(2, died=2)),
+            after(error(RetryRule.OVER_ONCE), attempts(2, died=2)),
             "2 backends were lost under this event",
         ),
     ],
@@ -129,11 +130,11 @@ def test_what_is_not_tried_again(decision: Retry | GiveUp, reason: str) -> None:
 
 
 def test_one_lost_backend_allows_one_more_try() -> None:
-    assert isinstance(after(error(Disposition.OVER_ONCE), attempts(1, died=1)), Retry)
+    assert isinstance(after(error(RetryRule.OVER_ONCE), attempts(1, died=1)), Retry)
 
 
 def test_busy_answers_do_not_use_up_attempts() -> None:
-    assert isinstance(after(error(Disposition.BUSY), attempts(50, counted=False)), Retry)
+    assert isinstance(after(error(RetryRule.BUSY), attempts(50, counted=False)), Retry)
 
 
 def test_retries_are_bounded_to_a_share_of_the_traffic() -> None:

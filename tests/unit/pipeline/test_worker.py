@@ -8,12 +8,9 @@ import pytest
 import trio
 from pipeline_house import PRIMARY, STANDBY, event, failure, running
 
+from ai_ticket_daemon.backends.failure import RetryRule
 from ai_ticket_daemon.config.pipeline import PipelineConfig
-from ai_ticket_daemon.errors import (
-    Disposition,
-    ErrorCode,
-    StoreUnavailable,
-)
+from ai_ticket_daemon.errors import ErrorCode, StoreUnavailable
 from ai_ticket_daemon.events.outcome import Attempt, Failed, Succeeded
 from ai_ticket_daemon.events.state import EventState
 
@@ -23,7 +20,7 @@ if TYPE_CHECKING:
 
 async def test_one_failing_event_does_not_fail_the_others(autojump_clock: MockClock) -> None:
     async with running() as house:
-        house.primary.answers = [None, failure(disposition=Disposition.FINAL)]
+        house.primary.answers = [None, failure(retry=RetryRule.FINAL)]
         outcomes = await house.pipeline.run_batch([event("a"), event("b"), event("c")])
     assert [type(o) for o in outcomes] == [Succeeded, Failed, Succeeded]
 
@@ -52,7 +49,7 @@ async def test_attempts_are_used_up(autojump_clock: MockClock) -> None:
 async def test_busy_costs_no_attempt_and_waits_as_long_as_the_backend_asks(
     autojump_clock: MockClock,
 ) -> None:
-    busy = failure(ErrorCode.API_RATE_LIMITED, Disposition.BUSY, retry_after_seconds=7)
+    busy = failure(ErrorCode.API_RATE_LIMITED, RetryRule.BUSY, retry_after_seconds=7)
     async with running(PipelineConfig(max_attempts=1)) as house:
         house.primary.answers = [busy] * 5
         began = trio.current_time()
@@ -91,7 +88,7 @@ async def test_a_primary_that_fails_at_everything_costs_each_event_one_attempt(
 async def test_an_event_under_which_two_backends_died_is_set_aside(
     autojump_clock: MockClock,
 ) -> None:
-    died = failure(ErrorCode.API_CONNECTION_ERROR, Disposition.OVER_ONCE)
+    died = failure(ErrorCode.API_CONNECTION_ERROR, RetryRule.OVER_ONCE)
     async with running(servers=(PRIMARY, STANDBY)) as house:
         for client in house.clients.values():
             client.answers = [died]

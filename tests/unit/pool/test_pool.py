@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ai_ticket_daemon.backends.failure import BackendError, HealthEvent, RetryRule
 from ai_ticket_daemon.backends.generation import ProbeResult
 from ai_ticket_daemon.config.backends import BackendRole, BackendsConfig, Failback, ServerConfig
-from ai_ticket_daemon.errors import BackendError, Disposition, ErrorCode, Symptom
+from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.pool.backend import Backend, GuestReason
 from ai_ticket_daemon.pool.health import Health, HealthState
 from ai_ticket_daemon.pool.health_events import ConnectionLost, GenerationStalled, ProbeSilent
@@ -26,9 +27,7 @@ def server(name: str, role: BackendRole = P, **more: Any) -> ServerConfig:
     return ServerConfig(name=name, url=f"http://{name}:5001", role=role, **more)
 
 
-BUSY = BackendError(
-    ErrorCode.API_RATE_LIMITED, "busy", disposition=Disposition.BUSY, backend_fault=False
-)
+BUSY = BackendError(ErrorCode.API_RATE_LIMITED, "busy", retry=RetryRule.BUSY, backend_fault=False)
 
 
 @dataclass
@@ -289,7 +288,7 @@ def test_a_restart_is_told() -> None:
 def test_a_request_that_was_at_fault_says_nothing_of_the_server() -> None:
     own = house(server("p"))
     mistake = BackendError(
-        ErrorCode.API_CLIENT_ERROR, "bad", disposition=Disposition.FINAL, backend_fault=False
+        ErrorCode.API_CLIENT_ERROR, "bad", retry=RetryRule.FINAL, backend_fault=False
     )
     before = own.pool["p"].health
     own.pool.attempt_failed(own.take(), "e", mistake)
@@ -297,9 +296,9 @@ def test_a_request_that_was_at_fault_says_nothing_of_the_server() -> None:
     died = BackendError(
         ErrorCode.API_CONNECTION_ERROR,
         "died",
-        disposition=Disposition.OVER_ONCE,
+        retry=RetryRule.OVER_ONCE,
         backend_fault=True,
-        symptom=Symptom.LOST,
+        health_event=HealthEvent.LOST,
     )
     own.pool.attempt_failed(Slot(own.pool["p"], None, lambda _: None), "e", died)
     assert own.pool["p"].health.state is HealthState.DOWN
