@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ class RetryRule(StrEnum):
 
 
 class HealthEvent(StrEnum):
-    """What a failed attempt says of the health of the backend."""
+    """What a failed attempt tells of the health of the backend."""
 
     LOST = "lost"
     """It cannot be reached, died, or accepts connections without answering."""
@@ -45,32 +46,39 @@ class HealthEvent(StrEnum):
     """It answered, but not with a completion."""
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What a failed attempt comes to."""
+
+    code: ErrorCode
+    """What went wrong, for programs."""
+    retry: RetryRule
+    """Where the attempt is made again, if at all."""
+    health_event: HealthEvent | None = None
+    """What it tells of the health of the backend; None if the request was at fault, or nobody."""
+    sentence: str = ""
+    """What went wrong and what to do about it, for people; it follows the name of the backend."""
+
+
 class BackendError(TicketError):
     """A backend failed to give a completion.
 
     Args:
-        code: as for :class:`TicketError`.
+        failure: what it comes to.
         message: as for :class:`TicketError`.
-        retry: how the failure is to be treated.
-        backend_fault: True if it counts against the health of the backend, False if the request
-            was at fault or the backend merely busy.
         details: as for :class:`TicketError`.
         retry_after_seconds: the backend's own wish, if it named one.
-        health_event: what it says of the backend; of a fault without one, no more than that.
     """
 
     def __init__(
         self,
-        code: ErrorCode,
+        failure: Failure,
         message: str,
         *,
-        retry: RetryRule,
-        backend_fault: bool,
         details: Mapping[str, Any] | None = None,
         retry_after_seconds: float | None = None,
-        health_event: HealthEvent | None = None,
     ) -> None:
-        super().__init__(code, message, details=details, retry_after_seconds=retry_after_seconds)
-        self.retry = retry
-        self.backend_fault = backend_fault
-        self.health_event = health_event or (HealthEvent.FAILED if backend_fault else None)
+        super().__init__(
+            failure.code, message, details=details, retry_after_seconds=retry_after_seconds
+        )
+        self.failure = failure

@@ -72,7 +72,7 @@ class HostAwareClient:
 
     def _raise(self, error: Exception, *, passed_on: bool) -> NoReturn:
         known = isinstance(error, BackendError)
-        if isinstance(error, BackendError) and error.retry is not RetryRule.HOST:
+        if isinstance(error, BackendError) and error.failure.retry is not RetryRule.HOST:
             raise error
         lacking = self._exhaustion.meets(error, WHERE)
         if lacking is None or (known and not passed_on):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ai_ticket_daemon.backends.failure import BackendError, RetryRule
+from ai_ticket_daemon.backends.failure import BackendError, Failure, RetryRule
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.event import Role
 from ai_ticket_daemon.events.limits import (
@@ -67,9 +67,7 @@ def _utf8_bytes(name: str, text: object) -> int:
 
 def _invalid(name: str, what: str) -> BackendError:
     return BackendError(
-        ErrorCode.INVALID_PARAMETER,
+        Failure(ErrorCode.INVALID_PARAMETER, RetryRule.FINAL),
         f"{name} {what}",
-        retry=RetryRule.FINAL,
-        backend_fault=False,
         details={"parameter": name},
     )

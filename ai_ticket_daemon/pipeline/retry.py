@@ -64,7 +64,7 @@ def decide(
     """
     if delta_passed_on:
         return GiveUp("a part of the completion was already delivered")
-    if error.retry is RetryRule.FINAL:
+    if error.failure.retry is RetryRule.FINAL:
         return GiveUp("no retry can help")
     spent = used_up(attempts, settings=settings)
     if spent is not None:
@@ -73,11 +73,11 @@ def decide(
     doubled = settings.backoff_seconds * 2 ** max(0, counted - 1)
     backoff = jitter * min(settings.backoff_max_seconds, doubled)
     backoff_seconds = max(backoff, error.retry_after_seconds or 0.0)
-    if error.retry is RetryRule.BUSY:
+    if error.failure.retry is RetryRule.BUSY:
         retry = Retry(pause_seconds, "a busy server costs no attempt")
     elif elsewhere and goes_over(error):
         retry = Retry(0.0, "another server can take it")
-    elif error.health_event is HealthEvent.LOST:
+    elif error.failure.health_event is HealthEvent.LOST:
         retry = Retry(backoff_seconds, "a lost server gets no load from a retry")
     else:
         retry = Retry(backoff_seconds)
@@ -119,7 +119,7 @@ def to_avoid(attempts: Iterable[Attempt]) -> frozenset[str]:
 
 def goes_over(error: BackendError) -> bool:
     """Whether the next attempt is better made on another backend."""
-    return error.retry in _GOES_OVER
+    return error.failure.retry in _GOES_OVER
 
 
 class Retries:
@@ -171,7 +171,7 @@ class Retries:
             elsewhere=elsewhere,
         )
         # The budget protects a sick backend from more load; one that is lost gets none anyway.
-        spared = error.health_event is HealthEvent.LOST or (elsewhere and goes_over(error))
+        spared = error.failure.health_event is HealthEvent.LOST or (elsewhere and goes_over(error))
         costs_budget = isinstance(decision, Retry) and attempts[-1].counted and not spared
         if costs_budget and not self._budget.take(now, settings.retry_budget):
             return GiveUp("too many events are being retried at once")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ai_ticket_daemon.backends.failure import BackendError, RetryRule
+from ai_ticket_daemon.backends.failure import BackendError, Failure, RetryRule
 from ai_ticket_daemon.backends.generation import GenerationRequest
 from ai_ticket_daemon.backends.host_lacks import not_asked
 from ai_ticket_daemon.errors import ErrorCode
@@ -168,10 +168,8 @@ class Worker:
                     return lack
                 self._observer.worker_crashed(event, error)
                 return BackendError(
-                    ErrorCode.INTERNAL_ERROR,
+                    Failure(ErrorCode.INTERNAL_ERROR, RetryRule.FINAL),
                     "The daemon failed at this event; its log has the details under the event id.",
-                    retry=RetryRule.FINAL,
-                    backend_fault=False,
                 )
             self._pool.attempt_succeeded(slot)
             return result
@@ -182,7 +180,7 @@ class Worker:
     ) -> End | Requeue:
         """Decide what is to be written about an attempt; decided once, however often written."""
         if isinstance(result, BackendError):
-            if result.retry is RetryRule.HOST:
+            if result.failure.retry is RetryRule.HOST:
                 # Nothing was tried: the pool keeps the next event away from there for a while.
                 return Requeue(self._now(), running.lease.attempts)
             return self._after_failure(running, slot, result)
@@ -213,8 +211,8 @@ class Worker:
             running.attempt(self._now()),
             error=error.code,
             message=error.message,
-            counted=error.retry is not RetryRule.BUSY,
-            backend_died=error.retry is RetryRule.OVER_ONCE,
+            counted=error.failure.retry is not RetryRule.BUSY,
+            backend_died=error.failure.retry is RetryRule.OVER_ONCE,
             elsewhere=goes_over(error),
         )
         attempts = (*running.lease.attempts, attempt)
@@ -234,7 +232,7 @@ class Worker:
             return End(EventState.FAILED, failed(error, attempts, decision.reason))
         self._observer.retry_scheduled(running.lease.event, attempt, decision.delay_seconds)
         # The pool lets a busy backend rest; another one may take the event meanwhile.
-        busy = error.retry is RetryRule.BUSY
+        busy = error.failure.retry is RetryRule.BUSY
         return Requeue(self._now() + (0.0 if busy else decision.delay_seconds), attempts)
 
     def _ended(self, running: InFlight, attempt: Attempt) -> tuple[Attempt, ...]:

@@ -6,14 +6,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from ai_ticket_daemon.backends.failure import HealthEvent
 from ai_ticket_daemon.backends.generation import ProbeResult
 from ai_ticket_daemon.pool.health_events import (
-    ConnectionLost,
-    CredentialRefused,
     GenerationFailed,
-    GenerationStalled,
     GenerationSucceeded,
-    ModelMissing,
     ProbeAnswered,
     ProbeFailed,
     ProbeNotYet,
@@ -105,27 +102,10 @@ def after(health: Health, event: HealthInput, *, rules: BackendsConfig, now: flo
             return _after_not_yet(health, reason, rules, now)
         case ProbePutOff(reason, expected):
             return _after_put_off(health, reason, expected, rules, now)
-        case ProbeSilent(reason) | ConnectionLost(reason):
-            lost = replace(health, failures=health.failures + 1, successes=0)
-            return _enter(lost, HealthState.DOWN, reason, now)
-        case CredentialRefused(reason):
-            refused = replace(health, credential_accepted=False)
-            return _enter(refused, HealthState.WRONG_MODEL, reason, now)
-        case ModelMissing(reason):
-            return _enter(health, HealthState.WRONG_MODEL, reason, now)
-        case GenerationStalled(reason):
-            if health.state is HealthState.DOWN:  # That says more, and the probes have to end it.
-                return _set_back(health, HealthState.DOWN, health.reason, rules, now)
-            return _set_back(health, HealthState.STUCK, reason, rules, now)
-        case GenerationFailed(event_id, reason):
-            # One event that fails again and again may be to blame itself: it counts once. More than
-            # `fall` of them need not be remembered.
-            others = tuple(health.failed_events - {event_id})[: rules.fall - 1]
-            failed = replace(health, failed_events=frozenset({event_id, *others}))
-            if len(failed.failed_events) < rules.fall:
-                return failed
-            reason = f"failed at {len(failed.failed_events)} events in a row; the last: {reason}"
-            return _set_back(failed, HealthState.DOWN, reason, rules, now)
+        case ProbeSilent(reason):
+            return _after_loss(health, reason, now)
+        case GenerationFailed():
+            return _after_failure(health, event, rules, now)
         case GenerationSucceeded():
             well = replace(health, failed_events=frozenset(), setbacks=0, held_until=None)
             if health.state is HealthState.STUCK:
@@ -179,6 +159,45 @@ def _after_answer(
     if result.busy:
         return _enter(health, HealthState.BUSY, "a generation runs", now)
     return _enter(health, HealthState.READY, "answers", now)
+
+
+def _after_loss(health: Health, reason: str, now: float) -> Health:
+    lost = replace(health, failures=health.failures + 1, successes=0)
+    return _enter(lost, HealthState.DOWN, reason, now)
+
+
+def _after_failure(
+    health: Health, failed: GenerationFailed, rules: BackendsConfig, now: float
+) -> Health:
+    reason = failed.reason
+    match failed.health_event:
+        case HealthEvent.LOST:
+            return _after_loss(health, reason, now)
+        case HealthEvent.CREDENTIAL:
+            refused = replace(health, credential_accepted=False)
+            return _enter(refused, HealthState.WRONG_MODEL, reason, now)
+        case HealthEvent.NO_MODEL:
+            return _enter(health, HealthState.WRONG_MODEL, reason, now)
+        case HealthEvent.STALLED:
+            if health.state is HealthState.DOWN:  # That says more, and the probes have to end it.
+                return _set_back(health, HealthState.DOWN, health.reason, rules, now)
+            return _set_back(health, HealthState.STUCK, reason, rules, now)
+        case HealthEvent.FAILED:
+            return _after_failed_event(health, failed, rules, now)
+
+
+def _after_failed_event(
+    health: Health, failed: GenerationFailed, rules: BackendsConfig, now: float
+) -> Health:
+    """One event that fails again and again may be to blame itself: it counts once."""
+    # More than `fall` of them need not be remembered.
+    others = tuple(health.failed_events - {failed.event_id})[: rules.fall - 1]
+    health = replace(health, failed_events=frozenset({failed.event_id, *others}))
+    count = len(health.failed_events)
+    if count < rules.fall:
+        return health
+    reason = f"failed at {count} events in a row; the last: {failed.reason}"
+    return _set_back(health, HealthState.DOWN, reason, rules, now)
 
 
 def _after_not_yet(health: Health, reason: str, rules: BackendsConfig, now: float) -> Health:

@@ -1,15 +1,15 @@
-"""What is seen of a server, by probes and by traffic: the messages its health is made of."""
+"""What probes and generations tell of a server: the input of its health."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ai_ticket_daemon.backends.failure import HealthEvent, RetryRule
+from ai_ticket_daemon.backends.failure import RetryRule
 from ai_ticket_daemon.errors import ErrorCode
 
 if TYPE_CHECKING:
-    from ai_ticket_daemon.backends.failure import BackendError
+    from ai_ticket_daemon.backends.failure import BackendError, HealthEvent
     from ai_ticket_daemon.backends.generation import ProbeResult
     from ai_ticket_daemon.pool.identity import Expected
 
@@ -58,39 +58,14 @@ class ProbeSilent:
 
 
 @dataclass(frozen=True, slots=True)
-class ConnectionLost:
-    """Traffic was refused, cut or left without any answer."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class CredentialRefused:
-    """Traffic was answered that the credential is wrong."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class ModelMissing:
-    """Traffic was answered with the empty text of a server that has no model."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationStalled:
-    """A generation made no progress, or did not stop when told to."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class GenerationFailed:
-    """An attempt at this event was answered, but not with a completion."""
+    """A generation failed by the server's fault, or did not stop when told to."""
 
-    event_id: str
+    health_event: HealthEvent
+    """What that tells of the server."""
     reason: str
+    event_id: str = ""
+    """The event it was made for; empty where it does not matter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,38 +79,17 @@ HealthInput = (
     | ProbePutOff
     | ProbeNotYet
     | ProbeSilent
-    | ConnectionLost
-    | CredentialRefused
-    | ModelMissing
-    | GenerationStalled
     | GenerationFailed
     | GenerationSucceeded
 )
 
 
-def sign_of(event_id: str, error: BackendError) -> HealthInput | None:
-    """Return what a failed attempt says of its server; None if it was the request's fault."""
-    match error.health_event:
-        case None:
-            return None
-        case HealthEvent.LOST:
-            return ConnectionLost(error.message)
-        case HealthEvent.STALLED:
-            return GenerationStalled(error.message)
-        case HealthEvent.CREDENTIAL:
-            return CredentialRefused(error.message)
-        case HealthEvent.NO_MODEL:
-            return ModelMissing(error.message)
-        case HealthEvent.FAILED:
-            return GenerationFailed(event_id, error.message)
-
-
 def health_event_of_probe(error: BackendError, expected: Expected) -> HealthInput:
-    """Return what a probe that was refused, or not answered sensibly, says of its server."""
+    """Return what a probe that was refused, or not answered sensibly, tells of its server."""
     status = (error.details or {}).get("status")
     if error.code is ErrorCode.API_TIMEOUT and status is None:
         return ProbeSilent(error.message)
-    if error.retry is not RetryRule.BUSY:
+    if error.failure.retry is not RetryRule.BUSY:
         return ProbeFailed(error.message)
     if status == _NOT_YET:
         return ProbeNotYet(error.message)

@@ -10,20 +10,18 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ai_ticket_daemon.backends.failure import RetryRule
+from ai_ticket_daemon.backends.failure import HealthEvent, RetryRule
 from ai_ticket_daemon.config.backends import BackendRole
 from ai_ticket_daemon.host.exhaustion import AGAIN_SECONDS
 from ai_ticket_daemon.pool.backend import Backend, PoolObserver, Slot
 from ai_ticket_daemon.pool.failover import ActiveRole, Roles, choose_role, fail_back, pin, unpin
 from ai_ticket_daemon.pool.health import Health, HealthState, after
 from ai_ticket_daemon.pool.health_events import (
-    ConnectionLost,
-    GenerationStalled,
+    GenerationFailed,
     GenerationSucceeded,
     ProbeAnswered,
     ProbeSilent,
     health_event_of_probe,
-    sign_of,
 )
 from ai_ticket_daemon.pool.identity import expected_of
 from ai_ticket_daemon.pool.pause import pause_seconds
@@ -215,9 +213,10 @@ class BackendPool:
         if (health.state, health.setbacks) != (before.state, before.setbacks):
             self.changed.notify()
             self.record_changed.notify()
-        if isinstance(event, ProbeSilent | ConnectionLost):
-            for client in tuple(backend.slots):
-                client.doubt()
+        match event:
+            case ProbeSilent() | GenerationFailed(HealthEvent.LOST):
+                for client in tuple(backend.slots):
+                    client.doubt()
         self._reconsider()
 
     def attempt_succeeded(self, slot: Slot) -> None:
@@ -231,12 +230,12 @@ class BackendPool:
     def attempt_failed(self, slot: Slot, event_id: str, error: BackendError) -> None:
         """Take in how an attempt failed: what it says of the server, or how long to leave it."""
         backend = slot.backend
-        if error.retry is RetryRule.HOST:
+        if error.failure.retry is RetryRule.HOST:
             # Nothing is known of the server; the next event would fare no better at once.
             backend.paused_until = self._clock() + AGAIN_SECONDS
             self.changed.notify()
             return
-        if error.retry is RetryRule.BUSY:
+        if error.failure.retry is RetryRule.BUSY:
             backend.refusals += 1
             wait = pause_seconds(
                 backend.refusals, error.retry_after_seconds, self._jitter(), self._settings()
@@ -244,15 +243,16 @@ class BackendPool:
             backend.paused_until = self._clock() + wait
             self.changed.notify()
             return
-        event = sign_of(event_id, error)
-        if event is not None:
-            self.saw(backend, event)
+        health_event = error.failure.health_event
+        if health_event is not None:
+            self.saw(backend, GenerationFailed(health_event, error.message, event_id))
 
     def abort_ignored(self, name: str) -> None:
         """Take in that a server goes on generating what nobody wants any more."""
         backend = self._backends.get(name)
         if backend is not None:
-            self.saw(backend, GenerationStalled("does not stop generating when told to"))
+            reason = "does not stop generating when told to"
+            self.saw(backend, GenerationFailed(HealthEvent.STALLED, reason))
 
     @property
     def next_pause_ends_at(self) -> float | None:

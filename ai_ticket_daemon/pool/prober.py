@@ -119,7 +119,7 @@ async def _probe(pool: BackendPool, backend: Backend, rules: BackendsConfig) -> 
         pool.saw(backend, ProbeFailed(silence) if stood_still else ProbeSilent(silence))
     except BackendError as error:
         # If this host could not ask, the server is as it was.
-        if error.retry is not RetryRule.HOST:
+        if error.failure.retry is not RetryRule.HOST:
             pool.probe_failed(backend, error)
     else:
         pool.probed(backend, result)

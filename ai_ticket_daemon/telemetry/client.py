@@ -110,7 +110,7 @@ class InstrumentedClient:
         try:
             result = await self._client.generate(request, on_delta)
         except BackendError as error:
-            if error.retry is RetryRule.HOST:
+            if error.failure.retry is RetryRule.HOST:
                 raise  # The backend was not even asked.
             outcome = "failed"
             metrics.kobold_request_failures.labels(self.name, error.code.value).inc()
@@ -133,7 +133,7 @@ class InstrumentedClient:
             found = await self._client.probe(identify=identify)
         except BackendError as error:
             # One that this host could not make says nothing of the server.
-            result = None if error.retry is RetryRule.HOST else "failed"
+            result = None if error.failure.retry is RetryRule.HOST else "failed"
             raise
         else:
             result = "answered"

@@ -76,7 +76,7 @@ async def test_a_frozen_server_ends_with_a_timeout() -> None:
         simulated.faults.freeze()
         error = await failure(simulated.url, asks(stream=True), first_token_timeout_seconds=0.5)
         assert error.code in {ErrorCode.API_TIMEOUT, ErrorCode.API_CONNECTION_ERROR}
-        assert error.retry is not RetryRule.FINAL
+        assert error.failure.retry is not RetryRule.FINAL
         simulated.faults.clear()
 
 

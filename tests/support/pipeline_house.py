@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ai_ticket_daemon import AsyncInferencePipeline
-from ai_ticket_daemon.backends.failure import BackendError, HealthEvent, RetryRule
+from ai_ticket_daemon.backends.failure import BackendError, Failure, HealthEvent, RetryRule
 from ai_ticket_daemon.config.backends import BackendRole, BackendsConfig, ServerConfig
 from ai_ticket_daemon.config.pipeline import PipelineConfig
 from ai_ticket_daemon.errors import ErrorCode, StoreUnavailable
@@ -54,13 +54,11 @@ def failure(
     retry: RetryRule = RetryRule.OVER,
     retry_after_seconds: float | None = None,
 ) -> BackendError:
+    lost = code is ErrorCode.API_CONNECTION_ERROR
     return BackendError(
-        code,
+        Failure(code, retry, HealthEvent.LOST if lost else HealthEvent.FAILED),
         "it failed",
-        retry=retry,
-        backend_fault=True,
         retry_after_seconds=retry_after_seconds,
-        health_event=HealthEvent.LOST if code is ErrorCode.API_CONNECTION_ERROR else None,
     )
 
 

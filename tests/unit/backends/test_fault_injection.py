@@ -92,9 +92,9 @@ async def test_a_server_that_is_isolated_refuses_and_its_requests_are_lost(
         stage.fault_injection.isolate({"primary"}, 60)
         await trio.testing.wait_all_tasks_blocked()
         assert stage.inner.cancelled == 2
-    assert {error.health_event for error in seen} == {HealthEvent.LOST}
+    assert {error.failure.health_event for error in seen} == {HealthEvent.LOST}
     # What a client was given a part of cannot be tried elsewhere.
-    assert len({error.retry for error in seen}) == 2
+    assert len({error.failure.retry for error in seen}) == 2
 
     for call in (stage.primary.generate(REQUEST), stage.primary.probe()):
         with pytest.raises(BackendError) as refused:

@@ -147,13 +147,13 @@ async def test_a_client_of_a_server_that_meets_a_lack_does_not_blame_the_server(
     request = GenerationRequest(wanted.messages, wanted.sampling, stream=passed_on)
     with pytest.raises(BackendError) as caught:
         await client.generate(request, (lambda _text: None) if passed_on else None)
-    assert not caught.value.backend_fault
+    assert caught.value.failure.health_event is None
     expected = RetryRule.FINAL if passed_on else RetryRule.HOST
-    assert caught.value.retry is expected
+    assert caught.value.failure.retry is expected
     inner.probe_error = lack.error
     with pytest.raises(BackendError) as caught:
         await client.probe()
-    assert caught.value.retry is RetryRule.HOST
+    assert caught.value.failure.retry is RetryRule.HOST
     assert set(lack.met) == {host_lacks.WHERE}
     inner.probe_error = None
     assert (await client.probe()).model == "fake"

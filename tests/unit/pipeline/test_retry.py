@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from ai_ticket_daemon.backends.failure import BackendError, RetryRule
+from ai_ticket_daemon.backends.failure import BackendError, Failure, HealthEvent, RetryRule
 from ai_ticket_daemon.config.pipeline import PipelineConfig
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.outcome import Attempt
@@ -24,10 +24,8 @@ def error(
     retry: RetryRule = RetryRule.OVER, retry_after_seconds: float | None = None
 ) -> BackendError:
     return BackendError(
-        ErrorCode.API_SERVER_ERROR,
+        Failure(ErrorCode.API_SERVER_ERROR, retry, HealthEvent.FAILED),
         "it failed",
-        retry=retry,
-        backend_fault=True,
         retry_after_seconds=retry_after_seconds,
     )
 

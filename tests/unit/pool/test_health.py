@@ -5,18 +5,15 @@ from dataclasses import replace
 import pytest
 
 from ai_ticket_daemon.backends.classify import classify
+from ai_ticket_daemon.backends.failure import HealthEvent
 from ai_ticket_daemon.backends.generation import ProbeResult
 from ai_ticket_daemon.backends.observation import Observation, Seen
 from ai_ticket_daemon.config.backends import BackendRole, BackendsConfig, ServerConfig
 from ai_ticket_daemon.pool.health import Health, HealthState, after
 from ai_ticket_daemon.pool.health_events import (
-    ConnectionLost,
-    CredentialRefused,
     GenerationFailed,
-    GenerationStalled,
     GenerationSucceeded,
     HealthInput,
-    ModelMissing,
     ProbeAnswered,
     ProbeFailed,
     ProbeNotYet,
@@ -48,16 +45,19 @@ def answered(result: ProbeResult = WELL, model: str | None = None) -> ProbeAnswe
     return ProbeAnswered(result, Expected(model))
 
 
-MISSED, SILENT, LOST = ProbeFailed("refused"), ProbeSilent("silent"), ConnectionLost("reset")
+MISSED, SILENT = ProbeFailed("refused"), ProbeSilent("silent")
+LOST = GenerationFailed(HealthEvent.LOST, "reset")
+REFUSED = GenerationFailed(HealthEvent.CREDENTIAL, "401")
+EMPTY = GenerationFailed(HealthEvent.NO_MODEL, "empty")
 OK, WORKS = answered(), answered(BUSY)
-STALLED, DONE = GenerationStalled("no token"), GenerationSucceeded()
+STALLED, DONE = GenerationFailed(HealthEvent.STALLED, "no token"), GenerationSucceeded()
 
 
 NOT_YET, PUT_OFF = ProbeNotYet("answered 503"), ProbePutOff("answered 429", Expected())
 
 
 def failed(event: str) -> GenerationFailed:
-    return GenerationFailed(event, "answered 500")
+    return GenerationFailed(HealthEvent.FAILED, "answered 500", event)
 
 
 @pytest.mark.parametrize(
@@ -92,9 +92,9 @@ def failed(event: str) -> GenerationFailed:
         ),
         pytest.param([OK, WORKS], S.BUSY, id="busy is not down"),
         pytest.param([WORKS, OK], S.READY, id="and ends"),
-        pytest.param([OK, CredentialRefused("401")], S.WRONG_MODEL, id="credential refused"),
-        pytest.param([OK, ModelMissing("empty")], S.WRONG_MODEL, id="empty text"),
-        pytest.param([OK, ModelMissing("empty"), OK], S.READY, id="model back: at once"),
+        pytest.param([OK, REFUSED], S.WRONG_MODEL, id="credential refused"),
+        pytest.param([OK, EMPTY], S.WRONG_MODEL, id="empty text"),
+        pytest.param([OK, EMPTY, OK], S.READY, id="model back: at once"),
         pytest.param([OK, failed("a"), failed("b")], S.READY, id="failures below fall"),
         pytest.param([OK, failed("a"), failed("b"), failed("c")], S.DOWN, id="fall failures"),
         pytest.param([OK, *[failed("a")] * 9], S.READY, id="one event counts once"),

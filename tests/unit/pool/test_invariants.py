@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from ai_ticket_daemon.backends.failure import HealthEvent
 from ai_ticket_daemon.backends.generation import ProbeResult
 from ai_ticket_daemon.config.backends import BackendRole, BackendsConfig, Failback, ServerConfig
 from ai_ticket_daemon.pool.failover import (
@@ -19,13 +20,9 @@ from ai_ticket_daemon.pool.failover import (
 )
 from ai_ticket_daemon.pool.health import Health, HealthState
 from ai_ticket_daemon.pool.health_events import (
-    ConnectionLost,
-    CredentialRefused,
     GenerationFailed,
-    GenerationStalled,
     GenerationSucceeded,
     HealthInput,
-    ModelMissing,
     ProbeFailed,
     ProbeNotYet,
     ProbePutOff,
@@ -54,13 +51,13 @@ HEALTH_EVENTS: list[HealthInput] = [
     ProbeNotYet("answered 503"),
     ProbePutOff("answered 429", Expected()),
     ProbeSilent("silent"),
-    ConnectionLost("lost"),
-    CredentialRefused("401"),
-    ModelMissing("empty"),
-    GenerationStalled("stalled"),
-    GenerationFailed("a", "500"),
-    GenerationFailed("b", "500"),
-    GenerationFailed("c", "500"),
+    GenerationFailed(HealthEvent.LOST, "lost"),
+    GenerationFailed(HealthEvent.CREDENTIAL, "401"),
+    GenerationFailed(HealthEvent.NO_MODEL, "empty"),
+    GenerationFailed(HealthEvent.STALLED, "stalled"),
+    GenerationFailed(HealthEvent.FAILED, "500", "a"),
+    GenerationFailed(HealthEvent.FAILED, "500", "b"),
+    GenerationFailed(HealthEvent.FAILED, "500", "c"),
     GenerationSucceeded(),
 ]
 steps = st.lists(
@@ -186,7 +183,7 @@ def test_whichever_role_comes_and_goes_the_rules_hold(
                     if up:
                         pool.probed(backend, ProbeResult("m", 2048, busy=False))
                     else:
-                        pool.saw(backend, ConnectionLost("lost"))
+                        pool.saw(backend, GenerationFailed(HealthEvent.LOST, "lost"))
         look(pool, witness, chosen)
 
 

@@ -9,12 +9,13 @@ import structlog
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from ai_ticket_daemon.backends.failure import HealthEvent
 from ai_ticket_daemon.backends.generation import ProbeResult
 from ai_ticket_daemon.config.backends import BackendRole, BackendsConfig, ServerConfig
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.pool import persistence, prober
 from ai_ticket_daemon.pool.health import HealthState
-from ai_ticket_daemon.pool.health_events import ConnectionLost, GenerationStalled, ProbeNotYet
+from ai_ticket_daemon.pool.health_events import GenerationFailed, ProbeNotYet
 from ai_ticket_daemon.pool.pool import BackendPool
 from ai_ticket_daemon.store.memory import MemoryStore
 from ai_ticket_daemon.telemetry.null import SilentPoolObserver
@@ -101,7 +102,7 @@ async def test_role_relapses_and_what_was_down_are_known_after_a_restart(
         before = Process(store)
         await before.start(nursery)
         before.well("p", "s")
-        before.pool.saw(before.pool["p"], ConnectionLost("refused"))
+        before.pool.saw(before.pool["p"], GenerationFailed(HealthEvent.LOST, "refused"))
         await settled()
         nursery.cancel_scope.cancel()
     async with trio.open_nursery() as nursery:
@@ -127,7 +128,7 @@ async def test_a_stuck_server_that_answers_probes_is_not_used_after_a_restart(
         before = Process(store)
         await before.start(nursery)
         before.well("p", "s")
-        before.pool.saw(before.pool["p"], GenerationStalled("no token"))
+        before.pool.saw(before.pool["p"], GenerationFailed(HealthEvent.STALLED, "no token"))
         await settled()
         nursery.cancel_scope.cancel()
     async with trio.open_nursery() as nursery:
@@ -150,7 +151,7 @@ async def test_a_hold_ends_when_it_would_have_without_the_restart(
         before = Process(store)
         await before.start(nursery, wall=5000.0)
         before.well("p")
-        before.pool.saw(before.pool["p"], GenerationStalled("no token"))
+        before.pool.saw(before.pool["p"], GenerationFailed(HealthEvent.STALLED, "no token"))
         held_until = before.pool["p"].health.held_until
         assert held_until is not None
         await settled()
@@ -186,7 +187,7 @@ async def test_a_server_at_another_address_is_not_taken_for_the_old_one(
     async with trio.open_nursery() as nursery:
         before = Process(store)
         await before.start(nursery)
-        before.pool.saw(before.pool["p"], ConnectionLost("refused"))
+        before.pool.saw(before.pool["p"], GenerationFailed(HealthEvent.LOST, "refused"))
         await settled()
         moved = ServerConfig(name="p", url="http://127.0.0.1:9")
         after = Process(store, BackendsConfig(servers=(moved,)))

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ai_ticket_daemon.backends.failure import BackendError, HealthEvent, RetryRule
+from ai_ticket_daemon.backends.failure import BackendError, Failure, HealthEvent, RetryRule
 from ai_ticket_daemon.backends.generation import ProbeResult
 from ai_ticket_daemon.config.backends import BackendRole, BackendsConfig, Failback, ServerConfig
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.pool.backend import Backend, GuestReason
 from ai_ticket_daemon.pool.health import Health, HealthState
-from ai_ticket_daemon.pool.health_events import ConnectionLost, GenerationStalled, ProbeSilent
+from ai_ticket_daemon.pool.health_events import GenerationFailed, ProbeSilent
 from ai_ticket_daemon.pool.pool import BackendPool, Slot
 from ai_ticket_daemon.testing.fakes import FakeClient
 
@@ -27,7 +27,7 @@ def server(name: str, role: BackendRole = P, **more: Any) -> ServerConfig:
     return ServerConfig(name=name, url=f"http://{name}:5001", role=role, **more)
 
 
-BUSY = BackendError(ErrorCode.API_RATE_LIMITED, "busy", retry=RetryRule.BUSY, backend_fault=False)
+BUSY = BackendError(Failure(ErrorCode.API_RATE_LIMITED, RetryRule.BUSY), "busy")
 
 
 @dataclass
@@ -67,7 +67,7 @@ class House:
             self.pool.probed(self.pool[name], ProbeResult("m", busy=False, **facts))
 
     def lost(self, name: str) -> None:
-        self.pool.saw(self.pool[name], ConnectionLost("it is gone"))
+        self.pool.saw(self.pool[name], GenerationFailed(HealthEvent.LOST, "it is gone"))
 
     def take(self) -> Slot:
         slot = self.pool.acquire()
@@ -144,7 +144,7 @@ def test_an_event_waits_for_the_other_server_rather_than_fail_again_where_it_did
     slot = own.take()
     assert own.pool.exchange(slot, {"p"}) is None
     slot.give_back()
-    own.pool.saw(own.pool["s"], ConnectionLost("it is gone"))
+    own.pool.saw(own.pool["s"], GenerationFailed(HealthEvent.LOST, "it is gone"))
     slot = own.take()
     assert own.pool.exchange(slot, {"p"}) is slot, "there is no other any more"
 
@@ -249,7 +249,7 @@ def test_another_address_is_another_server() -> None:
 
 def test_a_server_that_comes_back_from_a_setback_gets_one_event_at_a_time() -> None:
     own = house(server("p", max_in_flight=4))
-    own.pool.saw(own.pool["p"], GenerationStalled("no token"))
+    own.pool.saw(own.pool["p"], GenerationFailed(HealthEvent.STALLED, "no token"))
     assert own.pool.acquire() is None
     own.now = 60
     own.well("p")
@@ -287,18 +287,12 @@ def test_a_restart_is_told() -> None:
 
 def test_a_request_that_was_at_fault_says_nothing_of_the_server() -> None:
     own = house(server("p"))
-    mistake = BackendError(
-        ErrorCode.API_CLIENT_ERROR, "bad", retry=RetryRule.FINAL, backend_fault=False
-    )
+    mistake = BackendError(Failure(ErrorCode.API_CLIENT_ERROR, RetryRule.FINAL), "bad")
     before = own.pool["p"].health
     own.pool.attempt_failed(own.take(), "e", mistake)
     assert own.pool["p"].health is before
     died = BackendError(
-        ErrorCode.API_CONNECTION_ERROR,
-        "died",
-        retry=RetryRule.OVER_ONCE,
-        backend_fault=True,
-        health_event=HealthEvent.LOST,
+        Failure(ErrorCode.API_CONNECTION_ERROR, RetryRule.OVER_ONCE, HealthEvent.LOST), "died"
     )
     own.pool.attempt_failed(Slot(own.pool["p"], None, lambda _: None), "e", died)
     assert own.pool["p"].health.state is HealthState.DOWN
