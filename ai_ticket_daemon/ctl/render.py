@@ -81,9 +81,10 @@ def status(report: Mapping[str, Any]) -> RenderableType:
         head.add_row("warning", f"[yellow]{escape(sentence)}[/]")
     for refused in report["refused_clients"][:3]:
         ago = seconds(time.time() - refused["last_at"])
+        times = "once" if refused["number"] == 1 else f"{refused['number']} times"
         head.add_row(
             "refused",
-            escape(f"{refused['client']}: {refused['number']} times, {refused['error']} {ago} ago"),
+            escape(f"{refused['client']}: {times}, {refused['error']} {ago} ago"),
         )
     if report["log_level"] != "info" or report["capture_payloads"]:
         head.add_row(

@@ -1,7 +1,11 @@
-"""Mutated requests at the control socket of a whole daemon: operators' scripts err, too."""
+"""Mutated requests at the control socket and the view socket of a whole daemon.
+
+Operators' scripts err, too, and whoever may only look may try what else there is.
+"""
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from dataclasses import replace
@@ -87,3 +91,52 @@ async def test_mutated_requests_of_operators_are_never_a_fault(short: Path) -> N
                 assert STATUS.findall(status) == [b"200"]
     print(dict(seen))
     assert seen.total() < 100 or {b"200", b"400", b"404"} <= seen.keys()
+
+
+HEAD = (
+    b"POST /%s HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+)
+EVENTS = (
+    HEAD % (b"event", 16) + b'{"content": "x"}',
+    HEAD % (b"events", 18) + b'[{"content": "x"}]',
+    b"DELETE /event/01a2208d-b7a7-7d22-9bca-151d3b8ee9ca HTTP/1.1\r\nhost: a\r\n\r\n",
+    b"GET /health HTTP/1.1\r\nhost: a\r\n\r\n",
+)
+
+
+def make_of_a_viewer(chance: random.Random) -> bytes:
+    if chance.random() < 0.6:
+        return make(chance)
+    request = chance.choice(EVENTS)
+    return request if chance.random() < 0.2 else mutate(chance, request, WORDS)
+
+
+async def test_mutated_requests_of_those_who_look_change_nothing(short: Path) -> None:
+    seen: Counter[bytes] = Counter()
+    every = cases("view")
+    socket, view = short / "c.sock", short / "v.sock"
+    ask = b"GET /control/status HTTP/1.1\r\nhost: a\r\n\r\n"
+    async with open_simulated_kobold(KoboldSettings().scaled(0.05)) as simulated:
+        config = config_for(ServerConfig("primary", simulated.url))
+        config = replace(config, control=ControlConfig(socket=socket, view_socket=view))
+        while chunk := [case for case, _ in zip(every, range(CASES_OF_A_DAEMON), strict=False)]:
+            async with open_daemon(config) as daemon:
+                for case in chunk:
+                    case.data = data = make_of_a_viewer(case.chance)
+                    with case.guarded():
+                        answer = await exchange(view, data)
+                        seen.update(STATUS.findall(answer))
+                        assert not seen[b"500"], answer[:500]
+                for event in ("control_crashed", "handler_crashed", "connection_crashed",
+                              "actor_restarted"):  # fmt: skip
+                    assert daemon.log(event) == []
+                assert {line["result"] for line in daemon.log("control_change")} <= {"forbidden"}
+                status = await exchange(socket, ask)
+                report = json.loads(status.partition(b"\r\n\r\n")[2])
+                assert (report["paused"], report["draining"]) == (False, False)
+                assert (report["serving"]["pinned"], report["capture_payloads"]) == (None, 0)
+                assert report["log_level"] == "debug"
+                assert report["severed"]["servers"] == []
+                assert sum(report["queue"].values()) == 0
+    print(dict(seen))
+    assert seen.total() < 100 or {b"200", b"403", b"404"} <= seen.keys()
