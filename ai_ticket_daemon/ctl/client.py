@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,14 +43,14 @@ class _UnixConnection(HTTPConnection):
     def connect(self) -> None:
         try:
             self.sock = _connected(self._path)
-        except PermissionError:
+        except PermissionError as closed:
             if self._view is None:
                 raise
-            # Of the two it is the control socket that this user was asked to open.
-            with suppress(OSError):
+            try:
                 self.sock = _connected(self._view)
-            if self.sock is None:
-                raise
+            except (FileNotFoundError, PermissionError):
+                # Of the two it is the control socket that this user was to open.
+                raise closed from None
         self.sock.settimeout(self._seconds)
 
 

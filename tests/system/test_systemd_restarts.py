@@ -109,7 +109,7 @@ def test_a_killed_daemon_loses_no_event_that_was_accepted(host: ServiceHost) -> 
     def is_back() -> bool:
         return host.pid not in {0, pid} and host.shows("ActiveState") == "active"
 
-    # Half a second where nothing else runs: RestartSec= and a start, as slow as the host is just now.
+    # Half a second where nothing else runs: RestartSec= and a start, as slow as the host is now.
     assert host.until(is_back, "another process serves", 60) < 3 * restart_seconds + 2
     assert "queued" in states(host, event_ids[-3:])  # it was killed amid its work
     host.until(lambda: states(host, event_ids[-1:]) == ["succeeded"], "the last event has ended")

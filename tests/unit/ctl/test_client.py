@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from ai_ticket_daemon.ctl.cli import parser
 from ai_ticket_daemon.ctl.client import Client, Refused, Unreachable
+from ai_ticket_daemon.ctl.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,3 +91,42 @@ def test_what_goes_wrong_here_is_not_said_of_the_daemon() -> None:
         client.open("GET", "/"),
     ):
         raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("at_the_view_socket", "said"),
+    [
+        (FileNotFoundError(), "may not be opened by this user"),
+        (PermissionError(), "may not be opened by this user"),
+        (ConnectionRefusedError(), "the daemon has died"),
+        (TimeoutError(), "does not answer in time"),
+    ],
+)
+def test_who_may_only_look_is_told_what_is_wrong_with_the_socket_that_they_may_open(
+    monkeypatch: pytest.MonkeyPatch, at_the_view_socket: OSError, said: str
+) -> None:
+    tried = []
+
+    def connected(path: Path) -> socket.socket:
+        tried.append(path.name)
+        raise PermissionError if path.name == "control" else at_the_view_socket
+
+    monkeypatch.setattr("ai_ticket_daemon.ctl.client._connected", connected)
+    client = Client(Path("/nowhere/control"), 1, view=Path("/nowhere/view"))
+    with pytest.raises(Unreachable, match=said):
+        client.look("status")
+    assert tried == ["control", "view"]
+
+
+def test_a_socket_that_was_named_is_not_replaced_by_another_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def connected(path: Path) -> socket.socket:
+        assert path == Path("/named")
+        raise PermissionError
+
+    monkeypatch.setattr("ai_ticket_daemon.ctl.client._connected", connected)
+    monkeypatch.setenv("AI_TICKET_SOCKET", "/named")
+    session = Session(parser().parse_args(["status"]))
+    with pytest.raises(Unreachable, match="use sudo, or join the group"):
+        session.client.look("status")
