@@ -49,7 +49,10 @@ class RunningDaemon:
 
 
 def config_for(*servers: ServerConfig) -> Config:
-    """Return a configuration for ``servers`` that listens on free ports and probes fast."""
+    """Return a configuration for ``servers`` that listens on free ports and probes fast.
+
+    A probe may take long: a server on a busy machine is not down.
+    """
     return Config(
         http=HttpConfig(bind=(_FREE_PORT,)),
         metrics=MetricsConfig(bind=_FREE_PORT),
@@ -58,7 +61,10 @@ def config_for(*servers: ServerConfig) -> Config:
         store=StoreConfig(url="memory:"),
         control=ControlConfig(socket=None, view_socket=None),
         backends=BackendsConfig(
-            servers=servers, probe_interval_seconds=0.2, probe_fast_interval_seconds=0.05
+            servers=servers,
+            probe_interval_seconds=0.2,
+            probe_fast_interval_seconds=0.05,
+            probe_timeout_seconds=10,
         ),
     )
 

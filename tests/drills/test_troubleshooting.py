@@ -281,6 +281,10 @@ def soon_stuck(config: Config) -> Config:
     return replace(config, backends=replace(config.backends, stall_timeout_seconds=0.3))
 
 
+def soon_down(config: Config) -> Config:
+    return replace(config, backends=replace(config.backends, probe_timeout_seconds=1.0))
+
+
 def as_it_is(config: Config) -> Config:
     return config
 
@@ -301,7 +305,7 @@ PROVOKED: dict[str, tuple[Callable[[House], Awaitable[str]], Callable[[Config], 
     "`502 api_server_error` and other `api_` codes": (servers_fail, as_it_is),
     "The completion is cut off": (cut_off, as_it_is),
     "degraded": (standby_serves, as_it_is),
-    "A server is down": (servers_down, as_it_is),
+    "A server is down": (servers_down, soon_down),
     "A server is stuck": (primary_stuck, soon_stuck),
     "A server is wrong_model": (wrong_models, as_it_is),
     "paused": (paused, as_it_is),

@@ -160,7 +160,7 @@ async def send_distinct(url: str, simulated: SimulatedKobold, numbers: range) ->
                     await read_answer(stream)
                     answered += 1
 
-    with trio.fail_after(120):
+    with trio.fail_after(300):
         async with trio.open_nursery() as nursery:
             for _ in range(8):
                 nursery.start_soon(client)
