@@ -142,3 +142,10 @@ def test_the_architecture_has_a_row_for_each_package() -> None:
     rows = set(re.findall(r"^\| `(\w+)/` \|", page, re.MULTILINE))
     package = ROOT / "ai_ticket_daemon"
     assert rows == {path.parent.name for path in package.glob("*/__init__.py")}
+
+
+def test_unit_tests_lie_where_the_package_they_test_lies() -> None:
+    unit, package = ROOT / "tests" / "unit", ROOT / "ai_ticket_daemon"
+    folders = {path.parent.relative_to(unit) for path in unit.rglob("test_*.py")}
+    packages = {path.parent.relative_to(package) for path in package.rglob("__init__.py")}
+    assert folders <= packages
