@@ -16,7 +16,7 @@ from ai_ticket_daemon.config.pipeline import PipelineConfig
 from ai_ticket_daemon.config.rate_limit import RateLimitConfig
 from ai_ticket_daemon.config.store import StoreConfig
 from ai_ticket_daemon.config.telemetry import TelemetryConfig
-from ai_ticket_daemon.config.values.addresses import TcpBind
+from ai_ticket_daemon.config.values.addresses import TcpBind, UnixBind
 from ai_ticket_daemon.config.values.schema import Mistake, section
 
 if TYPE_CHECKING:
@@ -75,10 +75,15 @@ class Config:
     def conflicts(self) -> Iterator[Mistake]:
         """Yield what does not go together between sections."""
         for bind in self.http.bind:
-            if not isinstance(bind, TcpBind) or not bind.overlaps(self.metrics.bind):
-                continue
-            yield Mistake(
-                ("metrics", "bind"),
-                f"{self.metrics.bind} overlaps {bind} of `http.bind`; use another port",
-                ("http",),
-            )
+            if isinstance(bind, TcpBind) and bind.overlaps(self.metrics.bind):
+                yield Mistake(
+                    ("metrics", "bind"),
+                    f"{self.metrics.bind} overlaps {bind} of `http.bind`; use another port",
+                    ("http",),
+                )
+            for key in ("socket", "view_socket"):
+                path = getattr(self.control, key)
+                if isinstance(bind, UnixBind) and bind.path == path:
+                    yield Mistake(
+                        ("control", key), f"{path} is in `http.bind`; use another path", ("http",)
+                    )
