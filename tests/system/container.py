@@ -30,9 +30,9 @@ SUITE = "bookworm"
 PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-venv,curl"
 CGROUPS = Path("/sys/fs/cgroup")
 
-BUILD_SECONDS = 300
+BUILD_SECONDS = 600
 BOOT_SECONDS = 60
-COMMAND_SECONDS = 180
+COMMAND_SECONDS = 400
 """A guard against hanging, for a machine that is busy, too."""
 LOOK_SECONDS = 0.05
 
