@@ -20,9 +20,9 @@ import trio
 
 from ai_ticket_daemon import __version__, signals, timekeeper
 from ai_ticket_daemon.backends.factory import open_client
-from ai_ticket_daemon.backends.fault_injection import FaultInjectingClient, FaultInjection
-from ai_ticket_daemon.backends.host_lacks import HostAwareClient
 from ai_ticket_daemon.backends.kobold.abort import AbortReason
+from ai_ticket_daemon.backends.wrappers.fault_injection import FaultInjectingClient, FaultInjection
+from ai_ticket_daemon.backends.wrappers.host_lacks import HostAwareClient
 from ai_ticket_daemon.clock import Clock
 from ai_ticket_daemon.config.auth import AuthConfig
 from ai_ticket_daemon.config.check import warnings

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from ai_ticket_daemon.backends.fault_injection import LONGEST_SECONDS
+from ai_ticket_daemon.backends.wrappers.fault_injection import LONGEST_SECONDS
 from ai_ticket_daemon.config.log import MOST_CAPTURES, LogLevel
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.store.port import EventFilter

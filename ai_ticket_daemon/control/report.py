@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import Counter
 
-    from ai_ticket_daemon.backends.fault_injection import FaultInjection
+    from ai_ticket_daemon.backends.wrappers.fault_injection import FaultInjection
     from ai_ticket_daemon.clock import Clock
     from ai_ticket_daemon.control.history import PoolHistory
     from ai_ticket_daemon.control.orders import StandingOrders

@@ -9,7 +9,7 @@ import trio
 
 from ai_ticket_daemon.backends.failure import BackendError, Failure, RetryRule
 from ai_ticket_daemon.backends.generation import GenerationRequest
-from ai_ticket_daemon.backends.host_lacks import not_asked
+from ai_ticket_daemon.backends.wrappers.host_lacks import not_asked
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.outcome import Attempt, Succeeded, Waste
 from ai_ticket_daemon.events.state import EventState

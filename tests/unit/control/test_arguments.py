@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from ai_ticket_daemon.backends.fault_injection import LONGEST_SECONDS
+from ai_ticket_daemon.backends.wrappers.fault_injection import LONGEST_SECONDS
 from ai_ticket_daemon.control.arguments import PAGE_LIMIT, Bulk, Captures, Level, Listing, Severed
 from ai_ticket_daemon.events.state import EventState
 

@@ -10,9 +10,9 @@ import trio
 from lacks import TIMES, Lack, Lines
 from pipeline_house import event, running
 
-from ai_ticket_daemon.backends import host_lacks
 from ai_ticket_daemon.backends.failure import BackendError, RetryRule
-from ai_ticket_daemon.backends.host_lacks import HostAwareClient
+from ai_ticket_daemon.backends.wrappers import host_lacks
+from ai_ticket_daemon.backends.wrappers.host_lacks import HostAwareClient
 from ai_ticket_daemon.config.backends import BackendsConfig, ServerConfig
 from ai_ticket_daemon.control.history import PoolHistory
 from ai_ticket_daemon.errors import ErrorCode

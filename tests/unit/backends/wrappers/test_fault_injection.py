@@ -6,12 +6,12 @@ import pytest
 import trio
 
 from ai_ticket_daemon.backends.failure import BackendError, HealthEvent
-from ai_ticket_daemon.backends.fault_injection import (
+from ai_ticket_daemon.backends.generation import GenerationRequest, GenerationResult, ProbeResult
+from ai_ticket_daemon.backends.wrappers.fault_injection import (
     LONGEST_SECONDS,
     FaultInjectingClient,
     FaultInjection,
 )
-from ai_ticket_daemon.backends.generation import GenerationRequest, GenerationResult, ProbeResult
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.event import Message, Role, Sampling
 from ai_ticket_daemon.events.outcome import Usage

@@ -1,0 +1,1 @@
+"""Clients around a client: what this daemon adds to each, whatever server it talks to."""
