@@ -14,6 +14,7 @@ import trio
 from opentelemetry.trace import SpanKind
 
 from ai_ticket_daemon.backends.failure import BackendError, RetryRule
+from ai_ticket_daemon.backends.wrappers.wrapper import ClientWrapper
 from ai_ticket_daemon.config.backend_server import Dialect
 from ai_ticket_daemon.telemetry import exemplars
 from ai_ticket_daemon.telemetry.traces.spans import current_context
@@ -34,13 +35,13 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.telemetry.traces.spans import Span, Tracer
 
 
-class InstrumentedClient:
-    """A backend client whose attempts are counted, timed and traced; else just that client."""
+class InstrumentedClient(ClientWrapper):
+    """A client whose attempts are counted, timed and traced."""
 
     def __init__(
         self, client: BackendClient, config: ServerConfig, metrics: Metrics, tracer: Tracer | None
     ) -> None:
-        self._client = client
+        super().__init__(client)
         self._config = config
         self._metrics = metrics
         self._tracer = tracer
@@ -51,11 +52,6 @@ class InstrumentedClient:
         self._completion_tokens = tokens.labels(config.name, "completion")
         self._in_flight = metrics.kobold_backend_in_flight.labels(config.name)
         self._duration = metrics.kobold_request_duration.labels(config.name)
-
-    @property
-    def name(self) -> str:
-        """The server's name in the conf file."""
-        return self._client.name
 
     async def generate(
         self, request: GenerationRequest, on_delta: Callable[[str], None] | None = None
@@ -143,14 +139,6 @@ class InstrumentedClient:
                 self._metrics.kobold_probe_duration.labels(self.name, result).observe(
                     trio.current_time() - started_at
                 )
-
-    def doubt(self) -> None:
-        """See :meth:`BackendClient.doubt`."""
-        self._client.doubt()
-
-    async def aclose(self) -> None:
-        """See :meth:`BackendClient.aclose`."""
-        await self._client.aclose()
 
 
 def _attributes_of(config: ServerConfig) -> dict[str, AttributeValue]:

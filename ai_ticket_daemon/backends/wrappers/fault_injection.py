@@ -13,6 +13,7 @@ import trio
 
 from ai_ticket_daemon.backends.classify import classify
 from ai_ticket_daemon.backends.observation import Aftermath, Observation, Seen
+from ai_ticket_daemon.backends.wrappers.wrapper import ClientWrapper, Delivery
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -89,48 +90,28 @@ class FaultInjection:
             self._running.discard(entry)
 
 
-class FaultInjectingClient:
-    """A backend client whose server can be isolated; else just that client."""
+class FaultInjectingClient(ClientWrapper):
+    """A client whose server can be isolated."""
 
     def __init__(self, client: BackendClient, fault_injection: FaultInjection) -> None:
-        self._client = client
+        super().__init__(client)
         self._fault_injection = fault_injection
-
-    @property
-    def name(self) -> str:
-        """The server's name in the conf file."""
-        return self._client.name
 
     async def generate(
         self, request: GenerationRequest, on_delta: Callable[[str], None] | None = None
     ) -> GenerationResult:
         """See :meth:`BackendClient.generate`; isolation leaves the slot of the server free, too."""
         self._refuse()
-        passed_on = False
-
-        def pass_on(text: str) -> None:
-            nonlocal passed_on
-            passed_on = True
-            assert on_delta is not None  # noqa: S101 - not called otherwise
-            on_delta(text)
-
+        delivery = Delivery(on_delta)
         with trio.CancelScope() as scope, self._fault_injection.cancelling(self.name, scope):
-            return await self._client.generate(request, None if on_delta is None else pass_on)
-        cut = Observation(Seen.BROKEN, aftermath=Aftermath.GONE, passed_on=passed_on)
-        raise classify(self.name, cut)
+            return await self._client.generate(request, delivery.on_delta)
+        broken = Observation(Seen.BROKEN, aftermath=Aftermath.GONE, passed_on=delivery.begun)
+        raise classify(self.name, broken)
 
     async def probe(self, *, identify: bool = False) -> ProbeResult:
         """See :meth:`BackendClient.probe`."""
         self._refuse()
         return await self._client.probe(identify=identify)
-
-    def doubt(self) -> None:
-        """See :meth:`BackendClient.doubt`."""
-        self._client.doubt()
-
-    async def aclose(self) -> None:
-        """See :meth:`BackendClient.aclose`."""
-        await self._client.aclose()
 
     def _refuse(self) -> None:
         if self.name in self._fault_injection.names:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 from ai_ticket_daemon.backends.classify import classify
 from ai_ticket_daemon.backends.failure import BackendError, RetryRule
 from ai_ticket_daemon.backends.observation import Observation, Seen
+from ai_ticket_daemon.backends.wrappers.wrapper import ClientWrapper, Delivery
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,34 +27,22 @@ if TYPE_CHECKING:
 WHERE = "backends"
 
 
-class HostAwareClient:
-    """A backend client that says so if this host lacks something; else just that client."""
+class HostAwareClient(ClientWrapper):
+    """A client that says so if this host lacks something."""
 
     def __init__(self, client: BackendClient, exhaustion: Exhaustion) -> None:
-        self._client = client
+        super().__init__(client)
         self._exhaustion = exhaustion
-
-    @property
-    def name(self) -> str:
-        """The server's name in the conf file."""
-        return self._client.name
 
     async def generate(
         self, request: GenerationRequest, on_delta: Callable[[str], None] | None = None
     ) -> GenerationResult:
         """See :meth:`BackendClient.generate`."""
-        passed_on = False
-
-        def pass_on(text: str) -> None:
-            nonlocal passed_on
-            passed_on = True
-            assert on_delta is not None  # noqa: S101 - not called otherwise
-            on_delta(text)
-
+        delivery = Delivery(on_delta)
         try:
-            return await self._client.generate(request, None if on_delta is None else pass_on)
+            return await self._client.generate(request, delivery.on_delta)
         except Exception as error:  # noqa: BLE001 - raised again, under its right name
-            self._raise(error, passed_on=passed_on)
+            self._raise(error, passed_on=delivery.begun)
 
     async def probe(self, *, identify: bool = False) -> ProbeResult:
         """See :meth:`BackendClient.probe`."""
@@ -61,14 +50,6 @@ class HostAwareClient:
             return await self._client.probe(identify=identify)
         except Exception as error:  # noqa: BLE001 - raised again, under its right name
             self._raise(error, passed_on=False)
-
-    def doubt(self) -> None:
-        """See :meth:`BackendClient.doubt`."""
-        self._client.doubt()
-
-    async def aclose(self) -> None:
-        """See :meth:`BackendClient.aclose`."""
-        await self._client.aclose()
 
     def _raise(self, error: Exception, *, passed_on: bool) -> NoReturn:
         known = isinstance(error, BackendError)

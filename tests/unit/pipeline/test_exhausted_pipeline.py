@@ -10,9 +10,6 @@ import trio
 from lacks import TIMES, Lack, Lines
 from pipeline_house import event, running
 
-from ai_ticket_daemon.backends.failure import BackendError, RetryRule
-from ai_ticket_daemon.backends.wrappers import host_lacks
-from ai_ticket_daemon.backends.wrappers.host_lacks import HostAwareClient
 from ai_ticket_daemon.config.backends import BackendsConfig, ServerConfig
 from ai_ticket_daemon.control.history import PoolHistory
 from ai_ticket_daemon.errors import ErrorCode
@@ -132,31 +129,6 @@ async def test_a_reload_for_which_something_lacks_leaves_the_servers_as_they_are
     pool.apply([one, two])
     assert [backend.name for backend in pool] == ["one", "two"]
     assert pool["one"] is before
-
-
-@pytest.mark.parametrize("passed_on", [False, True])
-async def test_a_client_of_a_server_that_meets_a_lack_does_not_blame_the_server(
-    lack: Lack, passed_on: bool, autojump_clock: MockClock
-) -> None:
-    from ai_ticket_daemon.backends.generation import GenerationRequest
-
-    inner = FakeClient(ServerConfig(name="primary", url="http://primary:1"))
-    client = HostAwareClient(inner, lack.exhaustion())
-    inner.answers = [lack.error]
-    wanted = event("one two")
-    request = GenerationRequest(wanted.messages, wanted.sampling, stream=passed_on)
-    with pytest.raises(BackendError) as caught:
-        await client.generate(request, (lambda _text: None) if passed_on else None)
-    assert caught.value.failure.health_event is None
-    expected = RetryRule.FINAL if passed_on else RetryRule.HOST
-    assert caught.value.failure.retry is expected
-    inner.probe_error = lack.error
-    with pytest.raises(BackendError) as caught:
-        await client.probe()
-    assert caught.value.failure.retry is RetryRule.HOST
-    assert set(lack.met) == {host_lacks.WHERE}
-    inner.probe_error = None
-    assert (await client.probe()).model == "fake"
 
 
 async def test_what_the_pool_remembers_is_written_down_later(
