@@ -100,9 +100,10 @@ class BackendClient(Protocol):
 class ProbeResult:
     """What a server said of itself. ``None``: this kind of server does not tell.
 
-    ``busy``: a generation runs there. ``waiting``: requests in the server's own queue.
-    ``uptime_seconds``, ``generations`` (how many it has made): smaller than before means it
-    restarted. ``credential_accepted`` False: the configured credential is wrong.
+    ``has_model`` False: it has no model loaded. ``busy``: a generation runs there. ``waiting``:
+    requests in the server's own queue. ``uptime_seconds``, ``generations`` (how many it has made):
+    smaller than before means it restarted. ``credential_accepted`` False: the configured credential
+    is wrong.
     """
 
     model: str | None
@@ -112,3 +113,4 @@ class ProbeResult:
     uptime_seconds: float | None = None
     generations: int | None = None
     credential_accepted: bool = True
+    has_model: bool = True

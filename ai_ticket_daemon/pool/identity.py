@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.backends.generation import ProbeResult
     from ai_ticket_daemon.config.backends import ServerConfig
 
-INACTIVE_MODEL = "inactive"
-"""What KoboldCPP calls its model when it has none; the same in every spelling of its answers."""
-
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -64,7 +61,7 @@ def expected_of(
 
 def problem_of(result: ProbeResult, expected: Expected) -> str | None:
     """Return in words why a server that answered a probe must not be used; None if it may."""
-    if result.model is not None and result.model.rpartition("/")[2] == INACTIVE_MODEL:
+    if not result.has_model:
         return "has no model loaded"
     if not result.credential_accepted:
         return "does not accept the configured password, so its model cannot be checked"

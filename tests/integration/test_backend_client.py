@@ -10,10 +10,11 @@ import pytest
 from ai_ticket_daemon.backends import factory
 from ai_ticket_daemon.backends.failure import BackendError, RetryRule
 from ai_ticket_daemon.backends.generation import BackendClient, GenerationRequest
-from ai_ticket_daemon.config.backends import Dialect, ServerConfig
+from ai_ticket_daemon.config.backends import BackendKind, Dialect, ServerConfig
 from ai_ticket_daemon.config.values.secret import Secret
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.event import Message, Role, Sampling
+from ai_ticket_daemon.pool.identity import Expected, problem_of
 from ai_ticket_daemon.testing.kobold import KoboldSettings, answer_mark, open_simulated_kobold
 
 QUICK = KoboldSettings().scaled(0.1)
@@ -122,3 +123,28 @@ async def test_strange_answers_have_their_names(answer: str, code: ErrorCode) ->
     async with open_simulated_kobold(QUICK) as simulated:
         simulated.faults.script(answer)
         assert (await failure(simulated.url, asks())).code is code
+
+
+@pytest.mark.parametrize("kind", BackendKind)
+async def test_a_server_without_a_model_says_so_to_the_probe_of_either_kind(
+    kind: BackendKind,
+) -> None:
+    for has_model in (True, False):
+        async with open_simulated_kobold(replace(QUICK, has_model=has_model)) as simulated:
+            client = open_client(ServerConfig(name="primary", url=simulated.url, kind=kind))
+            found = await client.probe(identify=True)
+            await client.aclose()
+            assert found.has_model is has_model
+            assert (found.model is not None) is has_model
+            problem = problem_of(found, Expected())
+            assert problem == (None if has_model else "has no model loaded")
+
+
+async def test_a_model_that_is_unloaded_and_loaded_again_is_noticed() -> None:
+    async with open_simulated_kobold(QUICK) as simulated:
+        client = open_client(ServerConfig(name="primary", url=simulated.url))
+        for unloaded in (False, True, False):
+            simulated.faults.inactive = unloaded
+            found = await client.probe(identify=True)
+            assert found.has_model is not unloaded
+        await client.aclose()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ai_ticket_daemon.backends.cleaning import clean_name, whole_number
 from ai_ticket_daemon.backends.generation import ProbeResult
+from ai_ticket_daemon.backends.kobold.model_name import is_masked, names_no_model
 from ai_ticket_daemon.backends.kobold.perf import Perf, read_perf
 from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
 
@@ -17,9 +18,7 @@ if TYPE_CHECKING:
 MODEL_PATH = "/api/v1/model"
 CONTEXT_PATH = "/api/extra/true_max_context_length"
 IDENTIFY_EVERY = 15
-"""The model is read again at every so manieth probe: some tools swap it without a restart."""
-_NO_MODEL = "inactive"
-_MASKED_MODEL = "protected-model"
+"""After so many probes the model is read again: some tools swap it without a restart."""
 
 
 class KoboldProbe:
@@ -36,6 +35,7 @@ class KoboldProbe:
         self._perf: Perf | None = None
         self._probes_to_identify = 0
         self._model: str | None = None
+        self._has_model = True
         self._credential_accepted = True
         self._context_tokens: int | None = None
 
@@ -55,6 +55,7 @@ class KoboldProbe:
         self._probes_to_identify -= 1
         return ProbeResult(
             model=self._model,
+            has_model=self._has_model,
             context_tokens=self._context_tokens,
             busy=not perf.idle,
             waiting=perf.queue,
@@ -80,7 +81,7 @@ class KoboldProbe:
             AttemptFailed: it did not answer sensibly.
         """
         name = await self._read_model()
-        if name.rpartition("/")[2] != _NO_MODEL:
+        if not names_no_model(name):
             return True
         self.forget()
         return False
@@ -94,8 +95,9 @@ class KoboldProbe:
     async def _identify(self) -> None:
         name = await self._read_model()
         context_tokens = await self._read_context()
-        self._credential_accepted = name.rpartition("/")[2] != _MASKED_MODEL
-        model = name if self._credential_accepted else None
+        self._credential_accepted = not is_masked(name)
+        self._has_model = not names_no_model(name)
+        model = name if self._has_model and self._credential_accepted else None
         if (model, context_tokens) != (self._model, self._context_tokens):
             self._on_change()
         self._model, self._context_tokens = model, context_tokens

@@ -16,6 +16,7 @@ from ai_ticket_daemon.backends.cleaning import clean_name, whole_number
 from ai_ticket_daemon.backends.dialects import wire_dialect
 from ai_ticket_daemon.backends.generation import GenerationResult, ProbeResult
 from ai_ticket_daemon.backends.generation_stream import GenerationStream, Limits, carry_out
+from ai_ticket_daemon.backends.kobold.model_name import names_no_model
 from ai_ticket_daemon.backends.observation import Aftermath, AttemptFailed, Seen
 from ai_ticket_daemon.backends.quoting import quotable
 from ai_ticket_daemon.backends.tokens import estimate_tokens
@@ -181,8 +182,12 @@ def read_models(value: dict[str, Any], wanted: str | None) -> ProbeResult:
     meta = model.get("meta")
     places = [*([meta] if isinstance(meta, dict) else []), model]
     sizes = (whole_number(place.get(key)) for place in places for key in _CONTEXT_KEYS)
+    name = clean_name(model["id"])
+    has_model = not names_no_model(name)  # KoboldCPP speaks this API, too.
     return ProbeResult(
-        model=clean_name(model["id"]), context_tokens=next((size for size in sizes if size), None)
+        model=name if has_model else None,
+        has_model=has_model,
+        context_tokens=next((size for size in sizes if size), None),
     )
 
 

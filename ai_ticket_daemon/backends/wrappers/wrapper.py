@@ -34,7 +34,7 @@ class Delivery:
 
 
 class ClientWrapper:
-    """A client around another one of the same server; a subclass adds ``generate`` and ``probe``."""
+    """A client around another client; subclasses add ``generate`` and ``probe``."""
 
     def __init__(self, client: BackendClient) -> None:
         self._client = client

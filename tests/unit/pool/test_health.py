@@ -188,8 +188,8 @@ def test_probes_come_faster_while_the_state_is_in_doubt() -> None:
 @pytest.mark.parametrize(
     ("result", "expected", "problem"),
     [
-        (ProbeResult("inactive"), Expected(), "has no model loaded"),
-        (ProbeResult("koboldcpp/inactive"), Expected(), "has no model loaded"),
+        (ProbeResult(None, has_model=False), Expected(), "has no model loaded"),
+        (ProbeResult(None, has_model=False), Expected("a"), "has no model loaded"),
         (ProbeResult("b"), Expected("a"), "serves the model 'b', not 'a'"),
         (ProbeResult("a"), Expected("a"), None),
         (

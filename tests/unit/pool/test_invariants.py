@@ -45,7 +45,7 @@ PROBES = [
     ProbeResult("m", 2048, busy=busy, uptime_seconds=uptime, generations=generations)
     for busy in (False, True)
     for uptime, generations in ((5.0, 3), (1.0, 0))
-] + [ProbeResult("other", 2048), ProbeResult("inactive", None), ProbeResult(None, 9, None)]
+] + [ProbeResult("other", 2048), ProbeResult(None, has_model=False), ProbeResult(None, 9, None)]
 HEALTH_EVENTS: list[HealthInput] = [
     ProbeFailed("refused"),
     ProbeNotYet("answered 503"),
