@@ -11,15 +11,15 @@ from quart import Response
 from ai_ticket_daemon.host.exhaustion import Exhaustion
 from ai_ticket_daemon.host.memory_budget import MemoryBudget
 from ai_ticket_daemon.server import routes
-from ai_ticket_daemon.server.access.access_control import Gate
+from ai_ticket_daemon.server.access.access_control import AccessControl
 from ai_ticket_daemon.server.access.refusals import Refusals
 from ai_ticket_daemon.server.answers import health_object, retry_after
-from ai_ticket_daemon.server.context import Surface
+from ai_ticket_daemon.server.context import ServerContext
 from ai_ticket_daemon.server.handlers.batch import post_events
 from ai_ticket_daemon.server.handlers.intake import post_event
 from ai_ticket_daemon.server.handlers.lookup import delete_event, get_event
 from ai_ticket_daemon.server.headers import JSON_TYPE
-from ai_ticket_daemon.server.http_exchange import Exchange, json_response
+from ai_ticket_daemon.server.http_exchange import HttpExchange, json_response
 from ai_ticket_daemon.server.openapi.document import openapi_json
 from ai_ticket_daemon.server.ports import HealthStatus, NullRequestObserver
 
@@ -43,12 +43,12 @@ class TicketApp:
     """The HTTP surface as an ASGI app.
 
     Args:
-        surface: what the handlers stand on.
+        context: what every handler is given.
         handlers: who serves which operation of :mod:`routes`.
     """
 
-    def __init__(self, surface: Surface, handlers: Mapping[str, Handler]) -> None:
-        self._surface = surface
+    def __init__(self, context: ServerContext, handlers: Mapping[str, Handler]) -> None:
+        self._context = context
         self.handlers = handlers
 
     async def __call__(
@@ -56,7 +56,7 @@ class TicketApp:
     ) -> None:
         """Serve one request."""
         if scope["type"] == "http":
-            await Exchange(self._surface, self.handlers, scope)(receive, send)
+            await HttpExchange(self._context, self.handlers, scope)(receive, send)
 
 
 def create_app(
@@ -94,12 +94,14 @@ def create_app(
         memory: bounds what requests take; None for a budget of this app's own.
         exhaustion: told of what the host lacks.
     """
-    surface = Surface(
+    context = ServerContext(
         pipeline=pipeline,
         health=health,
         http=http,
         events=events,
-        gate=Gate(auth=auth, rate_limit=rate_limit, http=http, refusals=refusals or Refusals()),
+        access=AccessControl(
+            auth=auth, rate_limit=rate_limit, http=http, refusals=refusals or Refusals()
+        ),
         observer=observer or NullRequestObserver(),
         logger=logger or logging.getLogger("ai_ticket_daemon.server"),
         heartbeat_seconds=heartbeat_seconds,
@@ -110,11 +112,11 @@ def create_app(
     )
     openapi = openapi_json()
 
-    async def get_openapi(_surface: Surface, _exchange: Exchange) -> Response:
+    async def get_openapi(_context: ServerContext, _exchange: HttpExchange) -> Response:
         return Response(openapi, 200, {"content-type": JSON_TYPE})
 
     return TicketApp(
-        surface,
+        context,
         {
             routes.POST_EVENT.operation: post_event,
             routes.GET_EVENT.operation: get_event,
@@ -128,18 +130,18 @@ def create_app(
     )
 
 
-async def _get_health(surface: Surface, _exchange: Exchange) -> Response:
-    report = surface.health.report()
+async def _get_health(context: ServerContext, _exchange: HttpExchange) -> Response:
+    report = context.health.report()
     well = report.status is not HealthStatus.UNHEALTHY
     return _report(health_object(report), well=well)
 
 
-async def _get_live(_surface: Surface, _exchange: Exchange) -> Response:
+async def _get_live(_context: ServerContext, _exchange: HttpExchange) -> Response:
     return json_response(200, {"live": True})
 
 
-async def _get_ready(surface: Surface, _exchange: Exchange) -> Response:
-    report = surface.health.report()
+async def _get_ready(context: ServerContext, _exchange: HttpExchange) -> Response:
+    report = context.health.report()
     return _report({"ready": report.ready, "reasons": report.reasons}, well=report.ready)
 
 

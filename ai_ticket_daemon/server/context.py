@@ -1,4 +1,4 @@
-"""What the HTTP surface stands on, and what every handler is given."""
+"""The server context: what the HTTP surface needs, and what every handler is given."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.config.events import EventsConfig
     from ai_ticket_daemon.config.http import HttpConfig
     from ai_ticket_daemon.host.memory_budget import MemoryBudget
-    from ai_ticket_daemon.server.access.access_control import Gate
+    from ai_ticket_daemon.server.access.access_control import AccessControl
     from ai_ticket_daemon.server.ports import HealthView, Pipeline, RequestObserver
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Surface:
-    """What the HTTP surface stands on.
+class ServerContext:
+    """What the HTTP surface needs of the rest, and what its handlers share.
 
     ``http`` and ``events`` return the settings in force now. ``heartbeat_seconds`` is the longest
     silence in a stream; ``write_timeout_seconds`` how long a client may refuse to read before it
@@ -33,7 +33,7 @@ class Surface:
     health: HealthView
     http: Callable[[], HttpConfig]
     events: Callable[[], EventsConfig]
-    gate: Gate
+    access: AccessControl
     observer: RequestObserver
     logger: logging.Logger
     heartbeat_seconds: float

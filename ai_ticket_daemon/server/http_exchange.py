@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.config.values.tokens import Scope
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Outcome
-    from ai_ticket_daemon.server.context import Surface
+    from ai_ticket_daemon.server.context import ServerContext
     from ai_ticket_daemon.server.ports import Submission
 
     Write = Callable[[bytes], Awaitable[None]]
@@ -79,18 +79,20 @@ class Streamed(Response):
         self.write_body = write_body
 
 
-class Exchange:
+class HttpExchange:
     """One request and its response.
 
     Args:
-        surface: what the handlers stand on.
-        handlers: who serves which operation; called with the surface, this, and the named parts
+        context: what every handler is given.
+        handlers: who serves which operation; called with the context, this, and the named parts
             of the path.
         scope: the request as ASGI has it.
     """
 
-    def __init__(self, surface: Surface, handlers: Mapping[str, Handler], scope: HTTPScope) -> None:
-        self._surface = surface
+    def __init__(
+        self, context: ServerContext, handlers: Mapping[str, Handler], scope: HTTPScope
+    ) -> None:
+        self._context = context
         self._handlers = handlers
         self._scope = scope
         self._begun_at = trio.current_time()
@@ -106,10 +108,10 @@ class Exchange:
             self._malformed = error
         self._route = route_label(self._path) if self._path else UNMATCHED
         self._method = method_label(scope["method"])
-        self._observed = self._surface.observer.started(
+        self._observed = self._context.observer.started(
             RequestStarted(self._route, self._method, trace_of(self.headers))
         )
-        self._memory = self._surface.memory.share()
+        self._memory = self._context.memory.share()
         self._body = self._expected_body()
         self._answer_headers: Mapping[str, str] = {}
         self.caller = ANYBODY
@@ -176,7 +178,7 @@ class Exchange:
             route, parts = find_route(self._scope["method"], self._path)
             if route.scopes:
                 await ask(self._scope, PLACE)
-            return await self._handlers[route.operation](self._surface, self, **parts)
+            return await self._handlers[route.operation](self._context, self, **parts)
         except Exception as error:  # noqa: BLE001 - the edge: whatever it is, the client is answered
             return self._failed(error)
 
@@ -185,7 +187,7 @@ class Exchange:
         response = await self._handle()
 
         async def send_in_time(message: dict[str, Any], *, shield: bool = False) -> None:
-            seconds = self._surface.write_timeout_seconds
+            seconds = self._context.write_timeout_seconds
             with trio.move_on_after(seconds, shield=shield) as scope:
                 await send(cast("Any", message))
             if scope.cancelled_caught:
@@ -239,12 +241,14 @@ class Exchange:
         Raises:
             RequestRefused: the caller lacks the right to ask, or has asked too often.
         """
-        verdict = self._surface.gate.judge(self.headers, self._peer, scopes, trio.current_time())
-        self._answer_headers = verdict.headers
-        self._client = verdict.client
-        if verdict.refusal is not None:
-            raise verdict.refusal
-        self.caller = verdict.caller
+        decision = self._context.access.decide(
+            self.headers, self._peer, scopes, trio.current_time()
+        )
+        self._answer_headers = decision.headers
+        self._client = decision.client
+        if decision.refusal is not None:
+            raise decision.refusal
+        self.caller = decision.caller
 
     def charge(self, events: int) -> None:
         """Count ``events`` for the client of this request, which was let in before.
@@ -252,12 +256,12 @@ class Exchange:
         Raises:
             RequestRefused: these are more than it may hand over now, or ever at once.
         """
-        self._surface.gate.charge(self._client, events, trio.current_time())
+        self._context.access.charge(self._client, events, trio.current_time())
 
     @property
     def client(self) -> str | None:
         """The address of the client; None if it is not to be recorded."""
-        return self._surface.gate.client_of(self.headers, self._peer)
+        return self._context.access.client_of(self.headers, self._peer)
 
     @property
     def _peer(self) -> str | None:
@@ -273,7 +277,7 @@ class Exchange:
         """
         if self._body.is_awaited:
             await ask(self._scope, INVITE)
-        return await self._body.read(self._surface.http().body_timeout_seconds)
+        return await self._body.read(self._context.http().body_timeout_seconds)
 
     def weigh(self, event: Event) -> None:
         """Count what ``event`` takes until it is in the store.
@@ -341,12 +345,12 @@ class Exchange:
 
         What the host lacks is no fault of the program, and told as what it is.
         """
-        lacking = self._surface.exhaustion.meets(error, WHERE)
+        lacking = self._context.exhaustion.meets(error, WHERE)
         if lacking is not None:
             self._error = ErrorCode.HOST_EXHAUSTED
             return host_exhausted(lacking)
         self._error = ErrorCode.INTERNAL_ERROR
-        self._surface.logger.error(
+        self._context.logger.error(
             "request_crashed",
             exc_info=error,
             extra={
@@ -361,10 +365,10 @@ class Exchange:
         length = value_of(self.headers, b"content-length")
         announced_bytes = int(length) if length.isdecimal() else None
         if self._route == POST_EVENTS.path:
-            limit_bytes = self._surface.events().max_batch_bytes
+            limit_bytes = self._context.events().max_batch_bytes
             setting = "events.max_batch_bytes"
         else:
-            limit_bytes = self._surface.http().max_body_bytes
+            limit_bytes = self._context.http().max_body_bytes
             setting = "http.max_body_bytes"
         return RequestBody(limit_bytes, setting, announced_bytes, self._memory)
 

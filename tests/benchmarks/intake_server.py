@@ -16,7 +16,7 @@ from ai_ticket_daemon.app import Daemon
 from ai_ticket_daemon.config.backends import ServerConfig
 from ai_ticket_daemon.config.log import LogFormat, LogLevel
 from ai_ticket_daemon.config.store import StoreConfig
-from ai_ticket_daemon.server.http_exchange import Exchange, json_response
+from ai_ticket_daemon.server.http_exchange import HttpExchange, json_response
 from ai_ticket_daemon.telemetry.logs.logs import Logs
 from ai_ticket_daemon.testing.daemon import config_for
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.server.app import TicketApp
 
 
-class _Noop(Exchange):
+class _Noop(HttpExchange):
     async def _handle(self) -> Response:
         await self.read_body()
         return json_response(202, {"accepted": True})
@@ -45,7 +45,7 @@ async def main(folder: Path) -> None:
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] == "/noop":
-            await _Noop(served._surface, {}, scope)(receive, send)
+            await _Noop(served._context, {}, scope)(receive, send)
         else:
             await served(scope, receive, send)
 

@@ -54,7 +54,7 @@ ANYBODY = Caller("", frozenset(Scope), best_priority=0)
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Decision:
     """Whether a request may go on: ``refusal`` is None if so. ``headers`` go with any answer.
 
     ``client`` is whom it counts for.
@@ -66,8 +66,8 @@ class Verdict:
     client: str
 
 
-class Gate:
-    """Judges each request before anything else of it is read. Owns the counts of all clients.
+class AccessControl:
+    """Decides on each request before anything else of it is read. Owns the counts of all clients.
 
     Args:
         auth: returns the ``[auth]`` settings in force now.
@@ -99,9 +99,9 @@ class Gate:
             return None
         return client_of(headers, peer, http.trusted_proxies)
 
-    def judge(
+    def decide(
         self, headers: RawHeaders, peer: str | None, needed: Sequence[Scope], now: float
-    ) -> Verdict:
+    ) -> Decision:
         """Judge one request, and count it; a refusal is counted for its address, too.
 
         A request with an unknown token counts for its address. After a few of them no token of
@@ -113,16 +113,16 @@ class Gate:
             needed: the scopes of which the caller must have one.
             now: seconds on a clock that never goes back.
         """
-        verdict = self._judge(headers, peer, needed, now)
-        if verdict.refusal is not None:
+        decision = self._decide(headers, peer, needed, now)
+        if decision.refusal is not None:
             client = self.client_of(headers, peer)
             if client is not None:
-                self._refusals.note(client, verdict.refusal.code.value, time.time())
-        return verdict
+                self._refusals.note(client, decision.refusal.code.value, time.time())
+        return decision
 
-    def _judge(
+    def _decide(
         self, headers: RawHeaders, peer: str | None, needed: Sequence[Scope], now: float
-    ) -> Verdict:
+    ) -> Decision:
         tokens = self._auth().tokens
         presented = None if tokens is None else _presented(headers)
         token = None if tokens is None or presented is None else tokens.find(presented)
@@ -133,7 +133,7 @@ class Gate:
         if presented is not None:
             wait_seconds = self._guesses.wait_seconds(address, token, now)
             if wait_seconds is not None:
-                return Verdict(_NOBODY, _guessed(wait_seconds), answered, client)
+                return Decision(_NOBODY, _guessed(wait_seconds), answered, client)
         limit = self._rate_limit()
         if limit.requests:
             allowance = self._requests.take(
@@ -141,7 +141,7 @@ class Gate:
             )
             answered |= allowance.headers()
             if allowance.retry_after_seconds is not None:
-                return Verdict(
+                return Decision(
                     caller,
                     RequestRefused(
                         ErrorCode.RATE_LIMITED,
@@ -160,7 +160,7 @@ class Gate:
             refusal = _lacks(needed)
         if refusal is not None:
             answered["www-authenticate"] = _challenge(refusal)
-        return Verdict(caller, refusal, answered, client)
+        return Decision(caller, refusal, answered, client)
 
     def charge(self, client: str, events: int, now: float) -> None:
         """Count ``events`` that a client hands over in one request.

@@ -39,7 +39,7 @@ from ai_ticket_daemon.server.headers import (
     prefers_ndjson,
     value_of,
 )
-from ai_ticket_daemon.server.http_exchange import Exchange, Streamed
+from ai_ticket_daemon.server.http_exchange import HttpExchange, Streamed
 from ai_ticket_daemon.server.routes import POST_EVENTS
 from ai_ticket_daemon.server.slices import Slices, is_heavy
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Outcome
-    from ai_ticket_daemon.server.context import Surface
+    from ai_ticket_daemon.server.context import ServerContext
     from ai_ticket_daemon.server.http_exchange import Write
 
     Answer = dict[str, Any]
@@ -57,7 +57,7 @@ REFUSED_WITHIN_SECONDS = 1.0
 """How long the status of a streamed batch is held back, to be that of a refusal if there is one."""
 
 
-async def post_events(surface: Surface, exchange: Exchange) -> Response:
+async def post_events(context: ServerContext, exchange: HttpExchange) -> Response:
     """Take a batch of events, and answer each in its place, or as it completes."""
     exchange.admit(POST_EVENTS.scopes)
     headers = exchange.headers
@@ -67,15 +67,15 @@ async def post_events(surface: Surface, exchange: Exchange) -> Response:
         allowed=(JSON_TYPE, NDJSON_TYPE),
     )
     key = idempotency_key(headers)
-    batch = await _read(surface, exchange, media_type, key)
+    batch = await _read(context, exchange, media_type, key)
     as_ndjson = prefers_ndjson(value_of(headers, b"accept"))
     if preferences(value_of(headers, b"prefer")).respond_async:
-        await batch.enqueue(surface)
-        told = {"preference-applied": "respond-async"}
-        return await _whole(202, batch.in_order(), told, as_ndjson=as_ndjson)
+        await batch.enqueue(context)
+        applied = {"preference-applied": "respond-async"}
+        return await _whole(202, batch.in_order(), applied, as_ndjson=as_ndjson)
     if as_ndjson:
-        return _stream(surface, exchange, batch)
-    await batch.complete(surface)
+        return _stream(context, exchange, batch)
+    await batch.complete(context)
     return await _whole(200, batch.in_order(), {}, as_ndjson=False)
 
 
@@ -116,11 +116,11 @@ class Batch:
         shape = error_object(error, event_id=event_id, trace_id=self._trace_id)
         return self._keep({"index": index, "status": status, **shape})
 
-    async def enqueue(self, surface: Surface) -> None:
+    async def enqueue(self, context: ServerContext) -> None:
         """Have all events accepted; nobody waits for them."""
         if not self._events:
             return
-        statuses = await surface.pipeline.enqueue(self._events)
+        statuses = await context.pipeline.enqueue(self._events)
         self._on_accepted()
         for index, status in zip(self._indices, statuses, strict=True):
             if isinstance(status, RequestRefused):
@@ -128,13 +128,13 @@ class Batch:
             else:
                 self._accept(index, 202, accepted_object(status))
 
-    async def complete(self, surface: Surface) -> None:
+    async def complete(self, context: ServerContext) -> None:
         """Wait until all events have ended."""
-        async with aclosing(self.as_they_end(surface)) as answers:
+        async with aclosing(self.as_they_end(context)) as answers:
             async for _ in answers:
                 pass
 
-    async def as_they_end(self, surface: Surface) -> AsyncGenerator[Answer, None]:
+    async def as_they_end(self, context: ServerContext) -> AsyncGenerator[Answer, None]:
         """Yield the answer to each event when it has ended; close it to abandon the others."""
         if not self._events:
             return
@@ -144,7 +144,7 @@ class Batch:
         }
         earlier: dict[str, str] = {}
         events, self._events = self._events, []
-        responses = surface.pipeline.iter_responses(
+        responses = context.pipeline.iter_responses(
             events, earlier=earlier, on_accepted=self._on_accepted
         )
         del events  # the pipeline lets go of them once they are in the store
@@ -155,8 +155,8 @@ class Batch:
 
     def _end(self, index: int, event: Event, outcome: Outcome, event_id: str) -> Answer:
         if isinstance(outcome, Failed):
-            told = None if outcome.code is ErrorCode.IDEMPOTENCY_CONFLICT else event_id
-            return self.refuse(index, outcome, told)
+            shown_id = None if outcome.code is ErrorCode.IDEMPOTENCY_CONFLICT else event_id
+            return self.refuse(index, outcome, shown_id)
         shape = completion_object(event, outcome) | {"event_id": event_id}
         return self._accept(index, 200, shape)
 
@@ -178,21 +178,25 @@ class Batch:
         return [answer for answer in self._answers if answer is not None]
 
 
-async def _read(surface: Surface, exchange: Exchange, media_type: str, key: str | None) -> Batch:
+async def _read(
+    context: ServerContext, exchange: HttpExchange, media_type: str, key: str | None
+) -> Batch:
     """Read the body; what is wrong with one item is its answer."""
     data = await exchange.read_body()
-    async with surface.heavy_work if is_heavy(data) else nullcontext():
+    async with context.heavy_work if is_heavy(data) else nullcontext():
         items = BatchItems(
             data,
             media_type,
-            max_items=surface.events().max_batch,
-            max_item_bytes=surface.http().max_body_bytes,
+            max_items=context.events().max_batch,
+            max_item_bytes=context.http().max_body_bytes,
         )
-        return await _parse(surface, exchange, items, key)
+        return await _parse(context, exchange, items, key)
 
 
-async def _parse(surface: Surface, exchange: Exchange, items: BatchItems, key: str | None) -> Batch:
-    limits, now, owner = surface.events(), surface.now(), exchange.caller.name
+async def _parse(
+    context: ServerContext, exchange: HttpExchange, items: BatchItems, key: str | None
+) -> Batch:
+    limits, now, owner = context.events(), context.now(), exchange.caller.name
     trace_context, client = exchange.trace_context, exchange.client
     batch = Batch(exchange.trace_id, exchange.let_go_of_body)
     slices, index = Slices(), -1
@@ -231,7 +235,7 @@ async def _parse(surface: Surface, exchange: Exchange, items: BatchItems, key: s
 
 
 async def _whole(
-    status: int, answers: list[Answer], told: dict[str, str], *, as_ndjson: bool
+    status: int, answers: list[Answer], headers: dict[str, str], *, as_ndjson: bool
 ) -> Response:
     slices, pieces = Slices(), []
     for answer in answers:
@@ -244,12 +248,12 @@ async def _whole(
         {
             "content-type": NDJSON_TYPE if as_ndjson else JSON_TYPE,
             "cache-control": "no-store",
-            **told,
+            **headers,
         },
     )
 
 
-def _stream(surface: Surface, exchange: Exchange, batch: Batch) -> Response:
+def _stream(context: ServerContext, exchange: HttpExchange, batch: Batch) -> Response:
     """Write each answer when there is one."""
 
     async def write_body(write: Write) -> bytes:
@@ -260,14 +264,14 @@ def _stream(surface: Surface, exchange: Exchange, batch: Batch) -> Response:
             data, known = known + data, b""
             await write(data)
 
-        pulse = Pulse(write_known_first, BLANK_LINE, surface.heartbeat_seconds)
+        pulse = Pulse(write_known_first, BLANK_LINE, context.heartbeat_seconds)
         failure: Exception | None = None
         async with trio.open_nursery() as nursery:
             # The status goes with the first thing written. So nothing is, until the daemon had
             # time to refuse the batch as a whole.
             nursery.start_soon(pulse.beat, REFUSED_WITHIN_SECONDS)
             try:
-                async with aclosing(batch.as_they_end(surface)) as answers:
+                async with aclosing(batch.as_they_end(context)) as answers:
                     async for answer in answers:
                         await pulse.write(to_ndjson([answer]))
             except Exception as caught:  # noqa: BLE001 - the edge: part of the answer may be sent

@@ -27,7 +27,7 @@ from ai_ticket_daemon.server.headers import (
     preferences,
     value_of,
 )
-from ai_ticket_daemon.server.http_exchange import Exchange, Streamed, json_response
+from ai_ticket_daemon.server.http_exchange import HttpExchange, Streamed, json_response
 from ai_ticket_daemon.server.routes import POST_EVENT
 from ai_ticket_daemon.server.slices import is_heavy
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Outcome
-    from ai_ticket_daemon.server.context import Surface
+    from ai_ticket_daemon.server.context import ServerContext
     from ai_ticket_daemon.server.headers import Preferences
     from ai_ticket_daemon.server.http_exchange import Write
     from ai_ticket_daemon.server.ports import Submission
@@ -44,60 +44,60 @@ if TYPE_CHECKING:
 _STREAM_HEADERS = {"content-type": "text/event-stream", "x-accel-buffering": "no"}
 
 
-async def post_event(surface: Surface, exchange: Exchange) -> Response:
+async def post_event(context: ServerContext, exchange: HttpExchange) -> Response:
     """Take one event, and answer as its client would like."""
     exchange.admit(POST_EVENT.scopes)
     headers = exchange.headers
     check_media_type(value_of(headers, b"content-type"), value_of(headers, b"content-encoding"))
-    submission, wishes, streamed = await _submit(surface, exchange, idempotency_key(headers))
+    submission, wishes, streamed = await _submit(context, exchange, idempotency_key(headers))
     exchange.hold(submission)
-    told = {"idempotency-replayed": "true"} if submission.replayed else {}
+    answer_headers = {"idempotency-replayed": "true"} if submission.replayed else {}
     patience_seconds = wishes.patience_seconds
     if streamed:
-        return _stream(surface, exchange, submission, told)
+        return _stream(context, exchange, submission, answer_headers)
     if patience_seconds is None:
         outcome = await submission.outcome()
     else:
         found = await _wait(submission, patience_seconds)
         if found is None:
-            return await _accepted(surface, exchange, submission, wishes, told)
+            return await _accepted(context, exchange, submission, wishes, answer_headers)
         outcome = found
         if wishes.wait_seconds is not None:
-            told["preference-applied"] = f"wait={wishes.wait_seconds}"
-    return _answer(exchange, submission, outcome, told)
+            answer_headers["preference-applied"] = f"wait={wishes.wait_seconds}"
+    return _answer(exchange, submission, outcome, answer_headers)
 
 
 async def _submit(
-    surface: Surface, exchange: Exchange, key: str | None
+    context: ServerContext, exchange: HttpExchange, key: str | None
 ) -> tuple[Submission, Preferences, bool]:
     """Read the event and have it accepted; return what to wait for, how, and whether to stream.
 
     A function of its own, so that body and event are let go of before the waiting begins.
     """
-    event = await _read(surface, exchange, key)
+    event = await _read(context, exchange, key)
     exchange.weigh(event)
     # A stream is part of the request, a preference only a wish.
     wishes = NO_PREFERENCES
     if not event.stream:
         wishes = preferences(value_of(exchange.headers, b"prefer"))
     fail_fast = wishes.patience_seconds is None
-    submission = await surface.pipeline.submit(event, fail_fast=fail_fast)
+    submission = await context.pipeline.submit(event, fail_fast=fail_fast)
     exchange.let_go_of_body()
     return submission, wishes, event.stream
 
 
-async def _read(surface: Surface, exchange: Exchange, key: str | None) -> Event:
+async def _read(context: ServerContext, exchange: HttpExchange, key: str | None) -> Event:
     data = await exchange.read_body()
     exchange.charge(1)
-    async with surface.heavy_work if is_heavy(data) else nullcontext():
+    async with context.heavy_work if is_heavy(data) else nullcontext():
         value = decode_json(data)
         exchange.warnings = likely_mistakes(value)
         if is_heavy(data):
             await trio.lowlevel.checkpoint()
-        now = surface.now()
+        now = context.now()
         return parse_event(
             value,
-            limits=surface.events(),
+            limits=context.events(),
             now=now,
             event_id=new_event_id(now),
             trace_context=exchange.trace_context,
@@ -121,16 +121,16 @@ async def _wait(submission: Submission, seconds: float) -> Outcome | None:
 
 
 async def _accepted(
-    surface: Surface,
-    exchange: Exchange,
+    context: ServerContext,
+    exchange: HttpExchange,
     submission: Submission,
     wishes: Preferences,
-    told: dict[str, str],
+    answer_headers: dict[str, str],
 ) -> Response:
     """Tell the client where to find the event."""
     status = submission.status
     if wishes.wait_seconds:
-        status = await surface.pipeline.status(submission.event_id) or status
+        status = await context.pipeline.status(submission.event_id) or status
     exchange.let_go()
     applied = ["respond-async"] if wishes.respond_async else []
     if wishes.wait_seconds is not None:
@@ -141,29 +141,32 @@ async def _accepted(
         {
             "location": f"/event/{submission.event_id}",
             "preference-applied": ", ".join(applied),
-            **told,
+            **answer_headers,
         },
     )
 
 
 def _answer(
-    exchange: Exchange, submission: Submission, outcome: Outcome, told: dict[str, str]
+    exchange: HttpExchange, submission: Submission, outcome: Outcome, answer_headers: dict[str, str]
 ) -> Response:
     """Tell the client how the event ended."""
     exchange.note(outcome)
     if isinstance(outcome, Failed):
-        return exchange.refusal(outcome, status_of(outcome), told)
+        return exchange.refusal(outcome, status_of(outcome), answer_headers)
     completion = completion_object(submission.status.event, outcome)
-    return json_response(200, with_warnings(completion, exchange.warnings), told)
+    return json_response(200, with_warnings(completion, exchange.warnings), answer_headers)
 
 
 def _stream(
-    surface: Surface, exchange: Exchange, submission: Submission, told: dict[str, str]
+    context: ServerContext,
+    exchange: HttpExchange,
+    submission: Submission,
+    answer_headers: dict[str, str],
 ) -> Response:
     async def write_body(write: Write) -> bytes:
         try:
             outcome = await relay_deltas(
-                submission, write, heartbeat_seconds=surface.heartbeat_seconds
+                submission, write, heartbeat_seconds=context.heartbeat_seconds
             )
         except Exception as error:  # noqa: BLE001 - the edge: the status is sent, the stream is not
             outcome = Failed.from_error(exchange.crashed(error))
@@ -172,4 +175,4 @@ def _stream(
         event = submission.status.event
         return last_frame(event, outcome, exchange.trace_id, exchange.warnings)
 
-    return Streamed({**_STREAM_HEADERS, **told}, write_body)
+    return Streamed({**_STREAM_HEADERS, **answer_headers}, write_body)

@@ -12,33 +12,33 @@ from ai_ticket_daemon.events.outcome import Succeeded
 from ai_ticket_daemon.events.state import FINAL_STATES
 from ai_ticket_daemon.server.answers import status_object
 from ai_ticket_daemon.server.headers import wait_seconds
-from ai_ticket_daemon.server.http_exchange import Exchange, json_response
+from ai_ticket_daemon.server.http_exchange import HttpExchange, json_response
 from ai_ticket_daemon.server.routes import DELETE_EVENT, GET_EVENT
 
 if TYPE_CHECKING:
     from quart import Response
 
     from ai_ticket_daemon.events.status import EventStatus
-    from ai_ticket_daemon.server.context import Surface
+    from ai_ticket_daemon.server.context import ServerContext
 
 
-async def get_event(surface: Surface, exchange: Exchange, event_id: str) -> Response:
+async def get_event(context: ServerContext, exchange: HttpExchange, event_id: str) -> Response:
     """Tell how an event stands; wait for its end first, if the client asks for that."""
     exchange.admit(GET_EVENT.scopes)
     seconds = wait_seconds(exchange.query("wait"))
-    status = await _find(surface, exchange, event_id)
+    status = await _find(context, exchange, event_id)
     if seconds and status.state not in FINAL_STATES:
         del status  # it has the whole text of the event
-        await _wait(surface, event_id, seconds)
-        status = await _find(surface, exchange, event_id)
+        await _wait(context, event_id, seconds)
+        status = await _find(context, exchange, event_id)
     return json_response(200, status_object(status))
 
 
-async def delete_event(surface: Surface, exchange: Exchange, event_id: str) -> Response:
+async def delete_event(context: ServerContext, exchange: HttpExchange, event_id: str) -> Response:
     """Cancel an event; one that has ended stays as it is, which the answer tells."""
     exchange.admit(DELETE_EVENT.scopes)
-    await _find(surface, exchange, event_id)
-    status = await surface.pipeline.cancel(event_id)
+    await _find(context, exchange, event_id)
+    status = await context.pipeline.cancel(event_id)
     if status is None:
         raise _not_found(event_id)
     answer = status_object(status)
@@ -47,14 +47,14 @@ async def delete_event(surface: Surface, exchange: Exchange, event_id: str) -> R
     return json_response(200, answer)
 
 
-async def _find(surface: Surface, exchange: Exchange, event_id: str) -> EventStatus:
+async def _find(context: ServerContext, exchange: HttpExchange, event_id: str) -> EventStatus:
     """Return how an event stands that the caller may touch.
 
     Raises:
         RequestRefused: there is none of this id, as far as the caller is concerned.
         StoreUnavailable: the store cannot be read.
     """
-    status = await surface.pipeline.status(event_id) if is_event_id(event_id) else None
+    status = await context.pipeline.status(event_id) if is_event_id(event_id) else None
     # Who may not see an event must not learn that there is one.
     if status is None or not exchange.caller.may_touch(status.event.owner):
         raise _not_found(event_id)
@@ -62,9 +62,9 @@ async def _find(surface: Surface, exchange: Exchange, event_id: str) -> EventSta
     return status
 
 
-async def _wait(surface: Surface, event_id: str, seconds: float) -> None:
+async def _wait(context: ServerContext, event_id: str, seconds: float) -> None:
     """Return when the event has ended, the time is over, or the daemon stops."""
-    submission = await surface.pipeline.watch(event_id)
+    submission = await context.pipeline.watch(event_id)
     if submission is None:
         return
     try:

@@ -10,7 +10,7 @@ from ai_ticket_daemon.config.http import HttpConfig
 from ai_ticket_daemon.config.rate_limit import RateLimitConfig
 from ai_ticket_daemon.config.values.tokens import Scope, Tokens, parse_tokens
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
-from ai_ticket_daemon.server.access.access_control import ANYBODY, Caller, Gate, Verdict
+from ai_ticket_daemon.server.access.access_control import ANYBODY, AccessControl, Caller, Decision
 from ai_ticket_daemon.server.access.guesses import GUESSES, Guesses
 from ai_ticket_daemon.server.access.refusals import MOST_CLIENTS, TOLD_CLIENTS, Refusals
 
@@ -30,18 +30,18 @@ class Settings:
         self.rate_limit = RateLimitConfig(requests, 60.0)
         self.http = HttpConfig()
         self.refusals = Refusals()
-        self.gate = Gate(
+        self.access = AccessControl(
             auth=lambda: self.auth,
             rate_limit=lambda: self.rate_limit,
             http=lambda: self.http,
             refusals=self.refusals,
         )
 
-    def judge(
+    def decide(
         self, *headers: tuple[bytes, bytes], peer: str = "192.0.2.1", scopes: object = SUBMIT
-    ) -> Verdict:
+    ) -> Decision:
         assert isinstance(scopes, tuple)
-        return self.gate.judge(headers, peer, scopes, now=0.0)
+        return self.access.decide(headers, peer, scopes, now=0.0)
 
 
 def bearer(token: bytes) -> tuple[bytes, bytes]:
@@ -65,10 +65,10 @@ BOT = bearer(b"bot-token-bot-token")
     ],
 )
 def test_a_token_is_taken_from_either_header(headers: list[tuple[bytes, bytes]]) -> None:
-    verdict = Settings().judge(*headers)
-    assert verdict.refusal is None
-    assert verdict.caller.name == "bot"
-    assert verdict.headers == {}
+    decision = Settings().decide(*headers)
+    assert decision.refusal is None
+    assert decision.caller.name == "bot"
+    assert decision.headers == {}
 
 
 @pytest.mark.parametrize(
@@ -90,27 +90,27 @@ def test_a_token_is_taken_from_either_header(headers: list[tuple[bytes, bytes]])
 def test_without_a_known_token_nothing_goes_on(
     headers: list[tuple[bytes, bytes]], challenge: str
 ) -> None:
-    verdict = Settings().judge(*headers)
-    assert verdict.refusal is not None
-    assert verdict.refusal.code is ErrorCode.UNAUTHORISED
-    assert verdict.headers == {"www-authenticate": challenge}
-    assert verdict.caller.name == ""
-    assert "nonsense" not in repr(verdict)
+    decision = Settings().decide(*headers)
+    assert decision.refusal is not None
+    assert decision.refusal.code is ErrorCode.UNAUTHORISED
+    assert decision.headers == {"www-authenticate": challenge}
+    assert decision.caller.name == ""
+    assert "nonsense" not in repr(decision)
 
 
 def test_a_token_without_the_scope_is_refused_by_name_of_the_scope() -> None:
-    verdict = Settings().judge(bearer(b"reader-token-reader"))
-    assert verdict.refusal is not None
-    assert verdict.refusal.code is ErrorCode.FORBIDDEN
-    assert verdict.refusal.details == {"needed": ["submit"]}
-    assert 'scope="submit"' in verdict.headers["www-authenticate"]
-    both = Settings().judge(bearer(b"reader-token-reader"), scopes=(Scope.READ, Scope.OPERATE))
+    decision = Settings().decide(bearer(b"reader-token-reader"))
+    assert decision.refusal is not None
+    assert decision.refusal.code is ErrorCode.FORBIDDEN
+    assert decision.refusal.details == {"needed": ["submit"]}
+    assert 'scope="submit"' in decision.headers["www-authenticate"]
+    both = Settings().decide(bearer(b"reader-token-reader"), scopes=(Scope.READ, Scope.OPERATE))
     assert both.refusal is None
 
 
 def test_without_a_tokens_file_everybody_may_do_everything() -> None:
-    verdict = Settings(tokens=None).judge(bearer(b"whatever"))
-    assert (verdict.caller, verdict.refusal) == (ANYBODY, None)
+    decision = Settings(tokens=None).decide(bearer(b"whatever"))
+    assert (decision.caller, decision.refusal) == (ANYBODY, None)
     assert ANYBODY.may_touch("")
     assert ANYBODY.may_touch("bot")
 
@@ -125,30 +125,30 @@ def test_events_are_touched_by_their_owner_and_by_operators() -> None:
 
 def test_a_changed_tokens_file_counts_with_the_next_request() -> None:
     settings = Settings()
-    assert settings.judge(BOT).refusal is None
+    assert settings.decide(BOT).refusal is None
     settings.auth = AuthConfig(dataclasses.replace(TOKENS, tokens=TOKENS.tokens[1:]))
-    assert settings.judge(BOT).refusal is not None
+    assert settings.decide(BOT).refusal is not None
 
 
 def test_requests_are_counted_by_name_whatever_the_address() -> None:
     settings = Settings(requests=2)
-    assert settings.judge(BOT, peer="192.0.2.1").headers["ratelimit-remaining"] == "1"
-    second = settings.judge(bearer(b"bot-token-to-come"), peer="192.0.2.2")
+    assert settings.decide(BOT, peer="192.0.2.1").headers["ratelimit-remaining"] == "1"
+    second = settings.decide(bearer(b"bot-token-to-come"), peer="192.0.2.2")
     assert second.refusal is None
-    third = settings.judge(BOT, peer="192.0.2.3")
+    third = settings.decide(BOT, peer="192.0.2.3")
     assert third.refusal is not None
     assert third.refusal.code is ErrorCode.RATE_LIMITED
     assert third.refusal.retry_after_seconds == pytest.approx(30)
     assert third.refusal.details == {"requests": 2, "window_seconds": 60.0}
     assert third.headers["ratelimit-remaining"] == "0"
-    assert settings.judge(bearer(b"ops-token-ops-token"), scopes=(Scope.OPERATE,)).refusal is None
+    assert settings.decide(bearer(b"ops-token-ops-token"), scopes=(Scope.OPERATE,)).refusal is None
 
 
 def test_requests_without_tokens_are_counted_by_address() -> None:
     settings = Settings(tokens=None, requests=1)
-    assert settings.judge(peer="192.0.2.1").refusal is None
-    assert settings.judge(peer="192.0.2.2").refusal is None
-    refused = settings.judge(peer="192.0.2.1")
+    assert settings.decide(peer="192.0.2.1").refusal is None
+    assert settings.decide(peer="192.0.2.2").refusal is None
+    refused = settings.decide(peer="192.0.2.1")
     assert refused.refusal is not None
     assert refused.refusal.code is ErrorCode.RATE_LIMITED
 
@@ -157,22 +157,22 @@ def test_tokens_cannot_be_guessed_faster_than_the_limit_allows() -> None:
     settings = Settings(requests=2)
     codes = []
     for _ in range(4):
-        refusal = settings.judge(bearer(b"guess")).refusal
+        refusal = settings.decide(bearer(b"guess")).refusal
         assert refusal is not None
         codes.append(refusal.code.value)
     assert codes == ["unauthorised", "unauthorised", "rate_limited", "rate_limited"]
     # Whoever has a token is counted by its name, so that a guesser does not shut it out.
-    assert settings.judge(BOT).refusal is None
+    assert settings.decide(BOT).refusal is None
 
 
 def test_a_limit_of_zero_is_none() -> None:
     settings = Settings(requests=0)
     for _ in range(1000):
-        assert settings.judge(BOT).refusal is None
+        assert settings.decide(BOT).refusal is None
 
 
 def guess(settings: Settings, token: bytes, now: float, peer: str = "192.0.2.1") -> str:
-    refusal = settings.gate.judge([bearer(token)], peer, SUBMIT, now).refusal
+    refusal = settings.access.decide([bearer(token)], peer, SUBMIT, now).refusal
     return "let in" if refusal is None else refusal.code.value
 
 
@@ -182,8 +182,8 @@ def test_a_right_token_after_many_wrong_ones_of_an_address_is_not_looked_at(requ
     codes = [guess(settings, b"guess-%d" % number, 0.0) for number in range(400)]
     assert codes == ["unauthorised"] * GUESSES + ["rate_limited"] * (400 - GUESSES)
     # A right one and a wrong one are answered alike, to the letter.
-    right = settings.gate.judge([BOT], "192.0.2.1", SUBMIT, 0.0)
-    wrong = settings.gate.judge([bearer(b"nonsense")], "192.0.2.1", SUBMIT, 0.0)
+    right = settings.access.decide([BOT], "192.0.2.1", SUBMIT, 0.0)
+    wrong = settings.access.decide([bearer(b"nonsense")], "192.0.2.1", SUBMIT, 0.0)
     assert right.refusal is not None
     assert wrong.refusal is not None
     assert right.refusal.code is ErrorCode.RATE_LIMITED
@@ -220,10 +220,10 @@ def test_who_guesses_on_waits_no_longer_than_who_stops() -> None:
 def test_who_shows_no_token_guesses_none() -> None:
     settings = Settings()
     for _ in range(100):
-        refusal = settings.judge().refusal
+        refusal = settings.decide().refusal
         assert refusal is not None
         assert refusal.code is ErrorCode.UNAUTHORISED
-    assert settings.judge(BOT).refusal is None
+    assert settings.decide(BOT).refusal is None
 
 
 def test_only_so_many_tokens_are_remembered() -> None:
@@ -243,7 +243,7 @@ class Charged(Settings):
 
     def charge(self, events: int, now: float = 0.0, client: str = "name bot") -> str:
         try:
-            self.gate.charge(client, events, now)
+            self.access.charge(client, events, now)
         except RequestRefused as error:
             waits = error.retry_after_seconds
             return error.code.value + ("" if waits is None else f" {waits:g}")
@@ -271,17 +271,17 @@ def test_a_batch_that_never_fits_is_told_so_and_not_to_come_back() -> None:
 def test_a_token_brings_the_best_priority_its_events_may_have() -> None:
     tokens = Tokens(Path("/tokens"), parse_tokens(f"a:{'a' * 16}\nb:{'b' * 16} priority:2"))
     settings = Settings(tokens=tokens)
-    assert settings.judge(bearer(b"a" * 16)).caller.best_priority == 5
-    assert settings.judge(bearer(b"b" * 16)).caller.best_priority == 2
-    assert Settings(tokens=None).judge().caller.best_priority == 0
+    assert settings.decide(bearer(b"a" * 16)).caller.best_priority == 5
+    assert settings.decide(bearer(b"b" * 16)).caller.best_priority == 2
+    assert Settings(tokens=None).decide().caller.best_priority == 0
 
 
 def test_who_is_refused_is_counted_by_address_and_for_what() -> None:
     settings = Settings()
     for _ in range(3):
-        settings.judge(bearer(b"a-token-nobody-knows"), peer="192.0.2.7")
-    settings.judge(BOT, peer="192.0.2.8")
-    settings.judge(BOT, peer="192.0.2.9", scopes=(Scope.OPERATE,))
+        settings.decide(bearer(b"a-token-nobody-knows"), peer="192.0.2.7")
+    settings.decide(BOT, peer="192.0.2.8")
+    settings.decide(BOT, peer="192.0.2.9", scopes=(Scope.OPERATE,))
     told = [(r.client, r.number, r.error) for r in settings.refusals.most()]
     assert told == [("192.0.2.7", 3, "unauthorised"), ("192.0.2.9", 1, "forbidden")]
 
@@ -289,9 +289,9 @@ def test_who_is_refused_is_counted_by_address_and_for_what() -> None:
 def test_no_address_is_kept_where_that_is_not_wanted() -> None:
     settings = Settings()
     settings.http = dataclasses.replace(settings.http, record_client_addresses=False)
-    settings.judge(peer="192.0.2.7")
+    settings.decide(peer="192.0.2.7")
     assert settings.refusals.most() == []
-    assert settings.gate.client_of([], "192.0.2.7") is None
+    assert settings.access.client_of([], "192.0.2.7") is None
 
 
 def test_the_count_of_refused_clients_is_bounded_and_never_misses_who_is_refused_often() -> None:
