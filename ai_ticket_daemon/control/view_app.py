@@ -14,7 +14,7 @@ from ai_ticket_daemon.control.control_app import PREFIX, Access, ControlApp
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 from ai_ticket_daemon.groups import UNKNOWN, group_of
 from ai_ticket_daemon.server.answers import error_object, to_json
-from ai_ticket_daemon.server.routes import GET_HEALTH, GET_LIVE, GET_READY
+from ai_ticket_daemon.server.route_table import GET_HEALTH, GET_LIVE, GET_READY
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
-from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
+from msgspec import UNSET
+from msgspec.structs import asdict, replace
 
 from ai_ticket_daemon.errors import HTTP_STATUS, ErrorCode, TicketError
 from ai_ticket_daemon.events.outcome import Failed, Succeeded
+from ai_ticket_daemon.server import shapes
+from ai_ticket_daemon.server.shapes import (
+    Accepted,
+    Backend,
+    Completion,
+    Error,
+    Health,
+    StreamDelta,
+    StreamError,
+    Usage,
+    stream_end,
+)
 from ai_ticket_daemon.tracecontext import kept_trace_id
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Attempt, Outcome
@@ -32,6 +46,8 @@ BLANK_LINE = b"\n"
 MOST_TRIED = 10
 """How many attempts an error tells of, the last ones."""
 
+Warned = TypeVar("Warned", bound=Completion | Accepted)
+
 _ENCODER = msgspec.json.Encoder()
 _RETRY_STATUSES = frozenset({429, 503})
 
@@ -41,7 +57,8 @@ def to_json(value: object) -> bytes:
     try:
         return _ENCODER.encode(value)
     except UnicodeEncodeError:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        plain = msgspec.to_builtins(value)
+        text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
         return text.encode("utf-8", "replace")
 
 
@@ -55,18 +72,18 @@ def to_ndjson(values: Sequence[object]) -> bytes:
 
 def error_object(
     error: TicketError | Failed, *, event_id: str | None, trace_id: str | None
-) -> dict[str, Any]:
+) -> Error:
     """Return the one shape that every error has."""
     details = error.details
     if isinstance(error, Failed) and error.attempts:
         details = {**(details or {}), "tried": [_tried(a) for a in error.attempts[-MOST_TRIED:]]}
-    return {
-        "error": error.code.value,
-        "message": error.message,
-        "details": details,
-        "event_id": event_id,
-        "trace_id": trace_id,
-    }
+    return Error(
+        error=error.code,
+        message=error.message,
+        details=details,
+        event_id=event_id,
+        trace_id=trace_id,
+    )
 
 
 def _tried(attempt: Attempt) -> dict[str, Any]:
@@ -115,49 +132,71 @@ def status_of(outcome: Outcome) -> int:
     return HTTP_STATUS[outcome.code] if isinstance(outcome, Failed) else 200
 
 
-def completion_object(event: Event, outcome: Succeeded) -> dict[str, Any]:
-    """Return the answer to a client that waited."""
-    return {"completion": outcome.text, **_result(event, outcome)}
+def completion_object(event: Event, outcome: Succeeded, event_id: str | None = None) -> Completion:
+    """Return the answer to a client that waited; ``event_id`` where it is that of an earlier event.
+
+    An idempotency key may have led to that.
+    """
+    usage = outcome.usage
+    return Completion(
+        completion=outcome.text,
+        event_id=event_id or event.event_id,
+        backend=outcome.backend,
+        attempts=len(outcome.attempts),
+        finish_reason=outcome.finish_reason,
+        usage=Usage(
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            total_tokens=usage.prompt_tokens + usage.completion_tokens,
+            estimated=usage.estimated,
+        ),
+        duration_seconds=round(outcome.duration_seconds, 3),
+        metadata=event.metadata,
+    )
 
 
-def accepted_object(status: EventStatus) -> dict[str, Any]:
+def accepted_object(status: EventStatus) -> Accepted:
     """Return the answer to a client that does not wait any longer, or that sent a batch."""
-    return {
-        "event_id": status.event.event_id,
-        "state": status.state,
-        "position": status.position,
-        "estimated_start": to_time(status.estimated_start_at, status.ahead),
-        **({} if status.held is None else {"held": status.held}),
-    }
+    return Accepted(
+        event_id=status.event.event_id,
+        state=status.state,
+        position=status.position,
+        estimated_start=to_time(status.estimated_start_at, status.ahead),
+        held=UNSET if status.held is None else status.held,
+    )
 
 
-def status_object(status: EventStatus) -> dict[str, Any]:
+def status_object(status: EventStatus) -> shapes.EventStatus:
     """Return the answer to a client that looks at an event."""
     event, outcome = status.event, status.outcome
-    answer: dict[str, Any] | None = None
+    answer: Completion | Error | None = None
     if isinstance(outcome, Succeeded):
         answer = completion_object(event, outcome)
     elif outcome is not None:
         trace_id = kept_trace_id(event.trace_context)
         answer = error_object(outcome, event_id=event.event_id, trace_id=trace_id)
-    return {
-        **accepted_object(status),
-        "submitted_at": to_time(event.submitted_at, status.ahead),
-        "deadline_at": to_time(event.deadline_at, status.ahead),
-        "attempts": [
-            {
-                "backend": attempt.backend,
-                "started_at": to_time(attempt.started_at, status.ahead),
-                "ended_at": to_time(attempt.ended_at, status.ahead),
-                "error": attempt.error,
-                "message": attempt.message,
-                "counted": attempt.counted,
+    return shapes.EventStatus(
+        event_id=event.event_id,
+        state=status.state,
+        position=status.position,
+        estimated_start=to_time(status.estimated_start_at, status.ahead),
+        held=UNSET if status.held is None else status.held,
+        submitted_at=to_time(event.submitted_at, status.ahead),
+        deadline_at=to_time(event.deadline_at, status.ahead),
+        attempts=[
+            shapes.Attempt(
+                backend=attempt.backend,
+                started_at=to_time(attempt.started_at, status.ahead),
+                ended_at=to_time(attempt.ended_at, status.ahead),
+                error=attempt.error,
+                message=attempt.message,
+                counted=attempt.counted,
                 **_decided(attempt),
-            }
+            )
             for attempt in status.attempts
         ],
-        "outcome": answer,
-    }
+        outcome=answer,
+    )
 
 
 def to_time(seconds: float | None, ahead: float) -> str | None:
@@ -173,12 +212,12 @@ def to_time(seconds: float | None, ahead: float) -> str | None:
 
 def delta_frame(delta: str) -> bytes:
     """Return one piece of a completion as a server-sent event."""
-    return _frame({"delta": delta, "done": False})
+    return _frame(StreamDelta(delta=delta, done=False))
 
 
-def with_warnings(answer: dict[str, Any], warnings: Sequence[str]) -> dict[str, Any]:
+def with_warnings(answer: Warned, warnings: Sequence[str]) -> Warned:
     """Return ``answer`` with what is likely to be a mistake in the request, if anything is."""
-    return {**answer, "warnings": list(warnings)} if warnings else answer
+    return replace(answer, warnings=list(warnings)) if warnings else answer
 
 
 def last_frame(
@@ -186,11 +225,9 @@ def last_frame(
 ) -> bytes:
     """Return the server-sent event that ends a stream."""
     if isinstance(outcome, Succeeded):
-        last = {"delta": "", "done": True, **_result(event, outcome)}
-        return _frame(with_warnings(last, warnings))
-    return _frame(
-        {**error_object(outcome, event_id=event.event_id, trace_id=trace_id), "done": True}
-    )
+        return _frame(stream_end(with_warnings(completion_object(event, outcome), warnings)))
+    error = error_object(outcome, event_id=event.event_id, trace_id=trace_id)
+    return _frame(StreamError(**asdict(error), done=True))
 
 
 def internal_error() -> TicketError:
@@ -210,37 +247,19 @@ def host_exhausted(resource: Resource) -> TicketError:
     )
 
 
-def health_object(report: HealthReport) -> dict[str, Any]:
+def health_object(report: HealthReport) -> Health:
     """Return what ``/health`` tells."""
-    return {
-        "status": report.status.value,
-        "reasons": report.reasons,
-        "ready": report.ready,
-        "draining": report.draining,
-        "version": report.version,
-        "uptime_seconds": round(report.uptime_seconds, 3),
-        "backends": [asdict(backend) for backend in report.backends],
-        "queue": dict(report.queue),
-    }
+    return Health(
+        status=report.status,
+        reasons=report.reasons,
+        ready=report.ready,
+        draining=report.draining,
+        version=report.version,
+        uptime_seconds=round(report.uptime_seconds, 3),
+        backends=[Backend(**dataclasses.asdict(backend)) for backend in report.backends],
+        queue=dict(report.queue),
+    )
 
 
-def _result(event: Event, outcome: Succeeded) -> dict[str, Any]:
-    usage = outcome.usage
-    return {
-        "event_id": event.event_id,
-        "backend": outcome.backend,
-        "attempts": len(outcome.attempts),
-        "finish_reason": outcome.finish_reason,
-        "usage": {
-            "prompt_tokens": usage.prompt_tokens,
-            "completion_tokens": usage.completion_tokens,
-            "total_tokens": usage.prompt_tokens + usage.completion_tokens,
-            "estimated": usage.estimated,
-        },
-        "duration_seconds": round(outcome.duration_seconds, 3),
-        "metadata": event.metadata,
-    }
-
-
-def _frame(value: Mapping[str, Any]) -> bytes:
+def _frame(value: object) -> bytes:
     return b"data: " + to_json(value) + b"\n\n"

@@ -1,4 +1,4 @@
-"""The HTTP surface as an ASGI app: what serves each of its routes."""
+"""The HTTP surface as an ASGI app."""
 
 from __future__ import annotations
 
@@ -6,25 +6,19 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from quart import Response
-
 from ai_ticket_daemon.host.exhaustion import Exhaustion
 from ai_ticket_daemon.host.memory_budget import MemoryBudget
-from ai_ticket_daemon.server import routes
 from ai_ticket_daemon.server.access.access_control import AccessControl
 from ai_ticket_daemon.server.access.refusals import Refusals
-from ai_ticket_daemon.server.answers import health_object, retry_after
 from ai_ticket_daemon.server.context import ServerContext
-from ai_ticket_daemon.server.handlers.batch import post_events
-from ai_ticket_daemon.server.handlers.intake import post_event
-from ai_ticket_daemon.server.handlers.lookup import delete_event, get_event
-from ai_ticket_daemon.server.headers import JSON_TYPE
-from ai_ticket_daemon.server.http_exchange import HttpExchange, json_response
+from ai_ticket_daemon.server.http_exchange import HttpExchange
 from ai_ticket_daemon.server.openapi.document import openapi_json
-from ai_ticket_daemon.server.ports import HealthStatus, NullRequestObserver
+from ai_ticket_daemon.server.ports import NullRequestObserver
+from ai_ticket_daemon.server.route_table import ROUTES
+from ai_ticket_daemon.server.routes import Routes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable, Scope
 
@@ -32,7 +26,6 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.config.events import EventsConfig
     from ai_ticket_daemon.config.http import HttpConfig
     from ai_ticket_daemon.config.rate_limit import RateLimitConfig
-    from ai_ticket_daemon.server.http_exchange import Handler
     from ai_ticket_daemon.server.ports import HealthView, Pipeline, RequestObserver
 
 HEARTBEAT_SECONDS = 10.0
@@ -44,19 +37,17 @@ class TicketApp:
 
     Args:
         context: what every handler is given.
-        handlers: who serves which operation of :mod:`routes`.
     """
 
-    def __init__(self, context: ServerContext, handlers: Mapping[str, Handler]) -> None:
+    def __init__(self, context: ServerContext) -> None:
         self._context = context
-        self.handlers = handlers
 
     async def __call__(
         self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
     ) -> None:
         """Serve one request."""
         if scope["type"] == "http":
-            await HttpExchange(self._context, self.handlers, scope)(receive, send)
+            await HttpExchange(self._context, scope)(receive, send)
 
 
 def create_app(
@@ -95,6 +86,8 @@ def create_app(
         exhaustion: told of what the host lacks.
     """
     context = ServerContext(
+        routes=Routes(ROUTES),
+        openapi=openapi_json(ROUTES),
         pipeline=pipeline,
         health=health,
         http=http,
@@ -110,42 +103,4 @@ def create_app(
         memory=memory or MemoryBudget(lambda: http().max_memory_bytes),
         exhaustion=exhaustion or Exhaustion(),
     )
-    openapi = openapi_json()
-
-    async def get_openapi(_context: ServerContext, _exchange: HttpExchange) -> Response:
-        return Response(openapi, 200, {"content-type": JSON_TYPE})
-
-    return TicketApp(
-        context,
-        {
-            routes.POST_EVENT.operation: post_event,
-            routes.GET_EVENT.operation: get_event,
-            routes.DELETE_EVENT.operation: delete_event,
-            routes.POST_EVENTS.operation: post_events,
-            routes.GET_HEALTH.operation: _get_health,
-            routes.GET_LIVE.operation: _get_live,
-            routes.GET_READY.operation: _get_ready,
-            routes.GET_OPENAPI.operation: get_openapi,
-        },
-    )
-
-
-async def _get_health(context: ServerContext, _exchange: HttpExchange) -> Response:
-    report = context.health.report()
-    well = report.status is not HealthStatus.UNHEALTHY
-    return _report(health_object(report), well=well)
-
-
-async def _get_live(_context: ServerContext, _exchange: HttpExchange) -> Response:
-    return json_response(200, {"live": True})
-
-
-async def _get_ready(context: ServerContext, _exchange: HttpExchange) -> Response:
-    report = context.health.report()
-    return _report({"ready": report.ready, "reasons": report.reasons}, well=report.ready)
-
-
-def _report(value: object, *, well: bool) -> Response:
-    if well:
-        return json_response(200, value)
-    return json_response(503, value, {"retry-after": str(retry_after(None))})
+    return TicketApp(context)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.host.memory_budget import MemoryBudget
     from ai_ticket_daemon.server.access.access_control import AccessControl
     from ai_ticket_daemon.server.ports import HealthView, Pipeline, RequestObserver
+    from ai_ticket_daemon.server.routes import Routes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,9 @@ class ServerContext:
     counts as gone. ``now`` returns seconds since the Unix epoch.
     """
 
+    routes: Routes
+    openapi: bytes
+    """The description of the routes as it is served."""
     pipeline: Pipeline
     health: HealthView
     http: Callable[[], HttpConfig]

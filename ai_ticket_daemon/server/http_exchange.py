@@ -29,13 +29,7 @@ from ai_ticket_daemon.server.listen.connection_state import INVITE, PLACE, ask
 from ai_ticket_daemon.server.listen.framing import check_size
 from ai_ticket_daemon.server.ports import RequestEnded, RequestStarted
 from ai_ticket_daemon.server.request_body import RequestBody
-from ai_ticket_daemon.server.routes import (
-    POST_EVENTS,
-    UNMATCHED,
-    find_route,
-    method_label,
-    route_label,
-)
+from ai_ticket_daemon.server.routes import method_label
 from ai_ticket_daemon.server.target import check_host, path_of
 from ai_ticket_daemon.tracecontext import trace_of
 
@@ -56,7 +50,6 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.server.ports import Submission
 
     Write = Callable[[bytes], Awaitable[None]]
-    Handler = Callable[..., Awaitable[Response]]
 
 STATUS_CLIENT_GONE = 499
 WHERE = "http"
@@ -84,16 +77,11 @@ class HttpExchange:
 
     Args:
         context: what every handler is given.
-        handlers: who serves which operation; called with the context, this, and the named parts
-            of the path.
         scope: the request as ASGI has it.
     """
 
-    def __init__(
-        self, context: ServerContext, handlers: Mapping[str, Handler], scope: HTTPScope
-    ) -> None:
+    def __init__(self, context: ServerContext, scope: HTTPScope) -> None:
         self._context = context
-        self._handlers = handlers
         self._scope = scope
         self._begun_at = trio.current_time()
         self.headers = cast("list[tuple[bytes, bytes]]", scope["headers"])
@@ -106,10 +94,16 @@ class HttpExchange:
                 check_size(len(scope["raw_path"]) + len(scope["query_string"]), self.headers)
         except TicketError as error:
             self._malformed = error
-        self._route = route_label(self._path) if self._path else UNMATCHED
+        self._place = context.routes.at(self._path)
         self._method = method_label(scope["method"])
+        route = self._place.find(self._method)
         self._observed = self._context.observer.started(
-            RequestStarted(self._route, self._method, trace_of(self.headers))
+            RequestStarted(
+                self._place.label,
+                self._method,
+                trace_of(self.headers),
+                is_traced=route is not None and route.is_traced,
+            )
         )
         self._memory = self._context.memory.share()
         self._body = self._expected_body()
@@ -175,10 +169,11 @@ class HttpExchange:
         if self._malformed is not None:
             return self._failed(self._malformed)
         try:
-            route, parts = find_route(self._scope["method"], self._path)
+            route = self._place.route(self._scope["method"])
             if route.scopes:
                 await ask(self._scope, PLACE)
-            return await self._handlers[route.operation](self._context, self, **parts)
+                self._admit(route.scopes)
+            return await route.handler(self._context, self, **self._place.parameters)
         except Exception as error:  # noqa: BLE001 - the edge: whatever it is, the client is answered
             return self._failed(error)
 
@@ -235,7 +230,7 @@ class HttpExchange:
         text = self._scope["query_string"].decode("latin-1")
         return parse_qs(text, keep_blank_values=True).get(name, [])
 
-    def admit(self, scopes: Sequence[Scope]) -> None:
+    def _admit(self, scopes: Sequence[Scope]) -> None:
         """Let the request in; its caller is known from here on.
 
         Raises:
@@ -364,7 +359,7 @@ class HttpExchange:
     def _expected_body(self) -> RequestBody:
         length = value_of(self.headers, b"content-length")
         announced_bytes = int(length) if length.isdecimal() else None
-        if self._route == POST_EVENTS.path:
+        if self._place.takes_batches:
             limit_bytes = self._context.events().max_batch_bytes
             setting = "events.max_batch_bytes"
         else:
@@ -379,7 +374,7 @@ class HttpExchange:
         gone = not self._complete
         self._observed.ended(
             RequestEnded(
-                route=self._route,
+                route=self._place.label,
                 method=self._method,
                 status=self._status or STATUS_CLIENT_GONE,
                 error=ErrorCode.CANCELLED if gone else self._error,

@@ -161,11 +161,16 @@ class HealthView(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RequestStarted:
-    """The headers of a request have arrived. ``route`` is a template or ``unmatched``."""
+    """The headers of a request have arrived.
+
+    ``route`` is a template or ``unmatched``; ``is_traced`` tells whether it brings events: looking
+    at one is not part of its trace.
+    """
 
     route: str
     method: str
     trace: TraceContext
+    is_traced: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,29 @@
-"""The routes there are: one table that the app serves and ``/openapi.json`` describes."""
+"""What a route is, and which one a request asks for.
+
+:mod:`.route_table` has those there are. A route is one value: adding one is to write its handler,
+one value for the table and its place in ``docs/http-api.md``.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from ai_ticket_daemon.config.values.tokens import Scope
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from msgspec import Struct
+    from quart import Response
+
+    from ai_ticket_daemon.config.values.tokens import Scope
+
+    Handler = Callable[..., Awaitable[Response]]
+    """Called with the server context, the HTTP exchange, and the parameters of the path."""
+    Shape = type[Struct] | str
+    """A Struct, or the name of a shape in :mod:`.openapi.schemas`."""
 
 UNMATCHED = "unmatched"
 """Stands for every path that is no route, so that no label ever holds what a client made up."""
@@ -40,160 +54,151 @@ BEFORE_ANY_ROUTE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
-    """One thing a client can ask for.
+class Body:
+    """What is sent, or what comes back, in one media type."""
 
-    ``errors``: what it may be answered besides its answer. ``scopes``: its caller needs one of
-    them, where tokens are asked for; a route without any is open to everybody, and not limited.
-    """
+    shape: Shape
+    examples: Mapping[str, object]
+    """Values by their names; of NDJSON and streams, their text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a route answers with one status, errors left aside."""
+
+    description: str
+    bodies: Mapping[str, Body]
+    """By media type."""
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    """As OpenAPI describes them."""
+    event_id_at: str | None = None
+    """Where in the JSON the id of an event stands that other routes can be asked about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A part of a request beside its body."""
+
+    place: str
+    """``path``, ``query`` or ``header``."""
+    name: str
+    schema: Mapping[str, Any]
+    description: str
+    example: object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One thing a client can ask for."""
 
     path: str
+    """With a name in braces where any text may stand: ``/event/{event_id}``."""
     method: str
     operation: str
+    """Its name in the OpenAPI description."""
     summary: str
+    handler: Handler
+    answers: Mapping[int, Answer]
+    """By status."""
+    body: Mapping[str, Body] = field(default_factory=dict)
+    """What is sent, by media type."""
+    parameters: tuple[Parameter, ...] = ()
     errors: tuple[ErrorCode, ...] = ()
+    """What it may be answered besides its answers."""
     scopes: tuple[Scope, ...] = ()
+    """Its caller needs one of them, where tokens are asked for. A route without any is open to
+    everybody, and not limited."""
+    is_batch: bool = False
+    """Whether its body may be as long as that of a batch."""
+    is_traced: bool = False
+    """Whether a request is a span of the client's trace."""
 
 
-_AT_THE_GATE = (ErrorCode.UNAUTHORISED, ErrorCode.FORBIDDEN, ErrorCode.RATE_LIMITED)
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What there is at one path."""
 
-_IN_A_BODY = (
-    ErrorCode.INVALID_PARAMETER,
-    ErrorCode.UNSUPPORTED_MEDIA_TYPE,
-    ErrorCode.PAYLOAD_TOO_LARGE,
-    ErrorCode.REQUEST_TIMEOUT,
-)
-_AT_INTAKE = (
-    ErrorCode.QUEUE_FULL,
-    ErrorCode.MEMORY_EXHAUSTED,
-    ErrorCode.HOST_EXHAUSTED,
-    ErrorCode.DRAINING,
-    ErrorCode.STORE_UNAVAILABLE,
-)
+    label: str
+    """The path as the route writes it, fit for a metric's label."""
+    by_method: Mapping[str, Route] = field(default_factory=dict)
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """The parts of the path that the route names."""
 
-POST_EVENT = Route(
-    "/event",
-    "POST",
-    "postEvent",
-    "Hand over an event; wait for its completion, read it as it is made, or fetch it later.",
-    (
-        *_AT_THE_GATE,
-        *_IN_A_BODY,
-        *_AT_INTAKE,
-        ErrorCode.INVALID_INPUT_FORMAT,
-        ErrorCode.MISSING_CONTENT_FIELD,
-        ErrorCode.PROMPT_EXTRACTION_FAILED,
-        ErrorCode.IDEMPOTENCY_CONFLICT,
-        ErrorCode.NO_BACKEND_AVAILABLE,
-        ErrorCode.DEADLINE_EXCEEDED,
-        ErrorCode.CANCELLED,
-        ErrorCode.API_CONNECTION_ERROR,
-        ErrorCode.API_TIMEOUT,
-        ErrorCode.API_SERVER_ERROR,
-        ErrorCode.API_RATE_LIMITED,
-        ErrorCode.API_AUTHENTICATION_ERROR,
-        ErrorCode.API_CLIENT_ERROR,
-        ErrorCode.API_RESPONSE_FORMAT_ERROR,
-        ErrorCode.API_RESPONSE_STRUCTURE_ERROR,
-        ErrorCode.API_STALLED,
-        ErrorCode.CONTEXT_OVERFLOW,
-    ),
-    (Scope.SUBMIT,),
-)
-GET_EVENT = Route(
-    "/event/{event_id}",
-    "GET",
-    "getEvent",
-    "Tell how an event stands, or wait for its end.",
-    (
-        *_AT_THE_GATE,
-        ErrorCode.EVENT_NOT_FOUND,
-        ErrorCode.INVALID_PARAMETER,
-        ErrorCode.HOST_EXHAUSTED,
-        ErrorCode.STORE_UNAVAILABLE,
-    ),
-    (Scope.READ, Scope.OPERATE),
-)
-DELETE_EVENT = Route(
-    "/event/{event_id}",
-    "DELETE",
-    "deleteEvent",
-    "Cancel an event, whether it waits or runs.",
-    (
-        *_AT_THE_GATE,
-        ErrorCode.EVENT_NOT_FOUND,
-        ErrorCode.HOST_EXHAUSTED,
-        ErrorCode.STORE_UNAVAILABLE,
-    ),
-    (Scope.SUBMIT, Scope.OPERATE),
-)
-POST_EVENTS = Route(
-    "/events",
-    "POST",
-    "postEvents",
-    "Hand over many events at once; each is answered in its place, or as it completes.",
-    (*_AT_THE_GATE, *_IN_A_BODY, *_AT_INTAKE, ErrorCode.BATCH_TOO_LARGE),
-    (Scope.SUBMIT,),
-)
-GET_HEALTH = Route("/health", "GET", "getHealth", "Tell how the daemon does, and why.")
-GET_LIVE = Route("/live", "GET", "getLive", "Answer as long as the event loop turns.")
-GET_READY = Route("/ready", "GET", "getReady", "Tell whether an event sent now would be served.")
-GET_OPENAPI = Route("/openapi.json", "GET", "getOpenapi", "Describe this HTTP surface.")
+    @property
+    def takes_batches(self) -> bool:
+        """Whether what is sent here may be as long as a batch."""
+        return any(route.is_batch for route in self.by_method.values())
 
-ROUTES: Sequence[Route] = (
-    POST_EVENT,
-    GET_EVENT,
-    DELETE_EVENT,
-    POST_EVENTS,
-    GET_HEALTH,
-    GET_LIVE,
-    GET_READY,
-    GET_OPENAPI,
-)
+    def find(self, method: str) -> Route | None:
+        """Return the route that takes ``method``; ``HEAD`` is taken wherever ``GET`` is."""
+        return self.by_method.get("GET" if method == "HEAD" else method)
 
-_ONE_EVENT = "/event/"
-_BY_PATH: Mapping[str, Mapping[str, Route]] = {
-    path: {route.method: route for route in ROUTES if route.path == path}
-    for path in (route.path for route in ROUTES)
-}
+    def route(self, method: str) -> Route:
+        """Return the route that takes exactly this method.
 
-
-def find_route(method: str, path: str) -> tuple[Route, Mapping[str, str]]:
-    """Return the route that takes exactly this method and path, and the parts of the path it names.
-
-    ``HEAD`` is taken wherever ``GET`` is.
-
-    Raises:
-        RequestRefused: ``not_found`` or ``method_not_allowed``.
-    """
-    label = route_label(path)
-    by_method = _BY_PATH.get(label)
-    if by_method is None:
-        raise RequestRefused(
-            ErrorCode.NOT_FOUND, "There is no such route; /openapi.json lists them all."
-        )
-    route = by_method.get("GET" if method == "HEAD" else method)
-    if route is None:
-        allowed = sorted({*by_method, *(["HEAD"] if "GET" in by_method else [])})
+        Raises:
+            RequestRefused: ``not_found`` or ``method_not_allowed``.
+        """
+        if not self.by_method:
+            raise RequestRefused(
+                ErrorCode.NOT_FOUND, "There is no such route; /openapi.json lists them all."
+            )
+        if (route := self.find(method)) is not None:
+            return route
+        allowed = sorted({*self.by_method, *(["HEAD"] if "GET" in self.by_method else [])})
         # A method that HTTP does not define is not repeated.
         named = method if method in _METHODS else "this method"
         raise RequestRefused(
             ErrorCode.METHOD_NOT_ALLOWED,
-            f"{label} does not take {named}; use {', '.join(allowed)}.",
+            f"{self.label} does not take {named}; use {', '.join(allowed)}.",
             details={"allowed": allowed},
         )
-    if label == GET_EVENT.path:
-        return route, {"event_id": path.removeprefix(_ONE_EVENT)}
-    return route, {}
 
 
-def route_label(path: str) -> str:
-    """Return the template ``path`` belongs to, fit for a metric's label."""
-    if path in _BY_PATH and "{" not in path:
-        return path
-    if path.startswith(_ONE_EVENT) and path.count("/") == 2 and len(path) > len(_ONE_EVENT):
-        return GET_EVENT.path
-    return UNMATCHED
+NOWHERE = Place(UNMATCHED)
+"""Every path that is no route."""
+
+
+class Routes:
+    """Finds the route of a request.
+
+    Args:
+        routes: those there are.
+    """
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        places: dict[str, dict[str, Route]] = {}
+        for route in routes:
+            places.setdefault(route.path, {})[route.method] = route
+        self._exact = {
+            path: Place(path, by_method) for path, by_method in places.items() if "{" not in path
+        }
+        self._patterns = [
+            (_pattern_of(path), path, by_method)
+            for path, by_method in places.items()
+            if "{" in path
+        ]
+
+    def at(self, path: str) -> Place:
+        """Return what there is at exactly this path."""
+        place = self._exact.get(path)
+        if place is not None:
+            return place
+        for pattern, label, by_method in self._patterns:
+            if (match := pattern.fullmatch(path)) is not None:
+                return Place(label, by_method, match.groupdict())
+        return NOWHERE
+
+
+def _pattern_of(path: str) -> re.Pattern[str]:
+    """Return what the paths look like that ``path`` stands for; a parameter is one segment."""
+    parts = re.split(r"\{(\w+)\}", path)
+    return re.compile(
+        "".join(
+            f"(?P<{part}>[^/]+)" if is_name else re.escape(part)
+            for is_name, part in ((index % 2, part) for index, part in enumerate(parts))
+        )
+    )
 
 
 def method_label(method: str) -> str:

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.telemetry.traces.spans import Span, Tracer
     from ai_ticket_daemon.tracecontext import TraceContext
 
-_TRACED = frozenset({("POST", "/event"), ("POST", "/events")})
-"""Requests that bring events; looking at one is not part of its trace."""
 _SERVER_FAULT = 500
 
 
@@ -61,7 +59,7 @@ class HttpTelemetry:
     def started(self, request: RequestStarted) -> _Observed:
         """See :meth:`RequestObserver.started`."""
         self._metrics.server_requests_in_flight.inc()
-        if self._tracer is None or (request.method, request.route) not in _TRACED:
+        if self._tracer is None or not request.is_traced:
             return _Observed(self, request.route, request.trace, None)
         trace = request.trace
         span = self._tracer.start(

@@ -45,7 +45,7 @@ async def main(folder: Path) -> None:
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] == "/noop":
-            await _Noop(served._context, {}, scope)(receive, send)
+            await _Noop(served._context, scope)(receive, send)
         else:
             await served(scope, receive, send)
 

@@ -25,7 +25,7 @@ from ai_ticket_daemon.control.server import view_path
 from ai_ticket_daemon.ctl import client as client_module
 from ai_ticket_daemon.ctl import main as ctl
 from ai_ticket_daemon.ctl.client import VIEW_DIRECTORY
-from ai_ticket_daemon.server.routes import ROUTES
+from ai_ticket_daemon.server.route_table import ROUTES
 
 if TYPE_CHECKING:
     import socket

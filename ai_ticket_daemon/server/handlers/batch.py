@@ -7,7 +7,7 @@ wrong with the request, or with the daemon, is answered for all.
 from __future__ import annotations
 
 from contextlib import aclosing, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 from quart import Response
@@ -40,18 +40,20 @@ from ai_ticket_daemon.server.headers import (
     value_of,
 )
 from ai_ticket_daemon.server.http_exchange import HttpExchange, Streamed
-from ai_ticket_daemon.server.routes import POST_EVENTS
+from ai_ticket_daemon.server.shapes import in_batch
 from ai_ticket_daemon.server.slices import Slices, is_heavy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Sequence
 
+    from msgspec import Struct
+
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Outcome
     from ai_ticket_daemon.server.context import ServerContext
     from ai_ticket_daemon.server.http_exchange import Write
+    from ai_ticket_daemon.server.shapes import Accepted, Completion, Error
 
-    Answer = dict[str, Any]
 
 REFUSED_WITHIN_SECONDS = 1.0
 """How long the status of a streamed batch is held back, to be that of a refusal if there is one."""
@@ -59,7 +61,6 @@ REFUSED_WITHIN_SECONDS = 1.0
 
 async def post_events(context: ServerContext, exchange: HttpExchange) -> Response:
     """Take a batch of events, and answer each in its place, or as it completes."""
-    exchange.admit(POST_EVENTS.scopes)
     headers = exchange.headers
     media_type = check_media_type(
         value_of(headers, b"content-type"),
@@ -88,7 +89,7 @@ class Batch:
     """
 
     def __init__(self, trace_id: str, on_accepted: Callable[[], None]) -> None:
-        self._answers: list[Answer | None] = []
+        self._answers: list[Struct | None] = []
         self._events: list[Event] = []
         self._indices: list[int] = []
         self._warnings: dict[int, Sequence[str]] = {}
@@ -110,11 +111,11 @@ class Batch:
 
     def refuse(
         self, index: int, error: TicketError | Failed, event_id: str | None = None
-    ) -> Answer:
+    ) -> Struct:
         """Answer item ``index`` with what is wrong with it; return that answer."""
         status = status_of(error) if isinstance(error, Failed) else error.http_status
-        shape = error_object(error, event_id=event_id, trace_id=self._trace_id)
-        return self._keep({"index": index, "status": status, **shape})
+        answer = error_object(error, event_id=event_id, trace_id=self._trace_id)
+        return self._keep(index, status, answer)
 
     async def enqueue(self, context: ServerContext) -> None:
         """Have all events accepted; nobody waits for them."""
@@ -134,7 +135,7 @@ class Batch:
             async for _ in answers:
                 pass
 
-    async def as_they_end(self, context: ServerContext) -> AsyncGenerator[Answer, None]:
+    async def as_they_end(self, context: ServerContext) -> AsyncGenerator[Struct, None]:
         """Yield the answer to each event when it has ended; close it to abandon the others."""
         if not self._events:
             return
@@ -153,27 +154,25 @@ class Batch:
                 index, event = places[event_id]
                 yield self._end(index, event, outcome, earlier.get(event_id, event_id))
 
-    def _end(self, index: int, event: Event, outcome: Outcome, event_id: str) -> Answer:
+    def _end(self, index: int, event: Event, outcome: Outcome, event_id: str) -> Struct:
         if isinstance(outcome, Failed):
             shown_id = None if outcome.code is ErrorCode.IDEMPOTENCY_CONFLICT else event_id
             return self.refuse(index, outcome, shown_id)
-        shape = completion_object(event, outcome) | {"event_id": event_id}
-        return self._accept(index, 200, shape)
+        return self._accept(index, 200, completion_object(event, outcome, event_id))
 
-    def _accept(self, index: int, status: int, shape: Answer) -> Answer:
-        answer = {"index": index, "status": status, **shape}
-        return self._keep(with_warnings(answer, self._warnings.get(index, ())))
+    def _accept(self, index: int, status: int, answer: Completion | Accepted) -> Struct:
+        return self._keep(index, status, with_warnings(answer, self._warnings.get(index, ())))
 
-    def _keep(self, answer: Answer) -> Answer:
-        self._answers[answer["index"]] = answer
-        return answer
+    def _keep(self, index: int, status: int, answer: Completion | Accepted | Error) -> Struct:
+        item = self._answers[index] = in_batch(index, status, answer)
+        return item
 
-    def fail_the_rest(self, error: TicketError) -> list[Answer]:
+    def fail_the_rest(self, error: TicketError) -> list[Struct]:
         """Answer whatever is not answered yet with ``error``; return those answers."""
         rest = [index for index, answer in enumerate(self._answers) if answer is None]
         return [self.refuse(index, error) for index in rest]
 
-    def in_order(self) -> list[Answer]:
+    def in_order(self) -> list[Struct]:
         """Return the answers there are, in the order of the request."""
         return [answer for answer in self._answers if answer is not None]
 
@@ -235,7 +234,7 @@ async def _parse(
 
 
 async def _whole(
-    status: int, answers: list[Answer], headers: dict[str, str], *, as_ndjson: bool
+    status: int, answers: list[Struct], headers: dict[str, str], *, as_ndjson: bool
 ) -> Response:
     slices, pieces = Slices(), []
     for answer in answers:

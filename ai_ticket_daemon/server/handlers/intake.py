@@ -28,7 +28,6 @@ from ai_ticket_daemon.server.headers import (
     value_of,
 )
 from ai_ticket_daemon.server.http_exchange import HttpExchange, Streamed, json_response
-from ai_ticket_daemon.server.routes import POST_EVENT
 from ai_ticket_daemon.server.slices import is_heavy
 
 if TYPE_CHECKING:
@@ -46,7 +45,6 @@ _STREAM_HEADERS = {"content-type": "text/event-stream", "x-accel-buffering": "no
 
 async def post_event(context: ServerContext, exchange: HttpExchange) -> Response:
     """Take one event, and answer as its client would like."""
-    exchange.admit(POST_EVENT.scopes)
     headers = exchange.headers
     check_media_type(value_of(headers, b"content-type"), value_of(headers, b"content-encoding"))
     submission, wishes, streamed = await _submit(context, exchange, idempotency_key(headers))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import trio
+from msgspec.structs import replace
 
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 from ai_ticket_daemon.events.ids import is_event_id
@@ -13,7 +14,6 @@ from ai_ticket_daemon.events.state import FINAL_STATES
 from ai_ticket_daemon.server.answers import status_object
 from ai_ticket_daemon.server.headers import wait_seconds
 from ai_ticket_daemon.server.http_exchange import HttpExchange, json_response
-from ai_ticket_daemon.server.routes import DELETE_EVENT, GET_EVENT
 
 if TYPE_CHECKING:
     from quart import Response
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 async def get_event(context: ServerContext, exchange: HttpExchange, event_id: str) -> Response:
     """Tell how an event stands; wait for its end first, if the client asks for that."""
-    exchange.admit(GET_EVENT.scopes)
     seconds = wait_seconds(exchange.query("wait"))
     status = await _find(context, exchange, event_id)
     if seconds and status.state not in FINAL_STATES:
@@ -36,14 +35,13 @@ async def get_event(context: ServerContext, exchange: HttpExchange, event_id: st
 
 async def delete_event(context: ServerContext, exchange: HttpExchange, event_id: str) -> Response:
     """Cancel an event; one that has ended stays as it is, which the answer tells."""
-    exchange.admit(DELETE_EVENT.scopes)
     await _find(context, exchange, event_id)
     status = await context.pipeline.cancel(event_id)
     if status is None:
         raise _not_found(event_id)
     answer = status_object(status)
     if isinstance(status.outcome, Succeeded) and not exchange.caller.may_read:
-        answer["outcome"] = None  # to cancel is no way to read a completion
+        answer = replace(answer, outcome=None)  # to cancel is no way to read a completion
     return json_response(200, answer)
 
 

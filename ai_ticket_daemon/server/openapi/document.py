@@ -2,38 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ai_ticket_daemon import __version__
 from ai_ticket_daemon.errors import HTTP_STATUS, ErrorCode
 from ai_ticket_daemon.server.answers import to_json
-from ai_ticket_daemon.server.headers import (
-    JSON_TYPE,
-    MAX_KEY_CHARACTERS,
-    MAX_WAIT_SECONDS,
-    NDJSON_TYPE,
-)
-from ai_ticket_daemon.server.openapi.examples import (
-    EVENT_ID,
-    answer_examples,
-    error_example,
-    request_examples,
-)
-from ai_ticket_daemon.server.openapi.schemas import ref, schemas
-from ai_ticket_daemon.server.routes import (
-    BEFORE_ANY_ROUTE,
-    DELETE_EVENT,
-    EVERYWHERE,
-    GET_EVENT,
-    GET_HEALTH,
-    GET_LIVE,
-    GET_OPENAPI,
-    GET_READY,
-    POST_EVENT,
-    POST_EVENTS,
-    ROUTES,
-    Route,
-)
+from ai_ticket_daemon.server.headers import JSON_TYPE
+from ai_ticket_daemon.server.openapi.examples import error_example
+from ai_ticket_daemon.server.openapi.schemas import schemas, shape_ref
+from ai_ticket_daemon.server.routes import BEFORE_ANY_ROUTE, EVERYWHERE
+from ai_ticket_daemon.server.shapes import Error
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ai_ticket_daemon.server.routes import Answer, Body, Parameter, Route
 
 _Json = dict[str, Any]
 
@@ -43,40 +26,21 @@ _RETRY_AFTER: _Json = {
         "schema": {"type": "integer", "minimum": 1},
     }
 }
-_APPLIED: _Json = {
-    "Preference-Applied": {
-        "description": "The preferences that were honoured.",
-        "schema": {"type": "string"},
-    }
-}
-_LOCATION: _Json = {
-    "Location": {
-        "description": "Where to look at the event.",
-        "schema": {"type": "string", "format": "uri-reference"},
-    }
-}
-_REPLAYED: _Json = {
-    "Idempotency-Replayed": {
-        "description": "`true` where the key stood for an event that was there already.",
-        "schema": {"type": "string", "const": "true"},
-    }
-}
-_PREFER = "RFC 7240: `respond-async` and `wait=N` say how long to wait for the outcome."
-_KEY = "A name of the client's own; what is sent again under it is not done again."
-_EVENT_STREAM = "text/event-stream"
 _CHALLENGE: _Json = {"WWW-Authenticate": {"description": "RFC 6750.", "schema": {"type": "string"}}}
 
 
-def openapi_json() -> bytes:
-    """Return the description as it is served."""
-    return to_json(openapi_document())
+def openapi_json(routes: Sequence[Route]) -> bytes:
+    """Return the description of ``routes`` as it is served."""
+    return to_json(openapi_document(routes))
 
 
-def openapi_document() -> _Json:
-    """Return the description."""
+def openapi_document(routes: Sequence[Route]) -> _Json:
+    """Return the description of ``routes``."""
+    about_events = [route for route in routes if "{event_id}" in route.path]
     paths: _Json = {}
-    for route in ROUTES:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+    for route in routes:
+        operation = _operation(route, about_events)
+        paths.setdefault(route.path, {})[route.method.lower()] = operation
     return {
         "openapi": "3.1.0",
         "info": {
@@ -94,7 +58,7 @@ def openapi_document() -> _Json:
         ],
         "paths": paths,
         "components": {
-            "schemas": schemas(),
+            "schemas": schemas(routes),
             "examples": _named({code.value: error_example(code) for code in ErrorCode}),
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
@@ -104,70 +68,39 @@ def openapi_document() -> _Json:
     }
 
 
-def _operation(route: Route) -> _Json:
+def _operation(route: Route, about_events: Sequence[Route]) -> _Json:
     operation: _Json = {
         "operationId": route.operation,
         "summary": route.summary,
-        "responses": _responses(route),
+        "responses": _responses(route, about_events),
     }
-    parameters = _parameters(route)
-    if parameters:
-        operation["parameters"] = parameters
+    if route.parameters:
+        operation["parameters"] = [_parameter(parameter) for parameter in route.parameters]
     if route.scopes:
         scopes = [scope.value for scope in route.scopes]
         # Open where the daemon has no tokens file.
         operation["security"] = [{"bearer": scopes}, {"apiKey": scopes}, {}]
-    if route in (POST_EVENT, POST_EVENTS):
-        content = _json_of("EventRequest" if route is POST_EVENT else "BatchRequest")
-        if route is POST_EVENTS:
-            content |= {NDJSON_TYPE: {"schema": ref("EventRequest")}}
-        for media_type, media in content.items():
-            media["examples"] = _named(request_examples()[route.operation, media_type])
-        operation["requestBody"] = {"required": True, "content": content}
+    if route.body:
+        operation["requestBody"] = {"required": True, "content": _content(route.body)}
     return operation
 
 
-def _parameters(route: Route) -> list[_Json]:
-    parameters = []
-    if "{event_id}" in route.path:
-        parameters.append(
-            _parameter(
-                "path",
-                "event_id",
-                {"type": "string", "format": "uuid"},
-                "The id that the event was accepted under.",
-                EVENT_ID,
-            )
-        )
-    if route is GET_EVENT:
-        seconds = {"type": "number", "minimum": 0, "maximum": MAX_WAIT_SECONDS, "default": 0}
-        parameters.append(_parameter("query", "wait", seconds, "Seconds to wait for its end.", 0.5))
-    if route in (POST_EVENT, POST_EVENTS):
-        key = {"type": "string", "minLength": 1, "maxLength": MAX_KEY_CHARACTERS}
-        parameters += [
-            _parameter("header", "Prefer", {"type": "string"}, _PREFER, "respond-async"),
-            _parameter("header", "Idempotency-Key", key, _KEY, "ticket-4711"),
-        ]
-    return parameters
-
-
-def _parameter(place: str, name: str, schema: _Json, description: str, example: object) -> _Json:
+def _parameter(parameter: Parameter) -> _Json:
     return {
-        "in": place,
-        "name": name,
-        "description": description,
-        "schema": schema,
-        "required": place == "path",
-        "example": example,
+        "in": parameter.place,
+        "name": parameter.name,
+        "description": parameter.description,
+        "schema": parameter.schema,
+        "required": parameter.place == "path",
+        "example": parameter.example,
     }
 
 
-def _responses(route: Route) -> _Json:
+def _responses(route: Route, about_events: Sequence[Route]) -> _Json:
     """Return every answer of ``route``, by its status; one status may have two shapes."""
-    answers = _answers(route)
-    for (operation, status, media_type), examples in answer_examples().items():
-        if operation == route.operation:
-            answers[status]["content"][media_type]["examples"] = _named(examples)
+    answers = {
+        str(status): _answer(answer, about_events) for status, answer in route.answers.items()
+    }
     for status, error in _errors(route).items():
         answer = answers.get(status)
         if answer is None:
@@ -180,61 +113,23 @@ def _responses(route: Route) -> _Json:
     return dict(sorted(answers.items()))
 
 
-def _answers(route: Route) -> _Json:
-    """Return the responses of ``route`` that are not errors."""
-    not_now = {"headers": _RETRY_AFTER}
-    if route is POST_EVENT:
-        return {
-            "200": {
-                "description": "The completion; with `stream`, as events of StreamEvent.",
-                "content": _json_of("Completion") | {_EVENT_STREAM: {"schema": ref("StreamFrame")}},
-                "headers": _REPLAYED,
-                "links": _links("/event_id"),
-            },
-            "202": {
-                "description": "Accepted, as preferred; the outcome can be fetched later.",
-                "content": _json_of("Accepted"),
-                "headers": _LOCATION | _APPLIED | _REPLAYED,
-                "links": _links("/event_id"),
-            },
-        }
-    if route is POST_EVENTS:
-        return {
-            "200": {
-                "description": "One answer for each event.",
-                "content": _batch_answer(),
-            },
-            "202": {
-                "description": "Accepted, as preferred, where the item says so.",
-                "content": _batch_answer(),
-                "headers": _APPLIED,
-                "links": _links("/0/event_id"),
-            },
-        }
-    if route is GET_HEALTH:
-        return {
-            "200": {"description": "Healthy or degraded.", "content": _json_of("Health")},
-            "503": {"description": "Unhealthy.", "content": _json_of("Health"), **not_now},
-        }
-    if route is GET_READY:
-        return {
-            "200": {"description": "Ready.", "content": _json_of("Ready")},
-            "503": {"description": "Not ready.", "content": _json_of("Ready"), **not_now},
-        }
-    if route in (GET_EVENT, DELETE_EVENT):
-        return {"200": {"description": "How it stands.", "content": _json_of("EventStatus")}}
-    description, name = {
-        GET_LIVE: ("Alive.", "Live"),
-        GET_OPENAPI: ("This description.", "Description"),
-    }[route]
-    return {"200": {"description": description, "content": _json_of(name)}}
+def _answer(answer: Answer, about_events: Sequence[Route]) -> _Json:
+    response: _Json = {"description": answer.description, "content": _content(answer.bodies)}
+    if answer.headers:
+        response["headers"] = answer.headers
+    if answer.event_id_at is not None:
+        response["links"] = _links(answer.event_id_at, about_events)
+    return response
 
 
-def _batch_answer() -> _Json:
-    return _json_of("BatchAnswer") | {NDJSON_TYPE: {"schema": ref("BatchItem")}}
+def _content(bodies: Mapping[str, Body]) -> _Json:
+    return {
+        media_type: {"schema": shape_ref(body.shape), "examples": _named(body.examples)}
+        for media_type, body in bodies.items()
+    }
 
 
-def _links(pointer: str) -> _Json:
+def _links(pointer: str, about_events: Sequence[Route]) -> _Json:
     """Return what may be done with the event whose id stands at ``pointer`` of the answer."""
     return {
         route.operation: {
@@ -242,7 +137,7 @@ def _links(pointer: str) -> _Json:
             "description": route.summary,
             "parameters": {"event_id": f"$response.body#{pointer}"},
         }
-        for route in (GET_EVENT, DELETE_EVENT)
+        for route in about_events
     }
 
 
@@ -265,7 +160,7 @@ def _error(status: int, codes: list[ErrorCode]) -> _Json:
         "content": {
             JSON_TYPE: {
                 # Beside the reference, so that every error is of one class in a client.
-                "schema": {**ref("Error"), "properties": {"error": {"enum": names}}},
+                "schema": {**shape_ref(Error), "properties": {"error": {"enum": names}}},
                 "examples": {name: {"$ref": f"#/components/examples/{name}"} for name in names},
             }
         },
@@ -277,9 +172,5 @@ def _error(status: int, codes: list[ErrorCode]) -> _Json:
     return response
 
 
-def _named(values: _Json) -> _Json:
+def _named(values: Mapping[str, object]) -> _Json:
     return {name: {"value": value} for name, value in values.items()}
-
-
-def _json_of(name: str) -> _Json:
-    return {JSON_TYPE: {"schema": ref(name)}}

@@ -1,12 +1,17 @@
 """The shapes of bodies in the OpenAPI description: what is sent, and what comes back.
 
-Each has a name, also within another one: what makes a client out of the description takes the names
-of its classes from there, and leaves out a union whose members have none.
+What comes back are the Structs of :mod:`..shapes`, described by msgspec. What is sent is held
+against the limits of an event by hand, to tell precisely what is wrong with it.
+
+Each shape has a name, also within another one: what makes a client out of the description takes the
+names of its classes from there, and leaves out a union whose members have none.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.event import Role
@@ -18,28 +23,59 @@ from ai_ticket_daemon.events.limits import (
     RANGES,
 )
 from ai_ticket_daemon.events.state import EventState
+from ai_ticket_daemon.server.ports import HealthStatus
+from ai_ticket_daemon.server.shapes import (
+    BATCH_ITEMS,
+    Completion,
+    Error,
+    StreamDelta,
+    StreamEnd,
+    StreamError,
+    ref,
+)
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from enum import StrEnum
+
+    from msgspec import Struct
+
+    from ai_ticket_daemon.server.routes import Route, Shape
+
+_ENUMERATIONS: tuple[type[StrEnum], ...] = (Role, ErrorCode, EventState, HealthStatus)
 _Json = dict[str, Any]
 
 
 _TEXT: _Json = {"type": "string"}
-_WHOLE: _Json = {"type": "integer"}
-_COUNT: _Json = {"type": "integer", "minimum": 0}
-_FLAG: _Json = {"type": "boolean"}
-_MAYBE_TEXT: _Json = {"type": ["string", "null"]}
-_TIME: _Json = {"type": ["string", "null"], "format": "date-time"}
-_ANYTHING: _Json = {"type": ["object", "null"]}
 
 
-def schemas() -> _Json:
-    """Return all shapes by their names."""
-    found = _requests() | _completions() | _errors() | _states() | _batches() | _reports()
-    return {name: {"title": name, **schema} for name, schema in found.items()}
+def schemas(routes: Sequence[Route]) -> _Json:
+    """Return all shapes by their names: those of the answers of ``routes``, and what they use."""
+    found = _requests() | _unions() | _structs(routes)
+    return {name: {"title": name, **found[name]} for name in sorted(found)}
 
 
-def ref(name: str) -> _Json:
-    """Return a reference to the shape of that name."""
-    return {"$ref": f"#/components/schemas/{name}"}
+def shape_ref(shape: Shape) -> _Json:
+    """Return a reference to ``shape``."""
+    return ref(shape if isinstance(shape, str) else shape.__name__)
+
+
+def _structs(routes: Sequence[Route]) -> _Json:
+    """Return what the Structs say that are written to clients."""
+    found: set[type[Struct]] = {Completion, Error, StreamDelta, StreamEnd, StreamError}
+    found.update(BATCH_ITEMS)
+    for route in routes:
+        bodies = [body for answer in route.answers.values() for body in answer.bodies.values()]
+        found.update(body.shape for body in bodies if not isinstance(body.shape, str))
+    ordered = sorted(found, key=lambda shape: shape.__name__)
+    template = ref("{name}")["$ref"]
+    _, components = msgspec.json.schema_components(ordered, ref_template=template)
+    # msgspec sorts the values of an enumeration, and leaves out their type.
+    return components | {kind.__name__: _enumeration(kind) for kind in _ENUMERATIONS}
+
+
+def _enumeration(of: type[StrEnum]) -> _Json:
+    return {"type": "string", "enum": [member.value for member in of]}
 
 
 def _object(required: list[str], **properties: _Json) -> _Json:
@@ -56,7 +92,6 @@ def _requests() -> _Json:
     numbers["priority"] |= {"default": PRIORITY.default}
     prompts = [_TEXT, ref("Conversation"), ref("PlainPrompt")]
     return {
-        "Role": {"type": "string", "enum": [role.value for role in Role]},
         "TextPart": _object(["type", "text"], type={"const": "text"}, text=_TEXT),
         "Message": _object(
             ["role", "content"],
@@ -81,135 +116,21 @@ def _requests() -> _Json:
     }
 
 
-def _completions() -> _Json:
-    result = {
-        "event_id": {"type": "string", "format": "uuid"},
-        "backend": _TEXT,
-        "attempts": _WHOLE,
-        "finish_reason": ref("FinishReason"),
-        "usage": ref("Usage"),
-        "duration_seconds": {"type": "number"},
-        "metadata": _ANYTHING,
-    }
-    last: _Json = {"const": True}
-    frame = {"contentSchema": ref("StreamEvent")}
+def _unions() -> _Json:
+    """Return the shapes that are no Structs: unions, lists, and the text of a stream."""
+    frame = {"contentMediaType": "application/json", "contentSchema": ref("StreamEvent")}
     return {
         "FinishReason": {"type": "string", "enum": ["stop", "length"]},
-        "Usage": _object(
-            ["prompt_tokens", "completion_tokens", "total_tokens", "estimated"],
-            prompt_tokens=_WHOLE,
-            completion_tokens=_WHOLE,
-            total_tokens=_WHOLE,
-            estimated=_FLAG,
-        ),
-        "Warnings": {"type": "array", "items": _TEXT},
-        "Completion": _object(
-            ["completion", *result], completion=_TEXT, **result, warnings=ref("Warnings")
-        ),
-        "StreamDelta": _object(["delta", "done"], delta=_TEXT, done={"const": False}),
-        "StreamEnd": _object(
-            ["delta", "done", *result], delta=_TEXT, done=last, **result, warnings=ref("Warnings")
-        ),
-        "StreamError": _error(done=last),
         "StreamFrame": {
-            **_object(["data"], data=_TEXT | {"contentMediaType": "application/json"} | frame),
+            **_object(["data"], data=_TEXT | frame),
             "description": "One server-sent event of a stream.",
         },
         "StreamEvent": {
             "description": "What a frame of a stream holds as its data.",
-            "oneOf": [ref("StreamDelta"), ref("StreamEnd"), ref("StreamError")],
+            "oneOf": [shape_ref(shape) for shape in (StreamDelta, StreamEnd, StreamError)],
         },
-    }
-
-
-def _errors() -> _Json:
-    return {
-        "ErrorCode": {"type": "string", "enum": [code.value for code in ErrorCode]},
-        "Error": _error(),
-    }
-
-
-def _error(**more: _Json) -> _Json:
-    fields = {
-        "error": ref("ErrorCode"),
-        "message": _TEXT,
-        "details": _ANYTHING,
-        "event_id": _MAYBE_TEXT,
-        "trace_id": _MAYBE_TEXT,
-    }
-    return _object([*more, *fields], **more, **fields)
-
-
-def _states() -> _Json:
-    accepted: _Json = {
-        "event_id": {"type": "string", "format": "uuid"},
-        "state": ref("EventState"),
-        "position": {"type": ["integer", "null"], "minimum": 1},
-        "estimated_start": _TIME,
-    }
-    attempt: _Json = {
-        "backend": _TEXT,
-        "started_at": _TIME,
-        "ended_at": _TIME,
-        "error": _MAYBE_TEXT,
-        "message": _MAYBE_TEXT,
-        "counted": _FLAG,
-        "tokens": {"type": ["integer", "null"], "minimum": 0},
-        "tokens_estimated": _FLAG,
-        "retried": {"type": ["boolean", "null"]},
-        "because": _MAYBE_TEXT,
-    }
-    return {
-        "EventState": {"type": "string", "enum": [state.value for state in EventState]},
-        "Accepted": _object([*accepted], **accepted, held=_TEXT, warnings=ref("Warnings")),
-        "Attempt": _object([*attempt], **attempt),
-        "EventStatus": _object(
-            [*accepted, "submitted_at", "deadline_at", "attempts", "outcome"],
-            **accepted,
-            held=_TEXT,
-            submitted_at=_TIME,
-            deadline_at=_TIME,
-            attempts=_list_of("Attempt"),
-            outcome={"oneOf": [ref("Completion"), ref("Error"), {"type": "null"}]},
-        ),
-    }
-
-
-def _batches() -> _Json:
-    answers = ("Completion", "Accepted", "Error")
-    return {
-        "InBatch": _object(["index", "status"], index=_COUNT, status=_WHOLE),
-        **{f"Batch{name}": {"allOf": [ref("InBatch"), ref(name)]} for name in answers},
-        "BatchItem": {"oneOf": [ref(f"Batch{name}") for name in answers]},
+        "BatchItem": {"oneOf": [shape_ref(shape) for shape in BATCH_ITEMS]},
         "BatchAnswer": _list_of("BatchItem"),
-    }
-
-
-def _reports() -> _Json:
-    reasons: _Json = {"type": "array", "items": _TEXT}
-    health: _Json = {
-        "status": ref("HealthStatus"),
-        "reasons": reasons,
-        "ready": _FLAG,
-        "draining": _FLAG,
-        "version": _TEXT,
-        "uptime_seconds": {"type": "number"},
-        "backends": _list_of("Backend"),
-        "queue": ref("Queue"),
-    }
-    backend: _Json = {
-        "name": _TEXT,
-        "role": _TEXT,
-        "state": _TEXT,
-        "active": _FLAG,
-        "in_flight": _COUNT,
-    }
-    return {
-        "HealthStatus": {"type": "string", "enum": ["healthy", "degraded", "unhealthy"]},
-        "Backend": _object([*backend], **backend),
-        "Queue": {"type": "object", "additionalProperties": _COUNT},
-        "Health": _object([*health], **health),
-        "Ready": _object(["ready", "reasons"], ready=_FLAG, reasons=reasons),
-        "Live": _object(["live"], live={"const": True}),
+        "Queue": {"type": "object", "additionalProperties": {"type": "integer", "minimum": 0}},
         "Description": _object(["openapi", "paths"], openapi=_TEXT, paths={"type": "object"}),
     }

@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+from msgspec import to_builtins
 
 from ai_ticket_daemon.errors import HTTP_STATUS, ErrorCode, RequestRefused
 from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
@@ -58,7 +59,7 @@ def test_any_error_that_knows_when_to_come_back_says_so() -> None:
 
 def test_an_error_has_the_one_shape() -> None:
     error = RequestRefused(ErrorCode.QUEUE_FULL, "Sentence.", details={"a": 1})
-    assert error_object(error, event_id=None, trace_id="t") == {
+    assert to_builtins(error_object(error, event_id=None, trace_id="t")) == {
         "error": "queue_full",
         "message": "Sentence.",
         "details": {"a": 1},
@@ -68,7 +69,7 @@ def test_an_error_has_the_one_shape() -> None:
 
 
 def test_a_completion_says_where_it_comes_from_and_what_it_took() -> None:
-    assert completion_object(EVENT, succeeded("text")) == {
+    assert to_builtins(completion_object(EVENT, succeeded("text"))) == {
         "completion": "text",
         "event_id": "id",
         "backend": "primary",

@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
 
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
-from ai_ticket_daemon.server.routes import (
+from ai_ticket_daemon.server.route_table import (
     DELETE_EVENT,
     GET_EVENT,
     GET_LIVE,
     POST_EVENT,
     POST_EVENTS,
-    Route,
-    find_route,
+    ROUTES,
 )
+from ai_ticket_daemon.server.routes import UNMATCHED, Route, Routes
+
+FOUND = Routes(ROUTES)
 
 
 @pytest.mark.parametrize(
@@ -27,9 +32,12 @@ from ai_ticket_daemon.server.routes import (
     ],
 )
 def test_a_route_is_found_by_its_method_and_path(method: str, path: str, route: Route) -> None:
-    found, parts = find_route(method, path)
-    assert found is route
-    assert parts == ({"event_id": path.removeprefix("/event/")} if "{" in route.path else {})
+    place = FOUND.at(path)
+    assert place.route(method) is route
+    assert place.label == route.path
+    assert place.parameters == (
+        {"event_id": path.removeprefix("/event/")} if "{" in route.path else {}
+    )
 
 
 @pytest.mark.parametrize(
@@ -47,7 +55,7 @@ def test_a_route_is_found_by_its_method_and_path(method: str, path: str, route: 
 )
 def test_other_paths_are_no_routes(path: str) -> None:
     with pytest.raises(RequestRefused) as refused:
-        find_route("GET", path)
+        FOUND.at(path).route("GET")
     assert refused.value.code is ErrorCode.NOT_FOUND
 
 
@@ -64,6 +72,31 @@ def test_another_method_is_told_those_that_are_taken(
     method: str, path: str, allowed: list[str]
 ) -> None:
     with pytest.raises(RequestRefused) as refused:
-        find_route(method, path)
+        FOUND.at(path).route(method)
     assert refused.value.code is ErrorCode.METHOD_NOT_ALLOWED
     assert refused.value.details == {"allowed": allowed}
+
+
+@pytest.mark.parametrize(
+    ("template", "path", "parameters"),
+    [
+        ("/queue/{name}", "/queue/a.b", {"name": "a.b"}),
+        ("/queue/{name}/events", "/queue/a/events", {"name": "a"}),
+        ("/{first}/{second}", "/a/b", {"first": "a", "second": "b"}),
+    ],
+)
+def test_a_new_path_with_parameters_is_found_and_named(
+    template: str, path: str, parameters: dict[str, str]
+) -> None:
+    route = replace(GET_EVENT, path=template)
+    routes = Routes([*ROUTES, route])
+    assert routes.at(path).route("GET") is route
+    assert routes.at(path).label == template
+    assert routes.at(path).parameters == parameters
+    assert routes.at(path + "/").label == routes.at("/queue/").label == UNMATCHED
+
+
+def test_every_route_is_found_where_it_says_to_be() -> None:
+    for route in ROUTES:
+        path = re.sub(r"{\w+}", "x", route.path)
+        assert FOUND.at(path).route(route.method) is route, f"{route.path} leads somewhere else."

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import inspect
 import json
+import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import jsonschema_rs
+import msgspec
 import pytest
 
 from ai_ticket_daemon.config.events import EventsConfig
@@ -14,20 +18,23 @@ from ai_ticket_daemon.events.parse import parse_event
 from ai_ticket_daemon.server.answers import delta_frame
 from ai_ticket_daemon.server.openapi.document import openapi_document, openapi_json
 from ai_ticket_daemon.server.openapi.examples import EVENT_ID
+from ai_ticket_daemon.server.openapi.schemas import shape_ref
+from ai_ticket_daemon.server.route_table import GET_LIVE, ROUTES
 from ai_ticket_daemon.server.routes import (
     BEFORE_ANY_ROUTE,
     EVERYWHERE,
     OTHER_METHOD,
-    ROUTES,
     UNMATCHED,
+    Answer,
+    Body,
+    Routes,
     method_label,
-    route_label,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-DOCUMENT = openapi_document()
+DOCUMENT = openapi_document(ROUTES)
 STOP = {"type": "string", "minLength": 1, "maxLength": MAX_STOP_CHARACTERS}
 
 
@@ -71,7 +78,7 @@ def operations() -> Iterator[dict[str, Any]]:
 
 
 def test_it_is_an_openapi_31_document() -> None:
-    assert json.loads(openapi_json()) == DOCUMENT
+    assert json.loads(openapi_json(ROUTES)) == DOCUMENT
     assert DOCUMENT["openapi"].startswith("3.1.")
     assert {"title", "version"} <= DOCUMENT["info"].keys()
     ids = [operation["operationId"] for operation in operations()]
@@ -227,10 +234,45 @@ def test_the_servers_are_this_one_and_the_default_address() -> None:
 
 
 def test_labels_never_hold_what_a_client_made_up() -> None:
-    assert route_label("/event") == "/event"
+    assert Routes(ROUTES).at("/event").label == "/event"
     for path in ("/event/0192-secret", "/event/%20", "/event/{event_id}"):
-        assert route_label(path) == "/event/{event_id}"
+        assert Routes(ROUTES).at(path).label == "/event/{event_id}"
     for path in ("/event/", "/event/a/b", "/eventual", "/events/a", "/event/a/"):
-        assert route_label(path) == UNMATCHED
+        assert Routes(ROUTES).at(path).label == UNMATCHED
     assert method_label("POST") == "POST"
     assert method_label("EVIL") == OTHER_METHOD
+
+
+class Version(msgspec.Struct):
+    """Which program serves."""
+
+    version: str
+
+
+def test_a_route_that_is_added_is_described_from_its_value_alone() -> None:
+    answer = Answer("The version.", {"application/json": Body(Version, {"one": {"version": "1"}})})
+    route = replace(GET_LIVE, path="/version", operation="getVersion", answers={200: answer})
+    described = openapi_document([*ROUTES, route])
+
+    operation = described["paths"]["/version"]["get"]
+    media = operation["responses"]["200"]["content"]["application/json"]
+    assert media["schema"] == {"$ref": "#/components/schemas/Version"}
+    assert media["examples"] == {"one": {"value": {"version": "1"}}}
+    assert described["components"]["schemas"]["Version"]["required"] == ["version"]
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.operation)
+def test_no_part_of_the_description_of_a_route_is_forgotten(route: Any) -> None:
+    name = f"{route.method} {route.path}"
+    assert route.answers, f"{name} has no answer; say in its Route what it answers."
+    for status, answer in route.answers.items():
+        assert answer.description, f"{name} does not say what its answer {status} means."
+        for media_type, body in answer.bodies.items():
+            assert body.examples, f"{name} shows no example of {media_type} with status {status}."
+            shape = shape_ref(body.shape)["$ref"].rpartition("/")[2]
+            assert shape in DOCUMENT["components"]["schemas"], f"{name} has no shape {shape}."
+    in_path = set(re.findall(r"{(\w+)}", route.path))
+    described = {p.name for p in route.parameters if p.place == "path"}
+    assert described == in_path, f"{name} does not describe each parameter of its path."
+    taken = list(inspect.signature(route.handler).parameters)[2:]
+    assert set(taken) == in_path, f"The handler of {name} does not take what its path names."

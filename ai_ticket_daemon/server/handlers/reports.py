@@ -1,0 +1,45 @@
+"""``GET /health``, ``/live``, ``/ready`` and ``/openapi.json``: what the daemon says of itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from quart import Response
+
+from ai_ticket_daemon.server.answers import health_object, retry_after
+from ai_ticket_daemon.server.headers import JSON_TYPE
+from ai_ticket_daemon.server.http_exchange import HttpExchange, json_response
+from ai_ticket_daemon.server.ports import HealthStatus
+from ai_ticket_daemon.server.shapes import Live, Ready
+
+if TYPE_CHECKING:
+    from ai_ticket_daemon.server.context import ServerContext
+
+
+async def get_health(context: ServerContext, _exchange: HttpExchange) -> Response:
+    """Tell how the daemon does, and why."""
+    report = context.health.report()
+    well = report.status is not HealthStatus.UNHEALTHY
+    return _report(health_object(report), well=well)
+
+
+async def get_live(_context: ServerContext, _exchange: HttpExchange) -> Response:
+    """Answer."""
+    return json_response(200, Live(live=True))
+
+
+async def get_ready(context: ServerContext, _exchange: HttpExchange) -> Response:
+    """Tell whether an event sent now would be served."""
+    report = context.health.report()
+    return _report(Ready(ready=report.ready, reasons=report.reasons), well=report.ready)
+
+
+async def get_openapi(context: ServerContext, _exchange: HttpExchange) -> Response:
+    """Describe the HTTP surface."""
+    return Response(context.openapi, 200, {"content-type": JSON_TYPE})
+
+
+def _report(value: object, *, well: bool) -> Response:
+    if well:
+        return json_response(200, value)
+    return json_response(503, value, {"retry-after": str(retry_after(None))})
