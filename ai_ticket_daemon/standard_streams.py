@@ -1,12 +1,14 @@
 """The standard streams of a command: there whatever it was started with, and full or not.
 
 A stream that is closed at the start is a trap: the next file that is opened gets its number, and
-what is meant for a terminal ends up in it.
+what is meant for a terminal ends up in it. What a command has to say on a standard output that is
+closed is not said, and so it fails, as it does where the disk is full.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import sys
@@ -51,11 +53,16 @@ def run_command(name: str, run: Callable[[], int], *, quiet: int, unwritable: in
         if error.filename is not None:  # that is no stream
             raise
         _discard(_OUTPUT)
-        sys.stderr.write(f"{name}: standard output cannot be written: {error.strerror}\n")
+        sys.stderr.write(f"{name}: standard output cannot be written: {_why_unwritten(error)}\n")
         code = unwritable
     with suppress(OSError):
         sys.stderr.flush()
     return code
+
+
+def _why_unwritten(error: OSError) -> str:
+    """Return why standard output does not take what is written to it."""
+    return "it is closed" if error.errno == errno.EBADF else error.strerror or str(error)
 
 
 class _Forgiving(io.TextIOWrapper):
@@ -82,8 +89,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def _open_missing() -> None:
-    """Open those that are closed: nothing comes from them, and what goes there is discarded."""
-    for number, mode in ((_INPUT, os.O_RDONLY), (_OUTPUT, os.O_WRONLY), (_ERRORS, os.O_WRONLY)):
+    """Open those that are closed: nothing comes from them, and what goes to errors is discarded.
+
+    Standard output is there, too, so that no file gets its number; but open for reading alone.
+    """
+    for number, mode in ((_INPUT, os.O_RDONLY), (_OUTPUT, os.O_RDONLY), (_ERRORS, os.O_WRONLY)):
         try:
             os.fstat(number)
         except OSError:

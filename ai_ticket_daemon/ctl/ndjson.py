@@ -110,8 +110,10 @@ def _read(number: int, raw: bytes, length: int, wishes: Mapping[str, Any]) -> Li
         return BadLine(number, length, f"longer than {MAX_LINE_BYTES} bytes")
     try:
         event = json.loads(raw)
-    except (ValueError, RecursionError) as error:
+        if not isinstance(event, dict):
+            return BadLine(number, length, "no JSON object")
+        return Line(number, length, json.dumps({**event, **wishes}).encode())
+    except RecursionError:
+        return BadLine(number, length, "no JSON: it nests too deep")
+    except ValueError as error:
         return BadLine(number, length, f"no JSON: {error}")
-    if not isinstance(event, dict):
-        return BadLine(number, length, "no JSON object")
-    return Line(number, length, json.dumps({**event, **wishes}).encode())

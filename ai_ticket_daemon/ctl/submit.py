@@ -8,7 +8,7 @@ import stat
 import sys
 import time
 from collections import Counter
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
@@ -34,6 +34,10 @@ _TOO_LARGE = frozenset({"payload_too_large"})
 def submit(session: Session) -> int:
     """Submit what was given and print what comes of it."""
     options = session.options
+    sys.stdout.flush()
+    if sys.__stdout__ is None:  # closed before the command began: it is known by now
+        session.tell("ai-ticketctl: standard output is closed, so nothing was submitted")
+        return EXIT_REFUSED
     if options.text not in (None, "-"):
         return _one(session, {"content": options.text, **_wishes(session)})
     if options.file is not None:
@@ -58,10 +62,11 @@ def _one(session: Session, event: dict[str, Any]) -> int:
         headers = {"prefer": "respond-async"}
         with client.open("POST", "/event", event, headers=headers) as answer:
             told = answer.json()
-        if options.json:
-            session.say(told)
-        else:
-            sys.stdout.write(f"{told['event_id']}\n")
+        with _printing(told["event_id"]):
+            if options.json:
+                session.say(told)
+            else:
+                sys.stdout.write(f"{told['event_id']}\n")
         _tell_if_held(session)
         return EXIT_OK
     _tell_if_held(session)
@@ -69,23 +74,51 @@ def _one(session: Session, event: dict[str, Any]) -> int:
     body = event | {"stream": True}
     pieces = []
     last: dict[str, Any] = {}
+    unwritten: OSError | None = None
     with client.open("POST", "/event", body, timeout_seconds=SILENCE_SECONDS) as answer:
         for frame in _frames(answer):
             last = frame
             pieces.append(frame.get("delta") or "")
-            if options.follow and not options.json:
-                sys.stdout.write(_completion(pieces[-1]))
-                sys.stdout.flush()
+            if options.follow and not options.json and unwritten is None:
+                try:
+                    sys.stdout.write(_completion(pieces[-1]))
+                    sys.stdout.flush()
+                except BrokenPipeError:
+                    raise
+                except OSError as error:  # to leave now would cancel the event
+                    unwritten = error
     if not last.get("done"):
         raise Refused("internal_error", "the stream broke off before its end")
     if "error" in last:
         raise Refused(last["error"], last["message"])
-    if options.json:
-        session.say({"completion": "".join(pieces)} | {k: last[k] for k in last if k != "delta"})
-    else:
-        sys.stdout.write("\n" if options.follow else _completion("".join(pieces)) + "\n")
+    with _printing(last["event_id"]):
+        if unwritten is not None:
+            raise unwritten
+        if options.json:
+            told = {"completion": "".join(pieces)} | {k: last[k] for k in last if k != "delta"}
+            session.say(told)
+        else:
+            sys.stdout.write("\n" if options.follow else _completion("".join(pieces)) + "\n")
+    if not options.json:
         session.tell(f"{last['event_id']} on {last['backend']}")
     return EXIT_OK
+
+
+@contextmanager
+def _printing(event_id: str) -> Iterator[None]:
+    """Have written what is printed of an event within the block.
+
+    Raises:
+        OSError: it cannot be; the reason tells how to get it all the same.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        remedy = f"`ai-ticketctl wait {event_id}` prints what became of the event"
+        raise OSError(error.errno, f"{error.strerror}; {remedy}") from error
 
 
 def _completion(text: str) -> str:
@@ -105,10 +138,11 @@ def wait(session: Session) -> int:
             break
     if "error" in outcome:
         raise Refused(outcome["error"], outcome["message"])
-    if session.options.json:
-        session.say(outcome)
-    else:
-        sys.stdout.write(_completion(outcome["completion"]) + "\n")
+    with _printing(session.options.event):
+        if session.options.json:
+            session.say(outcome)
+        else:
+            sys.stdout.write(_completion(outcome["completion"]) + "\n")
     return EXIT_OK
 
 
@@ -210,8 +244,14 @@ def _unanswered(lines: Mapping[int, Line]) -> str:
 
 
 def _print(answer: Mapping[str, Any]) -> None:
-    sys.stdout.write(visible_json(answer) + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(visible_json(answer) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        told = f"{error.strerror}; no answer from that to line {answer['line']} on was written"
+        raise OSError(error.errno, told) from error
 
 
 class _Progress:

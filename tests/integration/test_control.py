@@ -9,12 +9,15 @@ import shlex
 import signal
 import sys
 import tarfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from subprocess import PIPE
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import httpx
+import msgspec
 import pytest
 import trio
 from control_house import QUICK, SLOW, House, open_house
@@ -34,6 +37,7 @@ from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobol
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.config.tree import Config
+    from ai_ticket_daemon.control.surface import Operation
 
 Captured = pytest.CaptureFixture[str]
 JSON = "application/json"
@@ -784,6 +788,97 @@ async def test_odd_requests_are_refused(
         assert answer.startswith(b"HTTP/1.1 " + status)
         assert (await house.json("status"))["paused"] is False
         assert house.running.log("control_crashed") == []
+
+
+def hostile_values() -> dict[str, str]:
+    """Return JSON that is too deep, too large or too long for anything here, by what it is."""
+    return {
+        "10**400": "1" + "0" * 400,
+        "-10**400": "-1" + "0" * 400,
+        "10**5000": "1" + "0" * 5000,
+        "2**63": str(2**63),
+        "a large float": "1e308",
+        "more than a float": "1e999",
+        "deep": "[" * 900 + "]" * 900,
+        "deeper": '{"a":' * 9000 + "1" + "}" * 9000,
+        "no end": "[" * 60_000,
+        "depth 100,000": "[" * 100_000 + "]" * 100_000,
+        "long": json.dumps("x" * 60_000),
+        "half a surrogate": '"\\ud800"',
+        "NUL": '"\\u0000"',
+    }
+
+
+async def asked(socket: Path, request: bytes) -> tuple[int, bytes]:
+    """Send a request over a connection of its own; return the status and the body answered."""
+    answer = b""
+    with trio.fail_after(20):
+        async with await trio.open_unix_socket(str(socket)) as stream:
+            with suppress(trio.BrokenResourceError):  # refused before all of it was read
+                await stream.send_all(request)
+            with suppress(trio.BrokenResourceError):
+                while piece := await stream.receive_some(65_536):
+                    answer += piece
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split(b" ")[1]), body
+
+
+async def test_no_value_however_deep_or_large_is_a_fault_of_any_operation(
+    capsys: Captured,
+) -> None:
+    """Each field of each operation, and each body as a whole."""
+    async with open_house(capsys) as house:
+        turn = trio.CapacityLimiter(48)
+
+        async def ask(operation: Operation, field: str | None, what: str, value: str) -> None:
+            if operation.changes:
+                body = value if field is None else f'{{"{field}": {value}}}'
+                request = (
+                    f"POST /control/{operation.name} HTTP/1.1\r\nhost: a\r\n"
+                    f"connection: close\r\ncontent-length: {len(body)}\r\n\r\n{body}"
+                )
+            else:
+                request = (
+                    f"GET /control/{operation.name}?{field}={quote(value)} HTTP/1.1\r\n"
+                    "host: a\r\nconnection: close\r\n\r\n"
+                )
+            async with turn:
+                status, told = await asked(house.socket, request.encode())
+            taken = status == 200 and field in names_of(operation)
+            assert taken or status in {400, 404, 413, 414, 422, 431}, (operation.name, field, what)
+            if not taken and told.startswith(b"{"):
+                assert json.loads(told)["message"], (operation.name, field, what)
+
+        async with trio.open_nursery() as nursery:
+            for operation in house.running.daemon._operations.table().values():
+                whole = [None] if operation.changes else []
+                for field in (*names_of(operation), "below", *whole):
+                    for what, value in hostile_values().items():
+                        nursery.start_soon(ask, operation, field, what, value)
+        for event in ("control_crashed", "handler_crashed", "actor_restarted"):
+            assert house.running.log(event) == []
+        assert (await house.json("status"))["paused"] is False
+
+
+def names_of(operation: Operation) -> list[str]:
+    return [field.name for field in msgspec.structs.fields(operation.arguments)]
+
+
+async def test_health_does_not_tell_where_the_store_is(capsys: Captured) -> None:
+    """Neither while it works, nor in the reasons once it does not."""
+    async with open_house(capsys) as house, httpx.AsyncClient(timeout=20) as client:
+        store = house.folder / "store"
+        url = f"{house.running.url}/health"
+        assert str(house.folder) not in (await client.get(url)).text
+        store.rename(house.folder / "elsewhere")
+        with trio.fail_after(20):
+            while "store" not in str((told := (await client.get(url)).json())["reasons"]):  # noqa: ASYNC110 - it is elsewhere
+                await trio.sleep(0.05)
+        assert str(house.folder) not in json.dumps(told)
+        refused = await client.post(f"{house.running.url}/event", json={"content": "a"})
+        assert refused.status_code == 503
+        assert str(house.folder) not in refused.text
+        (house.folder / "elsewhere").rename(store)
 
 
 def test_a_daemon_that_is_not_there_is_told_in_clear_words(

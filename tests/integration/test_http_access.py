@@ -18,7 +18,7 @@ from ai_ticket_daemon.config.values.rules import network
 from ai_ticket_daemon.config.values.tokens import Tokens, parse_tokens
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.testing.http import Served, serving
-from ai_ticket_daemon.testing.pipeline import GUARD_SECONDS
+from ai_ticket_daemon.testing.pipeline import GUARD_SECONDS, succeeded
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.testing.pipeline import ScriptedPipeline
@@ -231,3 +231,32 @@ async def test_a_priority_better_than_usual_takes_a_scope() -> None:
         assert [item["status"] for item in reply.json()] == [403, 200]
         served.auth = AuthConfig()
         assert (await post_at("", 0)).status_code == 200
+
+
+@pytest.mark.parametrize("protocol", ["http1", "http2"])
+async def test_a_token_that_may_only_submit_reads_no_completion_by_cancelling(
+    protocol: str,
+) -> None:
+    tokens = f"bot:{BOT} submit\nbot:{OPS} submit,read"
+    async with (
+        serving(auth=auth(tokens)) as served,
+        httpx.AsyncClient(
+            base_url=served.url, timeout=GUARD_SECONDS, http2=protocol == "http2",
+            http1=protocol == "http1",
+        ) as client,
+    ):  # fmt: skip
+        served.pipeline.answer = succeeded("the secret of the ticket")
+        only_submit, may_read = ({"authorization": f"Bearer {token}"} for token in (BOT, OPS))
+        taken = await client.post(
+            "/event", json={"content": "a"}, headers={**only_submit, "prefer": "respond-async"}
+        )
+        path = f"/event/{taken.json()['event_id']}"
+        assert (await client.get(path, headers=only_submit)).status_code == 403
+        for _ in range(2):
+            told = await client.delete(path, headers=only_submit)
+            assert told.status_code == 200
+            assert told.json()["state"] == "succeeded"
+            assert told.json()["outcome"] is None
+            assert "secret" not in told.text
+        read = await client.delete(path, headers=may_read)
+        assert read.json()["outcome"]["completion"] == "the secret of the ticket"

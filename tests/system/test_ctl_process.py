@@ -17,6 +17,7 @@ import termios
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,7 +27,7 @@ from test_process import running
 from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobold
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
 pytestmark = pytest.mark.system
 
@@ -151,6 +152,96 @@ async def test_a_daemon_that_hangs_is_told_within_the_time_for_it(
         finally:
             os.kill(daemon.process.pid, signal.SIGCONT)
         await ctl(socket, "status")
+
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
+UNBUFFERED = [pytest.param({}, id="buffered"), pytest.param({"PYTHONUNBUFFERED": "1"}, id="not")]
+
+
+async def redirected(
+    socket: Path, words: str, redirect: str, env: Mapping[str, str] = NOTHING, stdin: bytes = b""
+) -> tuple[int, str]:
+    """Run the command as a shell with ``redirect`` does; return its exit code and what it said."""
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with trio.fail_after(60):
+        done = await trio.run_process(
+            ["/bin/sh", "-c", f"exec {CTL} --socket {socket} {words} {redirect}"],
+            stdin=stdin,
+            capture_stderr=True,
+            check=False,
+            env={**environ, **env},
+        )
+    said = done.stderr.decode()
+    assert "Traceback" not in said
+    return done.returncode, said
+
+
+@pytest.mark.parametrize("env", UNBUFFERED)
+@pytest.mark.parametrize("option", ["", "--json", "--no-wait", "--follow"])
+async def test_a_completion_that_cannot_be_printed_can_be_waited_for(
+    tmp_path: Path, socket: Path, option: str, env: dict[str, str]
+) -> None:
+    async with (
+        open_simulated_kobold(QUICK) as kobold,
+        running(tmp_path, at(socket), backend=kobold.url),
+    ):
+        code, said = await redirected(socket, f"submit x {option}", ">/dev/full", env)
+        assert code == 1, said
+        assert "standard output cannot be written: No space left on device" in said
+        (event_id,) = re.findall(r"ai-ticketctl wait (\S+)`", said)
+        completion, _ = await ctl(socket, "wait", event_id)
+        assert completion.strip()
+        code, said = await redirected(socket, f"wait {event_id}", ">/dev/full", env)
+        assert code == 1, said
+        assert event_id in said
+
+
+@pytest.mark.parametrize("words", ["submit x", "submit x --follow", "submit x --no-wait", "submit"])
+async def test_nothing_is_submitted_whose_completion_could_not_be_printed(
+    tmp_path: Path, socket: Path, words: str
+) -> None:
+    async with (
+        open_simulated_kobold(QUICK) as kobold,
+        running(tmp_path, at(socket), backend=kobold.url),
+    ):
+        line = b'{"content": "a"}\n'
+        code, said = await redirected(socket, words, ">&-", stdin=line)
+        assert code == 1, said
+        assert "standard output is closed, so nothing was submitted" in said
+        listed, _ = await ctl(socket, "events", "list", "--json")
+        assert json.loads(listed) == []
+
+
+@pytest.mark.parametrize("env", UNBUFFERED)
+async def test_lines_whose_answers_cannot_be_written_are_told_by_their_number(
+    tmp_path: Path, socket: Path, env: dict[str, str]
+) -> None:
+    async with (
+        open_simulated_kobold(QUICK) as kobold,
+        running(tmp_path, at(socket), backend=kobold.url),
+    ):
+        lines = b'{"content": "a"}\n' * 3
+        code, said = await redirected(socket, "submit", ">/dev/full", env, stdin=lines)
+    assert code == 1, said
+    assert "No space left on device; no answer from that to line 1 on was written" in said
+
+
+@pytest.mark.parametrize("env", UNBUFFERED)
+@pytest.mark.parametrize("redirect", [">&-", ">/dev/full"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "status", "status --json", "backends", "events list", "reload --plan", "check-config",
+        "audit", "top --json", "pause", "unpause",
+    ],
+)  # fmt: skip
+async def test_no_command_ends_well_whose_answer_was_not_written(
+    tmp_path: Path, socket: Path, words: str, redirect: str, env: dict[str, str]
+) -> None:
+    async with running(tmp_path, at(socket)):
+        code, said = await redirected(socket, words, redirect, env)
+    assert code == 1, said
+    assert said.splitlines()[-1].startswith("ai-ticketctl: standard output cannot be written: ")
 
 
 async def test_a_daemon_that_died_is_told_from_one_that_is_not_there(

@@ -67,7 +67,22 @@ def test_a_full_output_is_told_in_one_sentence(folder: Path, option: str, unbuff
     assert ended.returncode == 69
 
 
-@pytest.mark.parametrize("redirect", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-", "2>/dev/full"])
+@pytest.mark.parametrize("unbuffered", [False, True])
+@pytest.mark.parametrize("redirect", [">&-", "<&- >&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize("option", OUTPUTS)
+def test_what_a_closed_output_was_to_tell_is_no_success(
+    folder: Path, option: str, redirect: str, unbuffered: bool
+) -> None:
+    ended = run(
+        DAEMON, option, "--config", conf(folder), redirect=redirect, folder=folder,
+        unbuffered=unbuffered,
+    )  # fmt: skip
+    told = "ai-ticket-daemon: standard output cannot be written: it is closed\n"
+    assert ended.stderr == ("" if "2>" in redirect else told)
+    assert ended.returncode == 69
+
+
+@pytest.mark.parametrize("redirect", ["<&-", "2>&-", "<&- 2>&-", "2>/dev/full"])
 @pytest.mark.parametrize("option", OUTPUTS)
 def test_closed_streams_change_nothing_else(folder: Path, option: str, redirect: str) -> None:
     ended = run(DAEMON, option, "--config", conf(folder), redirect=redirect, folder=folder)
@@ -90,7 +105,10 @@ def test_the_operators_command_tells_of_a_full_output(
         "ai-ticketctl: standard output cannot be written: No space left on device\n"
     )
     assert ended.returncode == 1
-    assert run(CTL, *arguments, redirect=">&- 2>&-", folder=folder).returncode == 0
+    closed = run(CTL, *arguments, redirect=">&-", folder=folder)
+    assert closed.stderr == "ai-ticketctl: standard output cannot be written: it is closed\n"
+    assert closed.returncode == 1
+    assert run(CTL, *arguments, redirect=">&- 2>&-", folder=folder).returncode == 1
 
 
 @pytest.mark.parametrize("module", [DAEMON, CTL])

@@ -106,3 +106,32 @@ def test_every_line_is_counted_once_whatever_is_in_it(lines: list[bytes]) -> Non
         found = all_of(file)
     wanted = [number for number, line in enumerate(lines, start=1) if line.strip()]
     assert [line.number for line in found] == wanted
+
+
+@pytest.mark.parametrize(("opening", "closing"), [(b"[", b"]"), (b'{"a":', b"}")])
+def test_a_line_that_nests_deep_is_an_event_or_a_bad_line_whatever_its_depth(
+    file_of: Callable[[bytes], IO[bytes]], opening: bytes, closing: bytes
+) -> None:
+    depths = [*range(200, 1200, 7), 10_000, 200_000]
+    content = b"".join(
+        b'{"content":' + opening * depth + b"1" + closing * depth + b"}\n" for depth in depths
+    )
+    found = all_of(file_of(content))
+    assert [line.number for line in found] == list(range(1, len(depths) + 1))
+    assert isinstance(found[0], Line)
+    last = found[-2]
+    assert isinstance(last, BadLine)
+    assert last.reason == "no JSON: it nests too deep"
+
+
+def test_what_can_be_read_and_not_be_written_is_a_bad_line(
+    file_of: Callable[[bytes], IO[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How deep a writer gets depends on how deep its caller is."""
+
+    def too_deep(_event: object) -> str:
+        raise RecursionError
+
+    monkeypatch.setattr("ai_ticket_daemon.control.ndjson.json.dumps", too_deep)
+    [window] = windows(file_of(b'{"content": 1}\n'), {})
+    assert [bad.reason for bad in window.bad] == ["no JSON: it nests too deep"]
