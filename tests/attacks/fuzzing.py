@@ -32,6 +32,7 @@ HANG_SECONDS = 20.0
 """A case takes a millisecond; who needs so long hangs, however busy the machine is."""
 MAX_PROCESSOR_SECONDS = 1.0
 """The most one case may compute: more is a hang that happens to end."""
+READ_EVERY = 50
 MAX_BYTES = 16_384
 SHOWN_BYTES = 1500
 NUMBERS = (b"0", b"-1", b"1", b"255", b"65536", b"4294967296", b"9" * 30, b"1e999", b"4.0", b"-0",
@@ -44,11 +45,20 @@ class Hung(BaseException):
 
 
 @dataclass
+class Spent:
+    """When the clocks were read last: that of the processor takes longer than many a case."""
+
+    at: float = field(default_factory=time.monotonic)
+    processor: float = field(default_factory=time.process_time)
+
+
+@dataclass
 class Case:
     """One input, made from the seed and its number alone."""
 
     room: str
     number: int
+    spent: Spent
     data: object = b""
     chance: random.Random = field(init=False)
 
@@ -70,7 +80,7 @@ class Case:
 
         before = signal.signal(signal.SIGALRM, hung)
         signal.setitimer(signal.ITIMER_REAL, HANG_SECONDS)
-        began = time.process_time()
+        began = time.monotonic()
         try:
             yield
         except Hung:
@@ -80,8 +90,10 @@ class Case:
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, before)
-        took = time.process_time() - began
-        assert took < MAX_PROCESSOR_SECONDS, f"computed for {took:.1f} s: {self}"
+        if time.monotonic() - began >= MAX_PROCESSOR_SECONDS:
+            # At least so much, whatever the cases before it have computed since the last reading.
+            took = time.process_time() - self.spent.processor - (began - self.spent.at)
+            assert took < MAX_PROCESSOR_SECONDS, f"computed for {took:.1f} s: {self}"
 
 
 def cases(room: str, share: float = 1.0) -> Iterator[Case]:
@@ -91,8 +103,11 @@ def cases(room: str, share: float = 1.0) -> Iterator[Case]:
     """
     numbers = range(int(CASES * share)) if ONLY is None else [int(ONLY)]
     print(f"{room}: {len(numbers)} cases, AI_TICKET_FUZZ_SEED={SEED}")
+    spent = Spent()
     for number in numbers:
-        yield Case(room, number)
+        if number % READ_EVERY == 0:
+            spent = Spent()
+        yield Case(room, number, spent)
 
 
 def mutate(chance: random.Random, data: bytes, words: Sequence[bytes]) -> bytes:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +17,7 @@ from ai_ticket_daemon.config.read.errors import ConfigError
 from ai_ticket_daemon.config.read.load import load_config
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
 pytestmark = pytest.mark.system
 
@@ -50,9 +52,16 @@ WORDS = (
 )  # fmt: skip
 
 
-def test_mutated_conf_files_are_read_or_refused(tmp_path: Path) -> None:
+@pytest.fixture
+def conf() -> Iterator[Path]:
+    """A file in memory: to write one to a disk takes longer than to read it as a conf file."""
+    descriptor = os.memfd_create("ai-ticket.conf")
+    yield Path(f"/proc/self/fd/{descriptor}")
+    os.close(descriptor)
+
+
+def test_mutated_conf_files_are_read_or_refused(conf: Path) -> None:
     assert len(SETTINGS) > 20
-    conf = tmp_path / "ai-ticket.conf"
     seen: Counter[str] = Counter()
     for case in cases("conf"):
         chance = case.chance
