@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
-import resource
 import subprocess
 import sys
-from collections import Counter
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +20,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.system
 
 WAIT_SECONDS = 60
-ROUNDS, AT_ONCE = 8, 24
 NOBODY = 61_234
 """A user that runs nothing else: the limit of threads counts all of a user's."""
 
@@ -216,52 +211,6 @@ async def test_a_process_without_threads_goes_on_storing_and_answering(tmp_path:
             assert found["status"] == "healthy"
             assert "this host is out of threads" in str(found["reasons"])
         assert daemon.logged("store_failed") == []
-        await assert_unharmed(daemon)
-        await daemon.stop()
-
-
-def address_space(daemon: AttackedDaemon) -> int:
-    """Return how many bytes of addresses the process uses."""
-    return int(Path(f"/proc/{daemon.pid}/statm").read_text().split()[0]) * resource.getpagesize()
-
-
-async def test_a_process_without_memory_lives_on_and_loses_no_event(tmp_path: Path) -> None:
-    """Largest bodies come at a process that may not have one megabyte more."""
-    body = json.dumps({"content": "x" * 200_000, "metadata": {"pad": ["y" * 1000] * 500}}).encode()
-    acknowledged: list[str] = []
-    statuses: Counter[int | str] = Counter()
-
-    async def send(client: httpx.AsyncClient, *, small: bool) -> None:
-        content = b'{"content":"a ticket","max_tokens":2}' if small else body
-        headers = {"content-type": "application/json", "prefer": "respond-async"}
-        try:
-            answer = await client.post("/event", content=content, headers=headers)
-        except httpx.TransportError as error:
-            statuses[type(error).__name__] += 1
-            return
-        statuses[answer.status_code] += 1
-        if answer.status_code == 202:
-            acknowledged.append(answer.json()["event_id"])
-
-    async with attacked(tmp_path) as daemon:
-        async with httpx.AsyncClient(base_url=daemon.url, timeout=60, trust_env=False) as client:
-            async with limited(daemon, "as", address_space(daemon) + 2**20):
-                for number in range(ROUNDS):
-                    async with trio.open_nursery() as nursery:
-                        for _ in range(AT_ONCE):
-                            nursery.start_soon(partial(send, client, small=number % 2 == 1))
-                    assert daemon.process.returncode is None, daemon.how_it_ended()
-            print(dict(statuses))
-            with trio.fail_after(WAIT_SECONDS):
-                for event_id in acknowledged:
-                    while (told := (await client.get(f"/event/{event_id}")).json())[
-                        "outcome"
-                    ] is None:
-                        await trio.sleep(0.1)
-                    assert told["state"] == "succeeded", told
-        assert acknowledged
-        assert statuses[503] or statuses["RemoteProtocolError"] or statuses["ReadError"], statuses
-        assert daemon.logged("host_exhausted")
         await assert_unharmed(daemon)
         await daemon.stop()
 

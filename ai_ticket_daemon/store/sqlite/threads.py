@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+LOOK_SECONDS = 5.0
+
 
 class KeptThread:
     """One thread, from :meth:`start` to :meth:`end`; does what it is given, one after the other.
@@ -63,7 +65,10 @@ class KeptThread:
         job = _Job(partial(do, *args))
         self._jobs.put(job)
         with trio.CancelScope(shield=True):
-            await job.done.wait()
+            # Looked at now and then, too: a loop that failed for want of memory is not woken.
+            while not job.is_over:
+                with trio.move_on_after(LOOK_SECONDS):
+                    await job.done.wait()
         return job.came_of_it.unwrap()
 
     def _run(self) -> None:
@@ -89,11 +94,13 @@ class _Job(Generic[T]):
         self._token = trio.lowlevel.current_trio_token()
         self.done = trio.Event()
         self._tell = self.done.set
+        self.is_over = False
         self.came_of_it: outcome.Outcome[T] = outcome.Error(MemoryError())
 
     def carry_out(self) -> None:
         with suppress(MemoryError):
             self.came_of_it = outcome.capture(self._do)
+        self.is_over = True
 
     def tell(self) -> bool:
         """Wake whoever waits; False if that has to be tried again."""
