@@ -31,7 +31,8 @@ class Limits:
     """What has to hold during an attack, and after it.
 
     Args:
-        lag_seconds: how long the event loop may be silent, by its own fault.
+        lag_seconds: how long the event loop may be silent, by the fault of its process.
+        own_seconds: how long it may be silent because its own thread computes.
         live_seconds: how long an answer of ``/live`` may take; far more than it does, since
             others use this machine.
         peak_mib: how much memory may be used at a time; None for no limit.
@@ -43,6 +44,7 @@ class Limits:
     """
 
     lag_seconds: float = 0.05
+    own_seconds: float = 0.05
     live_seconds: float = 5.0
     peak_mib: float | None = None
     kept_mib: float = 24.0
@@ -58,6 +60,7 @@ class Seen:
 
     lag_seconds: float = 0.0
     late_seconds: float = 0.0
+    own_seconds: float = 0.0
     before: Footprint = field(default_factory=lambda: Footprint(0, 0, 0))
     after: Footprint = field(default_factory=lambda: Footprint(0, 0, 0))
     peak_mib: float = 0.0
@@ -66,7 +69,8 @@ class Seen:
 
     def __str__(self) -> str:
         return (
-            f"loop silent {self.lag_seconds * 1000:.0f} ms (late {self.late_seconds * 1000:.0f}), "
+            f"loop silent {self.lag_seconds * 1000:.0f} ms (late {self.late_seconds * 1000:.0f}, "
+            f"itself computing {self.own_seconds * 1000:.0f}), "
             f"{self.before} -> {self.after}, peak {self.peak_mib:.0f} MiB, "
             f"log {self.log_kib:.0f} KiB, /live {self.live}"
         )
@@ -105,32 +109,35 @@ def _status(pid: int) -> dict[str, int]:
 class Meter:
     """How long the event loop was silent at most, in a file that two processes share."""
 
-    _numbers = struct.Struct("dd")
+    _numbers = struct.Struct("ddd")
 
     def __init__(self, path: Path) -> None:
         self.path = path
         if not path.exists():
-            path.write_bytes(self._numbers.pack(0.0, 0.0))
+            path.write_bytes(self._numbers.pack(0.0, 0.0, 0.0))
         with path.open("r+b") as file:
             self._shared = mmap.mmap(file.fileno(), self._numbers.size)
 
-    def note(self, lag_seconds: float, late_seconds: float) -> None:
+    def note(self, lag_seconds: float, late_seconds: float, own_seconds: float) -> None:
         """Keep these, if they are the worst so far."""
-        worst = self.worst()
-        if lag_seconds > worst[0] or late_seconds > worst[1]:
-            self._write(max(lag_seconds, worst[0]), max(late_seconds, worst[1]))
+        worst, now = self.worst(), (lag_seconds, late_seconds, own_seconds)
+        if any(new > old for new, old in zip(now, worst, strict=True)):
+            self._write(*map(max, now, worst))
 
-    def worst(self) -> tuple[float, float]:
-        """Return the longest silence by the process's own fault, and the longest by any."""
-        lag_seconds, late_seconds = self._numbers.unpack(self._shared[:])
-        return lag_seconds, late_seconds
+    def worst(self) -> tuple[float, float, float]:
+        """Return the longest silence by the process's own fault, by any, and by the loop's thread.
+
+        The first counts what other threads of the process compute meanwhile, the last does not.
+        """
+        lag_seconds, late_seconds, own_seconds = self._numbers.unpack(self._shared[:])
+        return lag_seconds, late_seconds, own_seconds
 
     def reset(self) -> None:
         """Begin anew."""
-        self._write(0.0, 0.0)
+        self._write(0.0, 0.0, 0.0)
 
-    def _write(self, lag_seconds: float, late_seconds: float) -> None:
-        self._shared[:] = self._numbers.pack(lag_seconds, late_seconds)
+    def _write(self, *seconds: float) -> None:
+        self._shared[:] = self._numbers.pack(*seconds)
 
 
 @asynccontextmanager
@@ -144,7 +151,7 @@ async def watching(daemon: AttackedDaemon, limits: Limits) -> AsyncIterator[Seen
     async with _probed(daemon, seen):
         yield seen
         assert daemon.process.returncode is None, daemon.how_it_ended()
-        seen.lag_seconds, seen.late_seconds = daemon.meter.worst()
+        seen.lag_seconds, seen.late_seconds, seen.own_seconds = daemon.meter.worst()
         seen.peak_mib = _status(pid)["VmHWM"] / 1024
     seen.after = await _settled(daemon, seen.before, limits)
     lines = daemon.log.read_bytes()[logged_before:]
@@ -159,6 +166,7 @@ def _exceeded(seen: Seen, limits: Limits) -> list[str]:
     before, after = seen.before, seen.after
     wrong = {
         f"the loop was silent for {seen.lag_seconds:.3f} s": seen.lag_seconds > limits.lag_seconds,
+        f"the loop computed for {seen.own_seconds:.3f} s": seen.own_seconds > limits.own_seconds,
         f"/live: {seen.live}": bool(seen.live["failed"])
         or seen.live["slowest"] > limits.live_seconds,
         f"{seen.peak_mib:.0f} MiB were used": limits.peak_mib is not None

@@ -38,10 +38,10 @@ async def measure() -> None:
     that computes and holds the interpreter, has.
     """
     while True:
-        began, used = time.monotonic(), time.process_time()
+        began, used, own = time.monotonic(), time.process_time(), time.thread_time()
         await trio.sleep(INTERVAL_SECONDS)
         late = time.monotonic() - began - INTERVAL_SECONDS
-        METER.note(min(late, time.process_time() - used), late)
+        METER.note(min(late, time.process_time() - used), late, min(late, time.thread_time() - own))
 
 
 METER = Meter(Path(sys.argv[1]))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
+from collections import Counter
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.system
 
 WAIT_SECONDS = 60
+ROUNDS = 10
+LARGE_BYTES = 12 * 2**20
+HEADROOM = 17 * 2**20
+"""How much more memory the process may have than it uses: so a large body fits once, not twice."""
 NOBODY = 61_234
 """A user that runs nothing else: the limit of threads counts all of a user's."""
 
@@ -211,6 +217,50 @@ async def test_a_process_without_threads_goes_on_storing_and_answering(tmp_path:
             assert found["status"] == "healthy"
             assert "this host is out of threads" in str(found["reasons"])
         assert daemon.logged("store_failed") == []
+        await assert_unharmed(daemon)
+        await daemon.stop()
+
+
+def address_space(daemon: AttackedDaemon) -> int:
+    """Return how many bytes of addresses the process uses."""
+    return int(Path(f"/proc/{daemon.pid}/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+async def test_a_process_without_memory_for_large_bodies_serves_small_ones(tmp_path: Path) -> None:
+    """What is lacking is large.
+
+    Where there is no room for small objects either, neither the interpreter nor trio lives on: then
+    the service manager starts the process anew, and the store has what was acknowledged.
+    """
+    large = b'[{"content":"a"}' + b" " * LARGE_BYTES + b"]"
+    statuses: Counter[int | str] = Counter()
+    small: list[int] = []
+
+    async def send_large(client: httpx.AsyncClient) -> None:
+        headers = {"content-type": "application/json", "prefer": "respond-async"}
+        try:
+            answer = await client.post("/events", content=large, headers=headers)
+        except httpx.TransportError as error:
+            statuses[type(error).__name__] += 1
+        else:
+            statuses[answer.status_code] += 1
+
+    async with attacked(tmp_path, f"events.max_batch_bytes = {2 * LARGE_BYTES}") as daemon:
+        async with (
+            httpx.AsyncClient(base_url=daemon.url, timeout=60, trust_env=False) as client,
+            limited(daemon, "as", address_space(daemon) + HEADROOM),
+        ):
+            for _ in range(ROUNDS):
+                await send_large(client)
+                assert daemon.process.returncode is None, daemon.how_it_ended()
+                small.append(await submit(daemon))
+        print(dict(statuses), small)
+        assert not statuses[202]
+        assert small == [200] * ROUNDS
+        assert daemon.logged("host_exhausted")
+        async with httpx.AsyncClient(base_url=daemon.url, timeout=60, trust_env=False) as client:
+            await send_large(client)
+        assert statuses[202] == 1
         await assert_unharmed(daemon)
         await daemon.stop()
 
