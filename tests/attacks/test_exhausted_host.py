@@ -255,12 +255,12 @@ async def test_a_process_without_memory_for_large_bodies_serves_small_ones(tmp_p
                 assert daemon.process.returncode is None, daemon.how_it_ended()
                 small.append(await submit(daemon))
         print(dict(statuses), small)
-        assert not statuses[202]
+        assert set(statuses) == {503}
         assert small == [200] * ROUNDS
         assert daemon.logged("host_exhausted")
         async with httpx.AsyncClient(base_url=daemon.url, timeout=60, trust_env=False) as client:
             await send_large(client)
-        assert statuses[202] == 1
+        assert set(statuses) == {202, 503}
         await assert_unharmed(daemon)
         await daemon.stop()
 
