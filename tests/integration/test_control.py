@@ -27,6 +27,7 @@ from ai_ticket_daemon.config.backends import Failback, ServerConfig
 from ai_ticket_daemon.config.control import DEFAULT_SOCKET, ControlConfig
 from ai_ticket_daemon.config.read.errors import ConfigError, Problem
 from ai_ticket_daemon.config.values.tokens import Tokens, parse_tokens
+from ai_ticket_daemon.control.control_app import Access
 from ai_ticket_daemon.control.server import socket_path
 from ai_ticket_daemon.ctl import main as ctl
 from ai_ticket_daemon.ctl.cli import parser
@@ -37,7 +38,7 @@ from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobol
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.config.tree import Config
-    from ai_ticket_daemon.control.surface import Operation
+    from ai_ticket_daemon.control.control_app import Operation
 
 Captured = pytest.CaptureFixture[str]
 JSON = "application/json"
@@ -831,7 +832,7 @@ async def test_no_value_however_deep_or_large_is_a_fault_of_any_operation(
         turn = trio.CapacityLimiter(48)
 
         async def ask(operation: Operation, field: str | None, what: str, value: str) -> None:
-            if operation.changes:
+            if operation.access is Access.ACT:
                 body = value if field is None else f'{{"{field}": {value}}}'
                 request = (
                     f"POST /control/{operation.name} HTTP/1.1\r\nhost: a\r\n"
@@ -851,7 +852,7 @@ async def test_no_value_however_deep_or_large_is_a_fault_of_any_operation(
 
         async with trio.open_nursery() as nursery:
             for operation in house.running.daemon._operations.table().values():
-                whole = [None] if operation.changes else []
+                whole = [None] if operation.access is Access.ACT else []
                 for field in (*names_of(operation), "below", *whole):
                     for what, value in hostile_values().items():
                         nursery.start_soon(ask, operation, field, what, value)
