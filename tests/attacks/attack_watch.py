@@ -32,7 +32,8 @@ class Limits:
 
     Args:
         lag_seconds: how long the event loop may be silent, by the fault of its process.
-        own_seconds: how long it may be silent because its own thread computes.
+        own_seconds: how long it may be silent because its own thread computes; of use where other
+            threads have a share in the former.
         live_seconds: how long an answer of ``/live`` may take; far more than it does, since
             others use this machine.
         peak_mib: how much memory may be used at a time; None for no limit.
@@ -44,7 +45,7 @@ class Limits:
     """
 
     lag_seconds: float = 0.05
-    own_seconds: float = 0.05
+    own_seconds: float = 1.0
     live_seconds: float = 5.0
     peak_mib: float | None = None
     kept_mib: float = 24.0

@@ -102,7 +102,7 @@ def attacks() -> list[tuple[str, str, bytes]]:
 
 async def test_no_body_keeps_the_loop_or_the_memory(tmp_path: Path) -> None:
     # What its threads compute meanwhile is in the first of the two; the rule is the other's 50 ms.
-    limits = Limits(lag_seconds=0.25, peak_mib=300, kept_mib=40, log_kib=4096)
+    limits = Limits(lag_seconds=0.25, own_seconds=0.05, peak_mib=300, kept_mib=40, log_kib=4096)
     async with attacked(
         tmp_path, "log.capture_payloads = 5", f'log.capture_directory = "{tmp_path}/captures"'
     ) as daemon:
