@@ -132,6 +132,6 @@ def test_what_can_be_read_and_not_be_written_is_a_bad_line(
     def too_deep(_event: object) -> str:
         raise RecursionError
 
-    monkeypatch.setattr("ai_ticket_daemon.control.ndjson.json.dumps", too_deep)
+    monkeypatch.setattr("ai_ticket_daemon.ctl.ndjson.json.dumps", too_deep)
     [window] = windows(file_of(b'{"content": 1}\n'), {})
     assert [bad.reason for bad in window.bad] == ["no JSON: it nests too deep"]
