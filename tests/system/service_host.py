@@ -94,9 +94,10 @@ class ServiceHost:
         self.systemctl("daemon-reload")
 
     def reset(self) -> None:
-        """Put everything back: the conf file, the units, the service running."""
+        """Put everything back: the conf file, the units, the service, its one server running."""
         self.box.shell("rm -rf /run/systemd/system/ai-ticket*.d; systemctl daemon-reload")
-        self.systemctl("stop", "ai-ticket@*.service", "ai-ticket.service")
+        others = "kobold-500[2-9].service"
+        self.systemctl("stop", "ai-ticket@*.service", "ai-ticket.service", others)
         self.box.shell("systemctl reset-failed 'ai-ticket*' || true")
         self.configure()
         self.box.shell("rm -rf /etc/ai-ticket/credentials/*")
