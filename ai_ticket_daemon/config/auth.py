@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from ai_ticket_daemon.config.values.rules import optional
 from ai_ticket_daemon.config.values.schema import setting
@@ -13,6 +14,7 @@ from ai_ticket_daemon.config.values.tokens import Tokens, tokens_file
 class AuthConfig:
     """Who may use the HTTP surface."""
 
+    live: ClassVar[bool] = True
     tokens: Tokens | None = field(
         default=None,
         metadata=setting(
@@ -20,7 +22,6 @@ class AuthConfig:
             "File of access tokens, one `name:token` or `name:sha256:DIGEST` per line, scopes "
             "behind it if any; read at start and reload. Without it everyone who can connect may "
             "do everything.",
-            live=True,
             key="tokens_file",
         ),
     )

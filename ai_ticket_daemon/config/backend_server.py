@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ai_ticket_daemon.config.values.addresses import url
 from ai_ticket_daemon.config.values.rules import choice, integer, optional, seconds, text
@@ -61,22 +61,18 @@ _name = Rule(_NAME_KIND, _read_name)
 class ServerConfig:
     """One server that generates."""
 
+    live: ClassVar[bool] = True
     name: str = field(
-        metadata=setting(
-            _name, "What metrics, logs and answers call the server; unique.", live=True
-        )
+        metadata=setting(_name, "What metrics, logs and answers call the server; unique.")
     )
     url: str = field(
-        metadata=setting(
-            url, "Base URL, a path prefix allowed, such as `http://127.0.0.1:5001`.", live=True
-        )
+        metadata=setting(url, "Base URL, a path prefix allowed, such as `http://127.0.0.1:5001`.")
     )
     role: BackendRole = field(
         default=BackendRole.PRIMARY,
         metadata=setting(
             choice(BackendRole),
             "A `standby` serves while no `primary` is usable; one primary at least is needed.",
-            live=True,
         ),
     )
     kind: BackendKind = field(
@@ -84,7 +80,6 @@ class ServerConfig:
         metadata=setting(
             choice(BackendKind),
             "`openai` is any OpenAI-compatible server other than KoboldCPP.",
-            live=True,
         ),
     )
     dialect: Dialect = field(
@@ -92,7 +87,6 @@ class ServerConfig:
         metadata=setting(
             choice(Dialect),
             'API the server is spoken to in; `kobold` needs `kind = "koboldcpp"`.',
-            live=True,
         ),
     )
     max_in_flight: int = field(
@@ -100,7 +94,6 @@ class ServerConfig:
         metadata=setting(
             integer(1, 1024, "requests"),
             "Generations at a time; KoboldCPP has one slot.",
-            live=True,
         ),
     )
     password: Secret | None = field(
@@ -109,7 +102,6 @@ class ServerConfig:
             optional(secret_file),
             "File that holds the server's password or API key; blanks around it do not count. "
             "Read at start and reload.",
-            live=True,
             key="password_file",
         ),
     )
@@ -118,7 +110,6 @@ class ServerConfig:
         metadata=setting(
             optional(text()),
             "Name of the model the server must serve; with another one it is not used.",
-            live=True,
         ),
     )
     context_tokens: int = field(
@@ -126,28 +117,26 @@ class ServerConfig:
         metadata=setting(
             integer(0, 100_000_000, "tokens"),
             "Least context the server must have; with less it is not used. `0`: any will do.",
-            live=True,
         ),
     )
     connect_timeout_seconds: float = field(
         default=5.0,
-        metadata=setting(seconds(0.01, 3600), "Longest time to connect.", live=True),
+        metadata=setting(seconds(0.01, 3600), "Longest time to connect."),
     )
     first_token_timeout_seconds: float = field(
         default=120.0,
         metadata=setting(
             seconds(0.01, 86_400),
             "Longest time from sending the request to the first token.",
-            live=True,
         ),
     )
     idle_timeout_seconds: float = field(
         default=60.0,
-        metadata=setting(seconds(0.01, 86_400), "Longest time between two tokens.", live=True),
+        metadata=setting(seconds(0.01, 86_400), "Longest time between two tokens."),
     )
     total_timeout_seconds: float = field(
         default=600.0,
-        metadata=setting(seconds(0.01, 86_400), "Longest time for one generation.", live=True),
+        metadata=setting(seconds(0.01, 86_400), "Longest time for one generation."),
     )
 
     def conflicts(self) -> Iterator[Mistake]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ai_ticket_daemon.config.backend_server import (
     BackendKind,
@@ -33,30 +33,27 @@ class Failback(StrEnum):
 class BackendsConfig:
     """How the servers are watched, and when to switch between primary and standby."""
 
+    live: ClassVar[bool] = True
     probe_interval_seconds: float = field(
         default=2.0,
-        metadata=setting(
-            seconds(0.05, 3600), "Time between two health probes of a server.", live=True
-        ),
+        metadata=setting(seconds(0.05, 3600), "Time between two health probes of a server."),
     )
     probe_fast_interval_seconds: float = field(
         default=0.5,
         metadata=setting(
             seconds(0.05, 3600),
             "The same while the state of the server is about to change.",
-            live=True,
         ),
     )
     probe_timeout_seconds: float = field(
         default=2.0,
-        metadata=setting(seconds(0.05, 3600), "Longest time for one probe.", live=True),
+        metadata=setting(seconds(0.05, 3600), "Longest time for one probe."),
     )
     rise: int = field(
         default=2,
         metadata=setting(
             integer(1, 100, "probes"),
             "Good probes in a row after which a server counts as usable.",
-            live=True,
         ),
     )
     fall: int = field(
@@ -64,7 +61,6 @@ class BackendsConfig:
         metadata=setting(
             integer(1, 100, "probes"),
             "Failed probes in a row after which a server counts as down.",
-            live=True,
         ),
     )
     failback: Failback = field(
@@ -72,7 +68,6 @@ class BackendsConfig:
         metadata=setting(
             choice(Failback),
             "`auto` returns to a recovered primary by itself, `manual` waits for the operator.",
-            live=True,
         ),
     )
     failback_after_seconds: float = field(
@@ -80,7 +75,6 @@ class BackendsConfig:
         metadata=setting(
             seconds(0, 86_400),
             "How long a primary must have been healthy before `auto` returns to it.",
-            live=True,
         ),
     )
     match_primary: bool = field(
@@ -89,7 +83,6 @@ class BackendsConfig:
             boolean,
             "Use a standby without a `model` of its own only if it serves the primary's model, "
             "with at least its context.",
-            live=True,
         ),
     )
     spill_to_standby: bool = field(
@@ -97,7 +90,6 @@ class BackendsConfig:
         metadata=setting(
             boolean,
             "Let standbys help out while the primaries are busy with requests of others.",
-            live=True,
         ),
     )
     stall_timeout_seconds: float = field(
@@ -105,7 +97,6 @@ class BackendsConfig:
         metadata=setting(
             seconds(0.1, 86_400),
             "Time without progress after which a generating server counts as stuck.",
-            live=True,
         ),
     )
     servers: tuple[ServerConfig, ...] = field(
@@ -113,7 +104,6 @@ class BackendsConfig:
         metadata=setting(
             list_of(table(ServerConfig)),
             "The servers, one `[[backends.server]]` each.",
-            live=True,
             key="server",
         ),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ai_ticket_daemon.config.values.rules import integer, seconds
 from ai_ticket_daemon.config.values.schema import Mistake, setting
@@ -17,26 +17,23 @@ if TYPE_CHECKING:
 class EventsConfig:
     """The limits and defaults of one event."""
 
+    live: ClassVar[bool] = True
     max_content_bytes: int = field(
         default=256 * 1024,
         metadata=setting(
             integer(1, 1024**3, "bytes"),
             "Largest content of one event. `http.max_body_bytes` bounds the whole request.",
-            live=True,
         ),
     )
     max_batch: int = field(
         default=1000,
-        metadata=setting(
-            integer(1, 100_000, "events"), "Most events in one `POST /events`.", live=True
-        ),
+        metadata=setting(integer(1, 100_000, "events"), "Most events in one `POST /events`."),
     )
     max_batch_bytes: int = field(
         default=16 * 1024 * 1024,
         metadata=setting(
             integer(1, 1024**3, "bytes"),
             "Largest body of one `POST /events`, in place of `http.max_body_bytes`.",
-            live=True,
         ),
     )
     default_max_tokens: int = field(
@@ -44,7 +41,6 @@ class EventsConfig:
         metadata=setting(
             integer(MAX_TOKENS.least, MAX_TOKENS.most, "tokens"),
             "Length of a completion where the event does not say `max_tokens`.",
-            live=True,
         ),
     )
     max_max_tokens: int = field(
@@ -52,7 +48,6 @@ class EventsConfig:
         metadata=setting(
             integer(MAX_TOKENS.least, MAX_TOKENS.most, "tokens"),
             "Largest `max_tokens` an event may ask for.",
-            live=True,
         ),
     )
     default_timeout_seconds: float = field(
@@ -60,7 +55,6 @@ class EventsConfig:
         metadata=setting(
             seconds(0.1, TIMEOUT_SECONDS.most),
             "Time from acceptance to the deadline where the event does not say `timeout_seconds`.",
-            live=True,
         ),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ai_ticket_daemon.config.values.addresses import Bind, TcpBind, bind
 from ai_ticket_daemon.config.values.certificate import CertificateUnusable, check_pair
@@ -31,6 +31,7 @@ _MIB = 1024 * 1024
 class HttpConfig:
     """Where requests come in, and how large and slow they may be."""
 
+    live: ClassVar[bool] = True
     bind: tuple[Bind, ...] = field(
         default=(TcpBind("127.0.0.1", 5000),),
         metadata=setting(
@@ -38,6 +39,7 @@ class HttpConfig:
             "Addresses to listen on: `HOST:PORT`, `[IPv6]:PORT`, `unix:/path`, or `fd://N` for a "
             "socket handed over by systemd. As a service, the socket unit decides: "
             "`systemctl edit ai-ticket.socket`.",
+            live=False,
         ),
     )
     max_body_bytes: int = field(
@@ -45,7 +47,6 @@ class HttpConfig:
         metadata=setting(
             integer(1, 1024 * _MIB, "bytes"),
             "Largest request body; a larger one is answered `413 payload_too_large`.",
-            live=True,
         ),
     )
     max_memory_bytes: int = field(
@@ -55,24 +56,25 @@ class HttpConfig:
             "Most memory that the bodies of all requests may take together until their events are "
             "accepted, and what clients leave unread beyond 16 KiB each; what comes beyond that is "
             "answered `503 memory_exhausted`.",
-            live=True,
         ),
     )
     header_timeout_seconds: float = field(
         default=10.0,
         metadata=setting(
-            seconds(0.1, 3600), "Longest time the headers of a request may take to arrive."
+            seconds(0.1, 3600),
+            "Longest time the headers of a request may take to arrive.",
+            live=False,
         ),
     )
     body_timeout_seconds: float = field(
         default=30.0,
-        metadata=setting(
-            seconds(0.1, 3600), "Longest time a request body may take to arrive.", live=True
-        ),
+        metadata=setting(seconds(0.1, 3600), "Longest time a request body may take to arrive."),
     )
     max_connections: int = field(
         default=1000,
-        metadata=setting(integer(1, 100_000, "connections"), "Most client connections at a time."),
+        metadata=setting(
+            integer(1, 100_000, "connections"), "Most client connections at a time.", live=False
+        ),
     )
     max_connections_per_address: int = field(
         default=800,
@@ -80,6 +82,7 @@ class HttpConfig:
             integer(0, 100_000, "connections"),
             "Most connections of one client address (of one /64 network of IPv6) at a time; 0 for "
             "no bound of its own. Trusted proxies and Unix sockets have none.",
+            live=False,
         ),
     )
     trusted_proxies: tuple[IpNetwork, ...] = field(
@@ -88,7 +91,6 @@ class HttpConfig:
             list_of(network),
             "Addresses or networks of proxies whose `X-Forwarded-For` or `Forwarded` header is "
             "believed. Whoever connects over a Unix socket is.",
-            live=True,
         ),
     )
     record_client_addresses: bool = field(
@@ -98,7 +100,6 @@ class HttpConfig:
             "Whether the address of a client is kept with its events, written on the debug line of "
             "each request, and counted in `ai-ticketctl status` when it is refused. Of IPv6, the "
             "network (/64) stands for the client. It is never a label of a metric.",
-            live=True,
         ),
     )
     tls_cert: Path | None = field(
@@ -107,12 +108,11 @@ class HttpConfig:
             optional(readable_file),
             "Certificate chain (PEM) to serve HTTPS with, the server's own first; needs `tls_key`. "
             "A renewed file is noticed within seconds.",
-            live=True,
         ),
     )
     tls_key: Path | None = field(
         default=None,
-        metadata=setting(optional(readable_file), "Private key (PEM) of `tls_cert`.", live=True),
+        metadata=setting(optional(readable_file), "Private key (PEM) of `tls_cert`."),
     )
 
     def conflicts(self) -> Iterator[Mistake]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ai_ticket_daemon.config.values.rules import integer, number, seconds
 from ai_ticket_daemon.config.values.schema import Mistake, setting
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 class PipelineConfig:
     """How events are worked off, tried again and drained."""
 
+    live: ClassVar[bool] = True
     max_concurrency: int = field(
         default=8,
         metadata=setting(
             integer(1, 1024, "events"),
             "Most events in work at a time; each server's `max_in_flight` bounds it further.",
-            live=True,
         ),
     )
     max_attempts: int = field(
@@ -29,7 +29,6 @@ class PipelineConfig:
         metadata=setting(
             integer(1, 100, "attempts"),
             "Attempts per event over all servers; waiting for a busy server costs none.",
-            live=True,
         ),
     )
     backoff_seconds: float = field(
@@ -37,12 +36,11 @@ class PipelineConfig:
         metadata=setting(
             seconds(0, 3600),
             "Upper bound of the random wait before the first retry; it doubles with each retry.",
-            live=True,
         ),
     )
     backoff_max_seconds: float = field(
         default=30.0,
-        metadata=setting(seconds(0, 3600), "Longest wait before a retry.", live=True),
+        metadata=setting(seconds(0, 3600), "Longest wait before a retry."),
     )
     retry_budget: float = field(
         default=0.2,
@@ -50,14 +48,11 @@ class PipelineConfig:
             number(0, 1),
             "Retries allowed as a share of the attempts made lately, so that a sick server is not "
             "sent a multiple of the load.",
-            live=True,
         ),
     )
     drain_seconds: float = field(
         default=30.0,
-        metadata=setting(
-            seconds(0, 3600), "Time running generations get to finish at a stop.", live=True
-        ),
+        metadata=setting(seconds(0, 3600), "Time running generations get to finish at a stop."),
     )
 
     def conflicts(self) -> Iterator[Mistake]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from ai_ticket_daemon.config.values.rules import integer, seconds
 from ai_ticket_daemon.config.values.schema import setting
@@ -12,13 +13,13 @@ from ai_ticket_daemon.config.values.schema import setting
 class RateLimitConfig:
     """How many requests one client may make, and how many events hand over."""
 
+    live: ClassVar[bool] = True
     requests: int = field(
         default=120,
         metadata=setting(
             integer(0, 1_000_000, "requests"),
             "Requests each client may make per window; 0 turns the limit off. A client is a name "
             "of the tokens file, else an address. A batch counts as one request; see `events`.",
-            live=True,
         ),
     )
     window_seconds: float = field(
@@ -26,7 +27,6 @@ class RateLimitConfig:
         metadata=setting(
             seconds(1, 86_400),
             "Time in which a client that made all its requests gets them all back, evenly.",
-            live=True,
         ),
     )
     events: int = field(
@@ -36,6 +36,5 @@ class RateLimitConfig:
             "Events each client may hand over per window, of which a batch counts as many as it "
             "holds; 0 for no limit of their own. A larger batch is answered "
             "`413 batch_too_large`.",
-            live=True,
         ),
     )

@@ -23,6 +23,7 @@ KeyPath = tuple[str | int, ...]
 """Keys from the top of the file down; an int counts the items of an array from 0."""
 
 _METADATA_KEY = "setting"
+_LIVE_KEY = "live"
 _HUGE = 10**40
 _LIKENESS = 0.75
 """How alike two names have to be for one to be suggested: ``password`` and ``password_file``."""
@@ -118,10 +119,14 @@ class Setting:
 
 
 def setting(
-    rule: Rule[Any], meaning: str, *, live: bool = False, key: str = ""
+    rule: Rule[Any], meaning: str, *, live: bool | None = None, key: str = ""
 ) -> Mapping[str, Any]:
-    """Return the ``metadata`` of a dataclass field; ``key`` where the file names it otherwise."""
-    return {_METADATA_KEY: Setting(key, rule, meaning, live)}
+    """Return the ``metadata`` of a dataclass field.
+
+    ``key`` where the file names it otherwise, ``live`` where it is not as its section says: a
+    section with ``live: ClassVar[bool] = True`` is applied by a reload.
+    """
+    return {_METADATA_KEY: Setting(key, rule, meaning, live=bool(live)), _LIVE_KEY: live}
 
 
 def section(of: type[Any]) -> Mapping[str, Any]:
@@ -135,7 +140,9 @@ def settings_of(of: type[Any]) -> dict[str, tuple[dataclasses.Field[Any], Settin
     for field in dataclasses.fields(of):
         found: Setting = field.metadata[_METADATA_KEY]
         key = found.key or field.name
-        described[key] = (field, dataclasses.replace(found, key=key))
+        said: bool | None = field.metadata[_LIVE_KEY]
+        live = getattr(of, "live", False) if said is None else said
+        described[key] = (field, dataclasses.replace(found, key=key, live=live))
     return described
 
 

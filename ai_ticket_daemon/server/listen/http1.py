@@ -14,7 +14,6 @@ import h11
 from hypercorn.events import Closed, Event
 from hypercorn.protocol.events import Request, Response
 from hypercorn.protocol.h11 import STREAM_ID, H2ProtocolAssumedError, H11Protocol
-from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.typing import ConnectionState
 
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
@@ -22,6 +21,7 @@ from ai_ticket_daemon.server.answers import error_object, to_json
 from ai_ticket_daemon.server.headers import JSON_TYPE
 from ai_ticket_daemon.server.listen.connection_state import INVITE
 from ai_ticket_daemon.server.listen.framing import HeadRefused, check_framing, check_size, too_long
+from ai_ticket_daemon.server.listen.streams import open_stream
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -156,17 +156,7 @@ class Http1(H11Protocol):
         headers = list(request.headers)
         check_framing(request.http_version, headers)
         check_size(len(request.method) + len(request.target) + _FIRST_LINE_BYTES, headers)
-        self.stream = HTTPStream(
-            self.app,
-            self.config,
-            self.context,
-            self.task_group,
-            self.ssl,
-            self.client,
-            self.server,
-            self.stream_send,
-            STREAM_ID,
-        )
+        self.stream = open_stream(self, STREAM_ID)
         await self.stream.handle(
             Request(
                 stream_id=STREAM_ID,

@@ -16,13 +16,13 @@ import h2.settings
 from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.events import Request, StreamClosed
 from hypercorn.protocol.h2 import BUFFER_LOW_WATER, H2Protocol, StreamBuffer
-from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import filter_pseudo_headers
 from priority.priority import PriorityTree
 
 from ai_ticket_daemon.server.listen.connection_state import INVITE
 from ai_ticket_daemon.server.listen.remote_settings import BoundedEncoder, RemoteSettings
+from ai_ticket_daemon.server.listen.streams import open_stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,17 +126,7 @@ class Http2(H2Protocol):
             self.connection.reset_stream(request.stream_id, h2.errors.ErrorCodes.PROTOCOL_ERROR)
             return
         stream_id = request.stream_id
-        stream = self.streams[stream_id] = HTTPStream(
-            self.app,
-            self.config,
-            self.context,
-            self.task_group,
-            self.ssl,
-            self.client,
-            self.server,
-            self.stream_send,
-            stream_id,
-        )
+        stream = self.streams[stream_id] = open_stream(self, stream_id)
         self.stream_buffers[stream_id] = _Buffer(self.context.event_class)
         self.priority.insert_stream(stream_id)
         self.priority.block(stream_id)
