@@ -12,12 +12,11 @@ import fcntl
 import os
 import socket
 import struct
-import threading
 import time
 from array import array
-from collections import deque
-from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from ai_ticket_daemon.telemetry.bounded_sender import BoundedSender
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -62,7 +61,6 @@ class JournalWriter:
 
     Raises:
         OSError: nobody listens at ``path``.
-        RuntimeError: no thread is to be had.
     """
 
     def __init__(
@@ -74,89 +72,39 @@ class JournalWriter:
     ) -> None:
         self._path = path
         self._dropped = dropped
-        self._queue_bytes = queue_bytes
         self._socket = _open(path)
-        self._lines: deque[bytes] = deque()
-        self._waiting_bytes = 0
-        self._more = threading.Condition()
-        self._give_up_at: float | None = None
-        self._thread = self._start()
+        self._sender = BoundedSender[bytes](
+            "journal",
+            lambda lines: self._send(lines[0]),
+            dropped=dropped,
+            bound=queue_bytes,
+            weigh=len,
+            send_now=self._send_now,
+        )
 
     @property
     def is_idle(self) -> bool:
         """Whether journald has taken everything so far."""
-        return not self._lines
+        return self._sender.is_idle
 
     def write(self, fields: Mapping[str, str]) -> None:
         """Send one line now or soon; never blocks, drops the line if too much waits already."""
         try:
-            self._write(encode(fields))
+            self._sender.put(encode(fields))
         except MemoryError:  # what is logged is not worth the failure of who logs it
             self._dropped(1)
 
-    def _write(self, line: bytes) -> None:
-        with self._more:
-            if not self._lines and self._give_up_at is None and self._send_now(line):
-                return
-            # A line as long as the whole queue may pass while nothing else waits.
-            fits = not self._lines or self._waiting_bytes + len(line) <= self._queue_bytes
-            if fits and self._give_up_at is None:
-                self._lines.append(line)
-                self._waiting_bytes += len(line)
-                self._more.notify()
-                if not self._thread.is_alive():  # there was no memory left for what it did
-                    with suppress(RuntimeError, MemoryError):  # tried again with the next line
-                        self._thread = self._start()
-                return
-        self._dropped(1)
-
-    def _start(self) -> threading.Thread:
-        thread = threading.Thread(target=self._run, name="journal", daemon=True)
-        thread.start()
-        return thread
+    def close(self, timeout_seconds: float = CLOSE_SECONDS) -> None:
+        """Send what waits, for ``timeout_seconds`` at the most; takes no more lines."""
+        self._sender.close(timeout_seconds, grace_seconds=2 * SEND_SECONDS)
+        self._socket.close()
 
     def _send_now(self, line: bytes) -> bool:
-        # Waking the thread for each line would cost more than all the rest of logging it.
         try:
             self._socket.sendto(line, socket.MSG_DONTWAIT, self._path)
         except OSError:
             return False
         return True
-
-    def close(self, timeout_seconds: float = CLOSE_SECONDS) -> None:
-        """Send what waits, for ``timeout_seconds`` at the most; takes no more lines."""
-        with self._more:
-            self._give_up_at = time.monotonic() + timeout_seconds
-            self._more.notify()
-        self._thread.join(timeout_seconds + 2 * SEND_SECONDS)
-
-    def _run(self) -> None:
-        with suppress(MemoryError):  # started again with the next line, the first one that waits
-            self._send_all()
-
-    def _send_all(self) -> None:
-        while (line := self._next()) is not None:
-            while not (sent := self._send(line)) and not self._is_late():
-                pass
-            if not sent:
-                self._dropped(1)
-            with self._more:
-                self._lines.popleft()
-                self._waiting_bytes -= len(line)
-        self._socket.close()
-
-    def _next(self) -> bytes | None:
-        """Wait for a line and return it, still in the queue; None once it is time to end."""
-        with self._more:
-            while not self._lines and self._give_up_at is None:
-                self._more.wait()
-            if self._is_late():
-                self._dropped(len(self._lines))
-                self._lines.clear()
-            return self._lines[0] if self._lines else None
-
-    def _is_late(self) -> bool:
-        return self._give_up_at is not None and time.monotonic() >= self._give_up_at
 
     def _send(self, line: bytes) -> bool:
         """Send one line; False if journald did not take it now."""

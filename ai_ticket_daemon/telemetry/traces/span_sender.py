@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
-from collections import deque
 from contextlib import suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from opentelemetry.sdk.trace.export import SpanExportResult
 
-from ai_ticket_daemon.host.exhaustion import AGAIN_SECONDS, exhausted
+from ai_ticket_daemon.host.exhaustion import exhausted
+from ai_ticket_daemon.telemetry.bounded_sender import BoundedSender
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from opentelemetry.sdk.trace.export import SpanExporter
     from structlog.typing import FilteringBoundLogger
@@ -69,96 +68,56 @@ class SpanSender:
         self._maker = maker
         self._exporter = exporter
         self._log = log
-        self._dropped = dropped
-        self._max_queue_size = max_queue_size
-        self._max_batch_size = min(max_batch_size, max_queue_size)
-        self._delay_seconds = delay_seconds
-        self._queue: deque[Span] = deque()
-        self._wake = threading.Event()
-        self._stopping = False
-        self._abandoned = False
-        self._in_hand = 0
+        self._count_dropped = dropped
         self._lost_since_failure: int | None = None
         self._last_words = _LastWords()
-        self._thread = self._start()
-
-    def _start(self) -> threading.Thread:
-        thread = threading.Thread(target=self._run, name="spans", daemon=True)
-        thread.start()
-        return thread
+        self._sender: BoundedSender[Span] = BoundedSender(
+            "spans",
+            self._send,
+            dropped=self._drop,
+            bound=max_queue_size,
+            batch_size=min(max_batch_size, max_queue_size),
+            delay_seconds=delay_seconds,
+        )
 
     def put(self, span: Span) -> None:
         """Queue an ended span; never blocks."""
-        if self._stopping:
-            self._lose(DropReason.STOPPED, 1)
-        elif len(self._queue) >= self._max_queue_size:
-            self._lose(DropReason.QUEUE_FULL, 1)
-            if not self._thread.is_alive():  # there was no memory left for what it did
-                with suppress(RuntimeError, MemoryError):  # tried again with the next span
-                    self._thread = self._start()
-        else:
-            self._queue.append(span)
-            if len(self._queue) >= self._max_batch_size and not self._wake.is_set():
-                self._wake.set()
+        self._sender.put(span)
 
     def close(self, timeout_seconds: float = CLOSE_SECONDS) -> None:
         """Send what is left, and stop; takes ``timeout_seconds`` and little more at the most."""
-        self._stopping = True
-        self._wake.set()
-        self._thread.join(timeout_seconds)
+        self._sender.finish(timeout_seconds)
         # If no thread is to be had, the end of the process does it.
         with suppress(RuntimeError, MemoryError):
             shutdown = threading.Thread(target=self._exporter.shutdown, daemon=True)
             shutdown.start()
             shutdown.join(_ABORT_SECONDS)
-        self._thread.join(_ABORT_SECONDS)
-        if self._thread.is_alive():  # stuck in the exporter; it ends with the process
-            self._abandoned = True
-            self._lose(DropReason.STOPPED, self._in_hand + len(self._queue))
+        self._sender.abandon(_ABORT_SECONDS)
 
-    def _run(self) -> None:
-        logger = logging.getLogger("opentelemetry")
-        logger.addHandler(self._last_words)
-        try:
-            while not self._stopping:
-                self._wait_and_export()
-            with suppress(MemoryError):
-                self._export_all(at_least=1)
-        finally:
-            logger.removeHandler(self._last_words)
+    def _send(self, batch: Sequence[Span]) -> bool:
+        """Export one batch; it is done with then, also if it is lost."""
+        reason = self._export(batch)
+        if self._sender.is_abandoned:
+            return True
+        if reason is not None:
+            self._lose(DropReason.EXPORT_FAILED, len(batch))
+            if self._lost_since_failure is None:
+                self._lost_since_failure = len(batch)
+                self._log.warning("collector_unreachable", reason=reason)
+        elif self._lost_since_failure is not None:
+            lost, self._lost_since_failure = self._lost_since_failure, None
+            self._log.info("collector_reachable", dropped=lost)
+        return True
 
-    def _wait_and_export(self) -> None:
-        try:
-            if not self._wake.wait(self._delay_seconds):
-                self._export_all(at_least=1)
-            else:
-                self._wake.clear()
-                self._export_all(at_least=self._max_batch_size)
-        except MemoryError:
-            self._lose(DropReason.EXPORT_FAILED, self._in_hand)
-            time.sleep(AGAIN_SECONDS)
-        self._in_hand = 0
+    def _drop(self, number: int) -> None:
+        closing = self._sender.is_closing
+        self._lose(DropReason.STOPPED if closing else DropReason.QUEUE_FULL, number)
 
-    def _export_all(self, *, at_least: int) -> None:
-        """Export while ``at_least`` so many spans wait."""
-        while len(self._queue) >= (1 if self._stopping else at_least):
-            number = self._in_hand = min(len(self._queue), self._max_batch_size)
-            batch = [self._queue.popleft() for _ in range(number)]
-            reason = self._export(batch)
-            if self._abandoned:
-                return
-            if reason is not None:
-                self._lose(DropReason.EXPORT_FAILED, number)
-                if self._lost_since_failure is None:
-                    self._lost_since_failure = number
-                    self._log.warning("collector_unreachable", reason=reason)
-            elif self._lost_since_failure is not None:
-                lost, self._lost_since_failure = self._lost_since_failure, None
-                self._log.info("collector_reachable", dropped=lost)
-
-    def _export(self, batch: list[Span]) -> str | None:
+    def _export(self, batch: Sequence[Span]) -> str | None:
         """Export one batch; return why it failed, None if it did not."""
         self._last_words.text = ""
+        logger = logging.getLogger("opentelemetry")
+        logger.addHandler(self._last_words)
         try:
             result = self._exporter.export([self._maker.make(span) for span in batch])
         # The edge of a foreign part: whatever it raises, the thread lives on.
@@ -167,12 +126,14 @@ class SpanSender:
             if lacking is not None:
                 return f"this host is {lacking.lack}"
             return f"{type(error).__name__}: {error}"
+        finally:
+            logger.removeHandler(self._last_words)
         if result is SpanExportResult.SUCCESS:
             return None
         return self._last_words.text or "it refused them"
 
     def _lose(self, reason: DropReason, number: int) -> None:
-        self._dropped(reason, number)
+        self._count_dropped(reason, number)
         if self._lost_since_failure is not None:
             self._lost_since_failure += number
 

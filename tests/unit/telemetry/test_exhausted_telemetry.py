@@ -94,7 +94,8 @@ def test_a_line_for_which_there_is_no_memory_costs_nobody_more_than_the_line(
         from ai_ticket_daemon.telemetry.logs import journald
 
         monkeypatch.setattr(encode, lack.before(journald.encode))
-        monkeypatch.setattr(to_stream, "_write", lack.before(to_stream._write))
+        put = to_stream._sender.put
+        monkeypatch.setattr(to_stream._sender, "put", lack.before(put))
         lack.raised(2)
         to_journal.write({"MESSAGE": "lost"})
         to_stream.write("lost")
@@ -114,17 +115,19 @@ def test_the_thread_of_the_journal_that_died_is_started_again(
     lack, lost = Lack(Resource.MEMORY), Tally()
     with journal(tmp_path) as (path, server):
         writer = JournalWriter(path, dropped=lost.add)
-        monkeypatch.setattr(writer, "_send_now", lambda _line: False)
+        sender = writer._sender
+        monkeypatch.setattr(sender, "_send_now", lambda _line: False)
         monkeypatch.setattr(writer, "_send", lack.before(writer._send))
         lack.raised(1)
         writer.write({"MESSAGE": "1"})
-        writer._thread.join(REAL_SECONDS)
-        assert not writer._thread.is_alive()
+        assert sender._thread is not None
+        sender._thread.join(REAL_SECONDS)
+        assert not sender.is_running
         again = Lack(resource)
         monkeypatch.setattr(threading.Thread, "start", again.before(threading.Thread.start))
         again.raised(1)
         writer.write({"MESSAGE": "2"})
-        assert not writer._thread.is_alive()
+        assert not sender.is_running
         writer.write({"MESSAGE": "3"})
         assert [receive(server)["MESSAGE"] for _ in range(3)] == ["1", "2", "3"]
         writer.close()
@@ -153,7 +156,6 @@ def test_spans_are_sent_again_once_that_can_be_done(
 ) -> None:
     if where == "wait":  # that takes nothing but memory
         lack = Lack(Resource.MEMORY)
-    monkeypatch.setattr("ai_ticket_daemon.telemetry.traces.span_sender.AGAIN_SECONDS", 0.01)
     lines, lost, exporter = Lines(), list[tuple[DropReason, int]](), Exporter()
     lack.raised()
     if where == "export":
@@ -166,12 +168,13 @@ def test_spans_are_sent_again_once_that_can_be_done(
         delay_seconds=0.01,
     )
     if where == "wait":
-        monkeypatch.setattr(sender._wake, "wait", lack.before(sender._wake.wait))
+        more = sender._sender._more
+        monkeypatch.setattr(more, "wait_for", lack.before(more.wait_for))
     for _ in range(1000):
         sender.put("span")  # type: ignore[arg-type]
         if exporter.taken.wait(0.02):
             break
     assert exporter.taken.is_set()
-    assert sender._thread.is_alive()
+    assert sender._sender.is_running
     sender.close()
     assert {reason for reason, number in lost if number} <= {DropReason.EXPORT_FAILED}
