@@ -55,7 +55,7 @@ class Captures(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     payloads: Annotated[int, msgspec.Meta(ge=0, le=MOST_CAPTURES)]
 
 
-class Severed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Isolated(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How long the primaries are to be isolated."""
 
     seconds: Annotated[float, msgspec.Meta(gt=0, le=LONGEST_SECONDS)]

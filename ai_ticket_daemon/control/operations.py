@@ -19,11 +19,11 @@ from ai_ticket_daemon.control.arguments import (
     ByEvent,
     ByName,
     Captures,
+    Isolated,
     Level,
     Listing,
     Nothing,
     Scope,
-    Severed,
 )
 from ai_ticket_daemon.control.control_app import Access, Answer, Operation
 from ai_ticket_daemon.control.orders import Name
@@ -86,8 +86,8 @@ class Operations:
             Operation("failover", Access.ACT, ByName, self._failover),
             Operation("failback", Access.ACT, Scope, self._failback),
             Operation("auto", Access.ACT, Scope, self._auto),
-            Operation("sever", Access.ACT, Severed, self._sever),
-            Operation("mend", Access.ACT, Nothing, self._mend),
+            Operation("sever", Access.ACT, Isolated, self._isolate),
+            Operation("mend", Access.ACT, Nothing, self._rejoin),
             Operation("pause", Access.ACT, Scope, self._pause),
             Operation("unpause", Access.ACT, Scope, self._unpause),
             Operation("drain", Access.ACT, Scope, self._drain),
@@ -269,7 +269,7 @@ class Operations:
         reached = await self._parts.orders.give(name, value, here=wanted.here)
         return _active(self._parts.pool.active) | reached
 
-    async def _sever(self, wanted: Severed) -> object:
+    async def _isolate(self, wanted: Isolated) -> object:
         """Isolate the primaries for a drill; whoever asks for it does not have to come back."""
         pool, pipeline = self._parts.pool, self._parts.pipeline
         primaries = [b.name for b in pool if b.config.role is BackendRole.PRIMARY]
@@ -293,7 +293,7 @@ class Operations:
         self._parts.fault_injection.isolate(primaries, wanted.seconds)
         return {"severed": primaries, "seconds": wanted.seconds}
 
-    async def _mend(self, _: Nothing) -> object:
+    async def _rejoin(self, _: Nothing) -> object:
         self._parts.fault_injection.rejoin("an operator asked for it")
         return {"severed": []}
 

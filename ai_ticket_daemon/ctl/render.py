@@ -57,12 +57,12 @@ def status(report: Mapping[str, Any]) -> RenderableType:
     role = f"{serving['role']}{pin}: {serving['detail']}"
     usable = any(server["usable"] for server in report["backends"])
     head.add_row("serving", escape(role if usable else f"nobody, no server is usable; {role}"))
-    severed = report["severed"]
-    if severed["servers"]:
+    isolated = report["severed"]
+    if isolated["servers"]:
         head.add_row(
             "drill",
-            f"[red]{escape(', '.join(severed['servers']))} isolated for "
-            f"{seconds(severed['left_seconds'])} more[/]",
+            f"[red]{escape(', '.join(isolated['servers']))} isolated for "
+            f"{seconds(isolated['left_seconds'])} more[/]",
         )
     queue, oldest = report["queue"], report["oldest_queued_seconds"]
     age = "" if oldest is None else f", the oldest for {seconds(oldest)}"

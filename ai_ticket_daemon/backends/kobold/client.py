@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from ai_ticket_daemon.backends.classify import classify
 from ai_ticket_daemon.backends.dialects import wire_dialect
 from ai_ticket_daemon.backends.generation import GenerationResult
-from ai_ticket_daemon.backends.generation_stream import GenerationStream, Limits, carry_out
+from ai_ticket_daemon.backends.generation_stream import GenerationStream
+from ai_ticket_daemon.backends.generation_watch import Limits, carry_out
 from ai_ticket_daemon.backends.kobold.abort import AbortReason, abort_once
 from ai_ticket_daemon.backends.kobold.guard import KoboldGuard
 from ai_ticket_daemon.backends.kobold.perf import find_aftermath

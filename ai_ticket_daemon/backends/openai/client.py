@@ -15,7 +15,8 @@ from ai_ticket_daemon.backends.classify import classify
 from ai_ticket_daemon.backends.cleaning import clean_name, whole_number
 from ai_ticket_daemon.backends.dialects import wire_dialect
 from ai_ticket_daemon.backends.generation import GenerationResult, ProbeResult
-from ai_ticket_daemon.backends.generation_stream import GenerationStream, Limits, carry_out
+from ai_ticket_daemon.backends.generation_stream import GenerationStream
+from ai_ticket_daemon.backends.generation_watch import Limits, carry_out
 from ai_ticket_daemon.backends.kobold.model_name import names_no_model
 from ai_ticket_daemon.backends.observation import Aftermath, AttemptFailed, Seen
 from ai_ticket_daemon.backends.quoting import quotable

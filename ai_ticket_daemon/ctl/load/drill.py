@@ -207,19 +207,19 @@ async def _unreachable(rehearsal: Rehearsal, limit: float) -> None:
         "switched_seconds", cut, lambda report: report["serving"]["role"] == "standby"
     )
     await rehearsal.answered("to_standby_seconds", cut, lambda name: name not in primaries)
-    mended = await rehearsal.change("mend")
-    await rehearsal.until("usable_again_seconds", mended, lambda report: not down(report))
+    rejoined = await rehearsal.change("mend")
+    await rehearsal.until("usable_again_seconds", rejoined, lambda report: not down(report))
     steady = (await rehearsal.status())["failback_after_seconds"]
     if steady is None or steady > LONGEST_STEADY_SECONDS:
         await rehearsal.change("failback", here=True)
         rehearsal.back_by = "order"
     await rehearsal.until(
         "failed_back_seconds",
-        mended,
+        rejoined,
         lambda report: report["serving"]["role"] == "primary",
         within_seconds=BACK_SECONDS + (steady or 0.0),
     )
-    await rehearsal.answered("back_seconds", mended, lambda name: name in primaries)
+    await rehearsal.answered("back_seconds", rejoined, lambda name: name in primaries)
 
 
 async def _report(session: Session, rehearsal: Rehearsal) -> dict[str, Any]:

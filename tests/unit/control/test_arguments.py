@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from ai_ticket_daemon.backends.wrappers.fault_injection import LONGEST_SECONDS
-from ai_ticket_daemon.control.arguments import PAGE_LIMIT, Bulk, Captures, Level, Listing, Severed
+from ai_ticket_daemon.control.arguments import PAGE_LIMIT, Bulk, Captures, Isolated, Level, Listing
 from ai_ticket_daemon.events.state import EventState
 
 
@@ -47,9 +47,9 @@ def test_a_state_that_is_none_is_an_error() -> None:
         (Level, {"level": "loud"}),
         (Captures, {"payloads": -1}),
         (Captures, {"payloads": 10_001}),
-        (Severed, {}),
-        (Severed, {"seconds": 0}),
-        (Severed, {"seconds": LONGEST_SECONDS + 1}),
+        (Isolated, {}),
+        (Isolated, {"seconds": 0}),
+        (Isolated, {"seconds": LONGEST_SECONDS + 1}),
     ],
 )
 def test_what_makes_no_sense_is_refused(kind: type[Any], given: dict[str, Any]) -> None:
