@@ -244,7 +244,7 @@ async def test_the_address_of_a_client_leads_from_its_event_and_from_its_refusal
     assert "accepted from bot at 127.0.0.1" in life
     (refused,) = report["refused_clients"]
     assert (refused["client"], refused["number"]) == ("127.0.0.1", 1)
-    assert "127.0.0.1: 1 times, unauthorised" in screen
+    assert "127.0.0.1: once, unauthorised" in screen
     assert ("127.0.0.1", 401) in [(line["client"], line["status"]) for line in lines]
     assert '"127.0.0.1"' not in page
 
