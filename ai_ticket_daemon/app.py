@@ -17,6 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
+from prometheus_client import generate_latest
 
 from ai_ticket_daemon import __version__, signals, timekeeper
 from ai_ticket_daemon.backends.factory import open_client
@@ -32,9 +33,8 @@ from ai_ticket_daemon.config.read import otel_variables
 from ai_ticket_daemon.control import server as control
 from ai_ticket_daemon.control.control_app import ControlApp
 from ai_ticket_daemon.control.history import PoolHistory
-from ai_ticket_daemon.control.operations import Operations
+from ai_ticket_daemon.control.operations import operations
 from ai_ticket_daemon.control.orders import StandingOrders, this_process
-from ai_ticket_daemon.control.report import Parts
 from ai_ticket_daemon.control.view_app import ViewApp
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.host import trimmer
@@ -50,8 +50,8 @@ from ai_ticket_daemon.server.app import create_app
 from ai_ticket_daemon.server.listen import listeners, renewal
 from ai_ticket_daemon.server.listen.handed_over import look_at, served
 from ai_ticket_daemon.server.listen.tls import ServedCertificate
-from ai_ticket_daemon.status.health import DaemonHealth
-from ai_ticket_daemon.status.line import StatusLine
+from ai_ticket_daemon.status.daemon_status import DaemonStatus, Sources
+from ai_ticket_daemon.status.line import line_of
 from ai_ticket_daemon.store.factory import make_store
 from ai_ticket_daemon.supervisor import Supervisor
 from ai_ticket_daemon.systemd import watchdog
@@ -158,17 +158,29 @@ class Daemon:
             log=logs.logger(actor="orders"),
             clock=clock,
         )
-        self._health = DaemonHealth(
-            self._pool,
-            self._pipeline,
-            self._store,
-            missing=lambda: self._orders.missing,
-            exhaustion=exhaustion,
+        refusals = Refusals()
+        self._status = DaemonStatus(
+            Sources(
+                pool=self._pool,
+                pipeline=self._pipeline,
+                store=self._store,
+                fault_injection=self._fault_injection,
+                exhaustion=exhaustion,
+                clock=clock,
+                config=lambda: live.current,
+                missing_pin=lambda: self._orders.missing,
+                addresses=lambda: self._addresses,
+                warnings=self._current_warnings,
+                reload_problems=lambda: self._reloader.problems,
+                refused_clients=refusals.most,
+                log_level=lambda: logs.level.value,
+                capture_payloads=lambda: look.capture.payloads,
+            )
         )
         make_app = partial(
             create_app,
             pipeline=self._pipeline,
-            health=self._health,
+            health=self._status,
             http=lambda: live.current.http,
             events=lambda: live.current.events,
             observer=look.http(),
@@ -177,7 +189,6 @@ class Daemon:
             logger=logs.library_logger("handler_crashed", actor="http"),
             now=clock.now,
         )
-        refusals = Refusals()
         self._app = make_app(
             auth=lambda: live.current.auth,
             rate_limit=lambda: live.current.rate_limit,
@@ -195,30 +206,27 @@ class Daemon:
             notifier=systemd.notifier,
             result_path=result_path(os.environ) if systemd.notifier.address else None,
             warnings=self._warnings,
+            in_effect=look.capture.in_effect,
             exhaustion=exhaustion,
         )
         self._addresses: tuple[str, ...] = ()
         self._certificate = ServedCertificate(lambda: live.current.http)
         self._certificate_log = logs.logger(actor="renewal")
-        self._operations = Operations(
-            Parts(
-                pool=self._pool,
-                pipeline=self._pipeline,
-                store=self._store,
-                health=self._health,
-                live=live,
-                reloader=self._reloader,
-                logs=logs,
-                metrics=metrics,
-                history=self._history,
-                orders=self._orders,
-                fault_injection=self._fault_injection,
-                clock=clock,
-                refusals=refusals,
-                stopping=self._stop.is_set,
-                addresses=lambda: self._addresses,
-                warnings=self._current_warnings,
-            )
+        self._operations = operations(
+            status=self._status,
+            pool=self._pool,
+            pipeline=self._pipeline,
+            store=self._store,
+            config=lambda: live.current,
+            reloader=self._reloader,
+            orders=self._orders,
+            history=self._history,
+            fault_injection=self._fault_injection,
+            capture=look.capture,
+            logs=logs,
+            metrics_page=lambda: generate_latest(metrics.registry),
+            clock=clock,
+            stopping=self._stop.is_set,
         )
 
     async def run(
@@ -296,7 +304,7 @@ class Daemon:
             watchdog.run,
             systemd=self._systemd,
             liveness=self._liveness,
-            status=self._status_line(),
+            status=lambda: line_of(self._status.snapshot()),
             draining=lambda: self._draining,
             starved=self._starved,
         )
@@ -308,13 +316,8 @@ class Daemon:
             "sampler",
             sampler.run,
             metrics=self._look.metrics,
-            store=self._store,
-            pool=self._pool,
-            pipeline=self._pipeline,
-            health=self._health,
+            status=self._status,
             logs=self._logs,
-            now=self._clock.now,
-            settings=lambda: self._live.current.pipeline,
             failures=self._look.failures("sampler"),
         )
 
@@ -361,7 +364,6 @@ class Daemon:
             "control",
             control.run,
             apps=self._control_apps(log),
-            sample=self._look.guarded(self._operations.reporter, "control").sample,
             log=log,
             logger=self._logs.library_logger("control_server", actor="control"),
             exhaustion=self._look.exhaustion,
@@ -369,7 +371,7 @@ class Daemon:
 
     def _control_apps(self, log: FilteringBoundLogger) -> dict[Path, ASGIFramework]:
         """Return what is served to whoever may act, and to whoever may look, by its socket."""
-        settings, table = self._live.current.control, self._operations.table()
+        settings, table = self._live.current.control, self._operations
         acting = control.socket_path(settings.socket, os.environ)
         looking = control.view_path(settings.view_socket, os.environ)
         public, exhaustion = self._local_app, self._look.exhaustion
@@ -414,7 +416,7 @@ class Daemon:
                 trusted_proxies=lambda: self._live.current.http.trusted_proxies,
                 exhaustion=self._look.exhaustion,
             )
-            self._health.started = True
+            self._status.started = True
             self._addresses = addresses
             self._log.info("started", version=__version__, addresses=addresses)
             self._reloader.leave_result()
@@ -471,6 +473,7 @@ class Daemon:
         self._pool.apply(config.backends.servers)  # or raises, and has changed nothing
         self._fault_injection.rejoin("the configuration was reloaded")
         self._logs.level = config.log.level
+        self._look.capture.override = None
         # What is lacking for the rest is no reason to go back: a certificate is looked at again.
         for then in (
             partial(renewal.take, self._certificate, self._certificate_log),
@@ -500,19 +503,6 @@ class Daemon:
     def _warnings(self, config: Config) -> list[str]:
         """Return what deserves a word in ``config``, by the sockets that are really open."""
         return warnings(config, look_at(self._systemd.listen_fds, config.http.bind))
-
-    def _status_line(self) -> StatusLine:
-        ended = self._look.metrics.pipeline_events
-        return StatusLine(
-            self._health.report,
-            lambda: sum(
-                sample.value
-                for family in ended.collect()
-                for sample in family.samples
-                if sample.name.endswith("_total")
-            ),
-            lambda: next(iter(self._reloader.problems), ""),
-        )
 
     def _starved(self, hung: Sequence[str]) -> None:
         self._log.critical("watchdog_starved", hung=list(hung))

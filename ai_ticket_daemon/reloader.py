@@ -30,7 +30,16 @@ class LiveConfig:
     """The configuration in force. Everybody reads it when needed; only a reload replaces it."""
 
     def __init__(self, config: Config) -> None:
-        self.current = config
+        self._current = config
+
+    @property
+    def current(self) -> Config:
+        """The configuration in force."""
+        return self._current
+
+    def replace(self, config: Config) -> None:
+        """Put ``config`` in force; for the reloader alone."""
+        self._current = config
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +69,7 @@ class Reloader:
         notifier: told when a reload begins and ends.
         result_path: where the result is left for whoever asked for the reload; None: nowhere.
         warnings: says what deserves a word in a configuration that is valid.
+        in_effect: returns a configuration with what an operator overrides until the next reload.
         exhaustion: told of what the host lacks.
     """
 
@@ -74,6 +84,7 @@ class Reloader:
         notifier: Notifier,
         result_path: Path | None,
         warnings: Callable[[Config], Sequence[str]] = lambda _: (),
+        in_effect: Callable[[Config], Config] = lambda config: config,
         exhaustion: Exhaustion | None = None,
     ) -> None:
         self._live = live
@@ -84,6 +95,7 @@ class Reloader:
         self._notifier = notifier
         self._result_path = result_path
         self._warnings = warnings
+        self._in_effect = in_effect
         self._exhaustion = exhaustion or Exhaustion()
         self._reloads = 0
         self.problems: tuple[str, ...] = ()
@@ -110,7 +122,7 @@ class Reloader:
             new = self._load()
         except ConfigError as error:
             return Plan(problems=tuple(str(problem) for problem in error.problems))
-        changes = tuple(diff(self._live.current, new))
+        changes = tuple(diff(self._in_effect(self._live.current), new))
         return Plan(changes=changes, warnings=tuple(self._warnings(new)))
 
     def leave_result(self) -> None:
@@ -149,12 +161,13 @@ class Reloader:
     def _try(self) -> tuple[str, ...]:
         """Reload; return why that was refused, nothing if it was applied."""
         new = self._load()
-        old, changes = self._live.current, diff(self._live.current, new)
-        self._live.current = new
+        old = self._live.current
+        changes = diff(self._in_effect(old), new)
+        self._live.replace(new)
         try:
             self._apply(new)
         except BaseException:
-            self._live.current = old
+            self._live.replace(old)
             raise
         self._metrics.config_reloads.labels("applied").inc()
         self._succeeded()

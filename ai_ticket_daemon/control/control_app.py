@@ -7,8 +7,6 @@ it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -29,64 +27,28 @@ from werkzeug.exceptions import (
     RequestTimeout,
 )
 
+from ai_ticket_daemon.control.operation import Access, Answer
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused, TicketError
 from ai_ticket_daemon.events.json_bounds import Excessive, values_of
 from ai_ticket_daemon.server.answers import error_object, host_exhausted, to_json
 from ai_ticket_daemon.server.listen.connection_state import INVITE, ask
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from hypercorn.typing import ASGIFramework
     from quart.wrappers import Request
     from structlog.typing import FilteringBoundLogger
 
+    from ai_ticket_daemon.control.operation import Operation
     from ai_ticket_daemon.host.exhaustion import Exhaustion
 
 PREFIX = "/control/"
 MAX_BODY_BYTES = 65_536
 BODY_SECONDS = 5.0
-OPERATION_SECONDS = 60.0
-"""The longest an operation may take, a backup apart."""
 _PIECE_BYTES = 65_536
 _PIECE_SECONDS = 30.0
 _CRASHED = "The daemon failed at this; its log has the details."
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What is answered, and what the audit says of it where that is not ``done``."""
-
-    told: object
-    result: str
-
-
-class Access(Enum):
-    """What an operation is, which decides who may ask for it, and how.
-
-    ``LOOK``: it changes nothing, and tells nothing of what events are about: no prompt, completion,
-    payload or secret. It is asked for by GET, also on the view socket.
-
-    ``ACT``: all else. It is asked for by POST, on the control socket alone, and logged.
-    """
-
-    LOOK = "GET"
-    ACT = "POST"
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One thing an operator can ask for.
-
-    ``call`` gets an instance of ``arguments`` and returns what is answered as JSON, an
-    :class:`Answer`, or the path of a file, which is sent and removed.
-    """
-
-    name: str
-    access: Access
-    arguments: type[msgspec.Struct]
-    call: Callable[[Any], Awaitable[object]]
-    seconds: float = OPERATION_SECONDS
 
 
 class ControlApp:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.host.exhaustion import Exhaustion
 
 MAX_CONNECTIONS = 64
-SAMPLE_SECONDS = 5.0
 
 
 def socket_path(configured: Path | None, environ: Mapping[str, str]) -> Path | None:
@@ -57,25 +56,19 @@ def _runtime_directory(environ: Mapping[str, str]) -> str:
 async def run(
     *,
     apps: Mapping[Path, ASGIFramework],
-    sample: Callable[[], None],
     log: FilteringBoundLogger,
     logger: logging.Logger,
     exhaustion: Exhaustion,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve each of ``apps`` on the Unix socket of its path; runs until cancelled.
-
-    ``sample`` is called now and then.
-    """
+    """Serve each of ``apps`` on the Unix socket of its path; runs until cancelled."""
     async with trio.open_nursery() as nursery:
         for path, app in apps.items():
             serve = partial(_serve, app, path, logger, exhaustion)
             if await _lacking(nursery, serve, log, exhaustion):
                 nursery.start_soon(_open_later, nursery, serve, log, exhaustion)
         task_status.started()
-        while True:
-            sample()
-            await trio.sleep(SAMPLE_SECONDS)
+        await trio.sleep_forever()
 
 
 async def _lacking(

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from ai_ticket_daemon.control.control_app import PREFIX, Access, ControlApp
+from ai_ticket_daemon.control.control_app import PREFIX, ControlApp
+from ai_ticket_daemon.control.operation import Access
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 from ai_ticket_daemon.groups import UNKNOWN, group_of
 from ai_ticket_daemon.server.answers import error_object, to_json
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from hypercorn.typing import ASGIFramework
     from structlog.typing import FilteringBoundLogger
 
-    from ai_ticket_daemon.control.control_app import Operation
+    from ai_ticket_daemon.control.operation import Operation
     from ai_ticket_daemon.host.exhaustion import Exhaustion
 
 OPEN_PATHS = frozenset({GET_HEALTH.path, GET_LIVE.path, GET_READY.path})

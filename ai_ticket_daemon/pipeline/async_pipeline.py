@@ -17,6 +17,7 @@ from ai_ticket_daemon.errors import ErrorCode, RequestRefused, TicketError
 from ai_ticket_daemon.events.outcome import Attempt, Failed, Outcome, Waste
 from ai_ticket_daemon.host.exhaustion import Exhaustion
 from ai_ticket_daemon.liveness import Liveness
+from ai_ticket_daemon.pipeline.counters import Counters
 from ai_ticket_daemon.pipeline.dispatcher import Dispatcher
 from ai_ticket_daemon.pipeline.intake import Intake, stopping
 from ai_ticket_daemon.pipeline.maintenance import Maintenance
@@ -72,6 +73,8 @@ class AsyncInferencePipeline:
         observer = observer or PipelineObserver()
         pulse = (liveness or Liveness()).pulse("pipeline")
         turns = RecentTurns()
+        self.counters = counters = Counters(observer)
+        """What came of events and attempts since the start."""
         self._pool = pool
         self._queue = queue = Queue(store, keeping, clock or Clock(), exhaustion or Exhaustion())
         self._waiters = waiters = Waiters(memory)
@@ -86,6 +89,7 @@ class AsyncInferencePipeline:
                 waiters=waiters,
                 retries=Retries(settings),
                 turns=turns,
+                counters=counters,
                 observer=observer,
             ),
             admission=admission,
@@ -97,6 +101,7 @@ class AsyncInferencePipeline:
             dispatcher=dispatcher,
             waiters=waiters,
             admission=admission,
+            counters=counters,
             observer=observer,
             pulse=pulse,
         )

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from ai_ticket_daemon.liveness import Pulse
+    from ai_ticket_daemon.pipeline.counters import Counters
     from ai_ticket_daemon.pipeline.dispatcher import Dispatcher
     from ai_ticket_daemon.pipeline.observer import PipelineObserver
     from ai_ticket_daemon.pipeline.queue import Admission, Queue
@@ -51,7 +52,8 @@ class Maintenance:
         dispatcher: knows what runs here and what nobody wants; is woken for what is due.
         waiters: are told of outcomes.
         admission: what keeps events from being started.
-        observer: is told of what happens.
+        counters: are told of events that ended.
+        observer: is told of the rest.
         pulse: is promised the next round.
     """
 
@@ -62,6 +64,7 @@ class Maintenance:
         dispatcher: Dispatcher,
         waiters: Waiters,
         admission: Admission,
+        counters: Counters,
         observer: PipelineObserver,
         pulse: Pulse,
     ) -> None:
@@ -71,6 +74,7 @@ class Maintenance:
         self._dispatcher = dispatcher
         self._waiters = waiters
         self._admission = admission
+        self._counters = counters
         self._observer = observer
         self._pulse = pulse
         self._orphans: Mapping[str, int] = {}
@@ -92,7 +96,7 @@ class Maintenance:
             return None
         before, record = cancelled
         if before not in FINAL_STATES and record.outcome is not None:
-            self._observer.ended(record.event, record.state, record.outcome)
+            self._counters.event_ended(record.event, record.state, record.outcome)
             self._waiters.end(event_id, record.outcome)
         return record
 
@@ -149,7 +153,7 @@ class Maintenance:
             expired = await self._store.expire(self._now(), EXPIRE_BATCH, held=held)
             for record in expired:
                 if record.outcome is not None:
-                    self._observer.ended(record.event, record.state, record.outcome)
+                    self._counters.event_ended(record.event, record.state, record.outcome)
                     self._waiters.end(record.event.event_id, record.outcome)
             if len(expired) < EXPIRE_BATCH:
                 return

@@ -12,6 +12,7 @@ from ai_ticket_daemon.events.state import EventState
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.events.outcome import Outcome
+    from ai_ticket_daemon.pipeline.counters import Counters
     from ai_ticket_daemon.pipeline.in_flight import InFlight
     from ai_ticket_daemon.pipeline.observer import PipelineObserver
     from ai_ticket_daemon.pipeline.queue import Queue
@@ -56,12 +57,16 @@ class OutcomeWriter:
     Args:
         queue: takes them.
         waiters: are told of an outcome.
-        observer: is told of what happens.
+        counters: are told of events that ended and of what was made for nobody.
+        observer: is told of the rest.
     """
 
-    def __init__(self, queue: Queue, waiters: Waiters, observer: PipelineObserver) -> None:
+    def __init__(
+        self, queue: Queue, waiters: Waiters, counters: Counters, observer: PipelineObserver
+    ) -> None:
         self._queue = queue
         self._waiters = waiters
+        self._counters = counters
         self._observer = observer
 
     async def write(self, running: InFlight, resolution: End | Requeue) -> None:
@@ -113,7 +118,7 @@ class OutcomeWriter:
                     running.lease, state, outcome, self._queue.now()
                 )
             if written.known:
-                self._observer.ended(event, state, outcome)
+                self._counters.event_ended(event, state, outcome)
                 self._waiters.end(event.event_id, outcome)
         if not written.known:
             self._observer.outcome_refused(event)
@@ -123,4 +128,4 @@ class OutcomeWriter:
         """Tell that a completion nobody gets was thrown away; of others it has been told."""
         if isinstance(resolution, End) and resolution.state is EventState.SUCCEEDED:
             attempt = resolution.outcome.attempts[-1]
-            self._observer.thrown_away(replace(attempt, waste=waste))
+            self._counters.thrown_away(replace(attempt, waste=waste))

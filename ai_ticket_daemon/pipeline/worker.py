@@ -21,6 +21,7 @@ from ai_ticket_daemon.pipeline.turns import Waited
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.backends.generation import GenerationResult
+    from ai_ticket_daemon.pipeline.counters import Counters
     from ai_ticket_daemon.pipeline.in_flight import InFlight
     from ai_ticket_daemon.pipeline.observer import PipelineObserver
     from ai_ticket_daemon.pipeline.queue import Queue
@@ -46,7 +47,8 @@ class Worker:
         waiters: get the text and the outcome.
         retries: decides what follows a failed attempt.
         turns: remembers when a turn ended, and how long it took.
-        observer: is told of what happens.
+        counters: are told of what was made for nobody.
+        observer: is told of the rest.
     """
 
     def __init__(
@@ -57,15 +59,17 @@ class Worker:
         waiters: Waiters,
         retries: Retries,
         turns: RecentTurns,
+        counters: Counters,
         observer: PipelineObserver,
     ) -> None:
         self._now = queue.now
         self._queue = queue
-        self._writer = OutcomeWriter(queue, waiters, observer)
+        self._writer = OutcomeWriter(queue, waiters, counters, observer)
         self._pool = pool
         self._waiters = waiters
         self._retries = retries
         self._turns = turns
+        self._counters = counters
         self._observer = observer
 
     async def run(self, running: InFlight, slot: Slot) -> None:
@@ -239,7 +243,7 @@ class Worker:
         """Tell how the attempt ended; return all attempts of the event."""
         self._observer.attempt_ended(running.lease.event, attempt)
         if attempt.error is not None and not attempt.is_busy:
-            self._observer.thrown_away(attempt)
+            self._counters.thrown_away(attempt)
         if attempt.retried is False:
             self._observer.given_up(attempt.because or "")
         return with_attempt(running.lease.attempts, attempt)

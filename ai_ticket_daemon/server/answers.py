@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from datetime import UTC, datetime
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.events.outcome import Attempt, Outcome
     from ai_ticket_daemon.events.status import EventStatus
     from ai_ticket_daemon.host.exhaustion import Resource
-    from ai_ticket_daemon.server.ports import HealthReport
+    from ai_ticket_daemon.status.snapshot import Snapshot
 
 RETRY_AFTER_DEFAULT_SECONDS = 5
 RETRY_AFTER_MAX_SECONDS = 86_400
@@ -247,17 +246,26 @@ def host_exhausted(resource: Resource) -> TicketError:
     )
 
 
-def health_object(report: HealthReport) -> Health:
+def health_object(snapshot: Snapshot) -> Health:
     """Return what ``/health`` tells."""
     return Health(
-        status=report.status,
-        reasons=report.reasons,
-        ready=report.ready,
-        draining=report.draining,
-        version=report.version,
-        uptime_seconds=round(report.uptime_seconds, 3),
-        backends=[Backend(**dataclasses.asdict(backend)) for backend in report.backends],
-        queue=dict(report.queue),
+        status=snapshot.status,
+        reasons=snapshot.reasons,
+        ready=snapshot.ready,
+        draining=snapshot.draining,
+        version=snapshot.version,
+        uptime_seconds=round(snapshot.uptime_seconds, 3),
+        backends=[
+            Backend(
+                name=backend.name,
+                role=backend.role,
+                state=backend.state,
+                active=backend.active,
+                in_flight=backend.in_flight,
+            )
+            for backend in snapshot.backends
+        ],
+        queue=dict(snapshot.queue.states),
     )
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
     from ai_ticket_daemon.errors import ErrorCode, RequestRefused, TicketError
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Outcome
     from ai_ticket_daemon.events.status import EventStatus
+    from ai_ticket_daemon.status.snapshot import Snapshot
     from ai_ticket_daemon.tracecontext import TraceContext
 
 
@@ -116,46 +117,10 @@ class Pipeline(Protocol):
         """
 
 
-class HealthStatus(StrEnum):
-    """How well the daemon does its work."""
-
-    HEALTHY = "healthy"
-    """Everything works."""
-    DEGRADED = "degraded"
-    """Events are served, but not as they should be, such as on the standby."""
-    UNHEALTHY = "unhealthy"
-    """Events cannot be served."""
-
-
-@dataclass(frozen=True, slots=True)
-class BackendReport:
-    """One backend as ``/health`` shows it."""
-
-    name: str
-    role: str
-    state: str
-    active: bool
-    in_flight: int
-
-
-@dataclass(frozen=True, slots=True)
-class HealthReport:
-    """What ``/health`` and ``/ready`` tell. ``ready``: a request sent now would be served."""
-
-    status: HealthStatus
-    ready: bool
-    draining: bool
-    version: str
-    uptime_seconds: float
-    reasons: tuple[str, ...] = ()
-    backends: tuple[BackendReport, ...] = ()
-    queue: Mapping[str, int] = field(default_factory=dict)
-
-
 class HealthView(Protocol):
     """Knows how the daemon does."""
 
-    def report(self) -> HealthReport:
+    def snapshot(self) -> Snapshot:
         """Return how things stand now."""
 
 

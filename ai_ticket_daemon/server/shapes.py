@@ -13,7 +13,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ai_ticket_daemon.errors import ErrorCode  # noqa: TC001 - msgspec reads the annotations
 from ai_ticket_daemon.events.state import EventState  # noqa: TC001
-from ai_ticket_daemon.server.ports import HealthStatus  # noqa: TC001
+from ai_ticket_daemon.status.snapshot import HealthStatus  # noqa: TC001
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

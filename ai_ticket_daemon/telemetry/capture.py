@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.clock import Clock
     from ai_ticket_daemon.config.log import LogConfig
+    from ai_ticket_daemon.config.tree import Config
     from ai_ticket_daemon.errors import ErrorCode
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Outcome
@@ -95,17 +96,33 @@ class Capture:
         self._clock = clock
         self._send, self._receive = trio.open_memory_channel[_Ended | Refused](MAILBOX_EVENTS)
         self._works = True
+        self.override: int | None = None
+        """How many payloads an operator wants kept, in place of the conf file; None: as it says."""
+
+    @property
+    def payloads(self) -> int:
+        """How many payloads are kept now; 0 for none."""
+        return self._settings().capture_payloads if self.override is None else self.override
+
+    def in_effect(self, config: Config) -> Config:
+        """Return ``config`` with the override, if there is one."""
+        return replace(config, log=replace(config.log, capture_payloads=self.payloads))
+
+    @property
+    def directory(self) -> Path:
+        """Where they are kept."""
+        return self._settings().capture_directory
 
     def ended(self, event: Event, state: EventState, outcome: Outcome) -> None:
         """Keep the event if it failed and captures are on; never blocks."""
-        if self._settings().capture_payloads == 0 or state not in _FAILING:
+        if self.payloads == 0 or state not in _FAILING:
             return
         if isinstance(outcome, Failed):
             self._take(_Ended(event, state, outcome, self._clock.ahead))
 
     def refused(self, refused: Refused) -> None:
         """Keep what was refused, if captures are on; never blocks."""
-        if self._settings().capture_payloads:
+        if self.payloads:
             payload = refused.payload
             if isinstance(payload, bytes):  # the rest of it would be kept for nothing
                 head = payload[:MOST_REFUSED_BYTES]
@@ -120,11 +137,10 @@ class Capture:
         """Write what comes; runs until cancelled."""
         task_status.started()
         async for what in self._receive:
-            settings = self._settings()
             write = partial(
                 keep,
-                settings.capture_directory,
-                newest=max(1, settings.capture_payloads),
+                self.directory,
+                newest=max(1, self.payloads),
                 now=self._clock.now(),
             )
             try:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
-PARTS = ("capture", "control", "http", "pipeline", "pool", "sampler", "store")
+PARTS = ("capture", "http", "pipeline", "pool", "sampler", "store")
 """Who looks on."""
 
 SAY_SECONDS = 60.0

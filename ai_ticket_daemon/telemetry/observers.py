@@ -14,6 +14,7 @@ from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.outcome import Failed, Waste
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.host.exhaustion import Exhaustion
+from ai_ticket_daemon.pipeline.counters import cause_of
 from ai_ticket_daemon.pipeline.observer import PipelineObserver
 from ai_ticket_daemon.pool.health import HealthState
 from ai_ticket_daemon.telemetry import exemplars
@@ -124,8 +125,7 @@ class PipelineTelemetry(PipelineObserver):
     def thrown_away(self, attempt: Attempt) -> None:
         """Count the time and the tokens of an attempt as wasted."""
         metrics = self._metrics
-        cause = attempt.waste or attempt.error
-        labels = attempt.backend, "none" if cause is None else cause.value
+        labels = attempt.backend, cause_of(attempt)
         metrics.kobold_wasted_seconds.labels(*labels).inc(attempt.seconds)
         known = "unknown"
         if attempt.tokens is not None:

@@ -108,7 +108,7 @@ HTTP, or can be read in two ways; `address_full`: its address has as many as one
 | `result` of `config_*` | `applied`, `refused` |
 | `result` of `kobold_probe_*` | `answered`, `failed`, `timeout` |
 | `actor` | a part that [the supervisor](error-policy.md) restarts, such as `prober` |
-| `part` | what looks on and failed at it: `capture`, `control`, `http`, `pipeline`, `pool`, \
+| `part` | what looks on and failed at it: `capture`, `http`, `pipeline`, `pool`, \
 `sampler`, `store` |
 | `version` | the version of the daemon |
 """

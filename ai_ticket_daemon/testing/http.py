@@ -18,7 +18,12 @@ from ai_ticket_daemon.config.values.addresses import TcpBind
 from ai_ticket_daemon.server.app import create_app
 from ai_ticket_daemon.server.listen.listeners import serve
 from ai_ticket_daemon.server.listen.tls import ServedCertificate
-from ai_ticket_daemon.server.ports import HealthReport, HealthStatus
+from ai_ticket_daemon.status.snapshot import (
+    ActiveSnapshot,
+    BackendSnapshot,
+    HealthStatus,
+    Snapshot,
+)
 from ai_ticket_daemon.testing.pipeline import GUARD_SECONDS, ScriptedPipeline
 
 if TYPE_CHECKING:
@@ -29,20 +34,40 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.tracecontext import TraceContext
 
 
-def healthy() -> HealthReport:
-    """Return the report of a daemon that is well."""
-    return HealthReport(
-        HealthStatus.HEALTHY, ready=True, draining=False, version="0", uptime_seconds=1.0
+def healthy() -> Snapshot:
+    """Return the snapshot of a daemon that is well."""
+    return Snapshot(
+        status=HealthStatus.HEALTHY,
+        ready=True,
+        version="0",
+        uptime_seconds=1.0,
+        active=ActiveSnapshot(role="primary", pinned=None, reason="start", detail=""),
     )
+
+
+def backend_snapshot(name: str, role: str, state: str, **more: Any) -> BackendSnapshot:
+    """Return one backend of a snapshot; ``more`` sets what a test is about."""
+    fields: dict[str, Any] = {
+        "kind": "koboldcpp",
+        "url": f"http://{name}",
+        "reason": "",
+        "usable": state in ("ready", "busy"),
+        "active": False,
+        "pinned": False,
+        "in_flight": 0,
+        "max_in_flight": 1,
+        "resting_seconds": 0.0,
+    }
+    return BackendSnapshot(name=name, role=role, state=state, **(fields | more))
 
 
 @dataclass
 class ScriptedHealth:
-    """Reports what the test says."""
+    """Tells what the test says."""
 
-    current: HealthReport = field(default_factory=healthy)
+    current: Snapshot = field(default_factory=healthy)
 
-    def report(self) -> HealthReport:
+    def snapshot(self) -> Snapshot:
         """Return how things stand now."""
         return self.current
 

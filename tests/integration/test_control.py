@@ -27,7 +27,7 @@ from ai_ticket_daemon.config.backends import Failback, ServerConfig
 from ai_ticket_daemon.config.control import DEFAULT_SOCKET, ControlConfig
 from ai_ticket_daemon.config.read.errors import ConfigError, Problem
 from ai_ticket_daemon.config.values.tokens import Tokens, parse_tokens
-from ai_ticket_daemon.control.control_app import Access
+from ai_ticket_daemon.control.operation import Access
 from ai_ticket_daemon.control.server import socket_path
 from ai_ticket_daemon.ctl import main as ctl
 from ai_ticket_daemon.ctl.cli import parser
@@ -38,7 +38,7 @@ from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobol
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.config.tree import Config
-    from ai_ticket_daemon.control.control_app import Operation
+    from ai_ticket_daemon.control.operation import Operation
 
 Captured = pytest.CaptureFixture[str]
 JSON = "application/json"
@@ -851,7 +851,7 @@ async def test_no_value_however_deep_or_large_is_a_fault_of_any_operation(
                 assert json.loads(told)["message"], (operation.name, field, what)
 
         async with trio.open_nursery() as nursery:
-            for operation in house.running.daemon._operations.table().values():
+            for operation in house.running.daemon._operations.values():
                 whole = [None] if operation.access is Access.ACT else []
                 for field in (*names_of(operation), "below", *whole):
                     for what, value in hostile_values().items():

@@ -13,8 +13,8 @@ import trio
 
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused, StoreUnavailable
 from ai_ticket_daemon.events.outcome import Failed
-from ai_ticket_daemon.server.ports import BackendReport, HealthStatus
-from ai_ticket_daemon.testing.http import Served, serving
+from ai_ticket_daemon.status.snapshot import HealthStatus, QueueSnapshot
+from ai_ticket_daemon.testing.http import Served, backend_snapshot, serving
 from ai_ticket_daemon.testing.pipeline import GUARD_SECONDS, ScriptedPipeline, succeeded
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -235,8 +235,8 @@ async def test_health_tells_how_things_stand() -> None:
             served.health.current,
             status=HealthStatus.DEGRADED,
             reasons=("on the standby",),
-            backends=(BackendReport("standby", "standby", "busy", active=True, in_flight=1),),
-            queue={"queued": 3},
+            backends=(backend_snapshot("standby", "standby", "busy", active=True, in_flight=1),),
+            queue=QueueSnapshot(states={"queued": 3}),
         )
         reply = await client.get("/health")
         assert reply.status_code == 200

@@ -20,7 +20,7 @@ from control_house import QUICK, open_house
 from ai_ticket_daemon.config.auth import AuthConfig
 from ai_ticket_daemon.config.control import DEFAULT_VIEW_SOCKET
 from ai_ticket_daemon.config.values.tokens import Tokens, parse_tokens
-from ai_ticket_daemon.control.control_app import Access
+from ai_ticket_daemon.control.operation import Access
 from ai_ticket_daemon.control.server import view_path
 from ai_ticket_daemon.ctl import client as client_module
 from ai_ticket_daemon.ctl import main as ctl
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from control_house import House
 
     from ai_ticket_daemon.config.tree import Config
-    from ai_ticket_daemon.control.control_app import Operation
+    from ai_ticket_daemon.control.operation import Operation
     from ai_ticket_daemon.testing.kobold import KoboldSettings
 
 Captured = pytest.CaptureFixture[str]
@@ -73,7 +73,7 @@ async def house_with_a_view(
 
 
 def operations_of(house: House, access: Access) -> list[Operation]:
-    table = house.running.daemon._operations.table()
+    table = house.running.daemon._operations
     return [operation for operation in table.values() if operation.access is access]
 
 
@@ -282,7 +282,7 @@ async def test_recounts_of_the_store_take_turns(
         raise RuntimeError("not of interest")
 
     held = threading.Event()
-    monkeypatch.setattr("ai_ticket_daemon.control.operations.audit_file", slow)
+    monkeypatch.setattr("ai_ticket_daemon.control.store_operations.audit_file", slow)
     async with house_with_a_view(capsys) as (_, viewer), trio.open_nursery() as nursery:
         for _ in range(6):
             nursery.start_soon(viewer.get, "/control/audit")

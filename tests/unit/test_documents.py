@@ -23,7 +23,7 @@ from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.pool.backend import GuestReason
 from ai_ticket_daemon.pool.failover import SwitchReason
 from ai_ticket_daemon.pool.health import HealthState
-from ai_ticket_daemon.server.ports import HealthStatus
+from ai_ticket_daemon.status.snapshot import HealthStatus
 from ai_ticket_daemon.store.sqlite.schema import MIGRATIONS
 from ai_ticket_daemon.telemetry.logs.logs import Logs
 from ai_ticket_daemon.telemetry.reference import families

@@ -282,7 +282,6 @@ async def test_the_control_socket_is_opened_once_that_can_be_done(
     run = partial(
         control.run,
         apps={tmp_path / "control.sock": cast("Any", None)},
-        sample=lambda: None,
         log=lines.log,
         logger=cast("Any", None),
         exhaustion=lack.exhaustion(),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+
+from ai_ticket_daemon.status.snapshot import RefusedClient
 
 MOST_CLIENTS = 256
 """How many are remembered. For one more, the one that was refused least makes room, and the new one
@@ -11,9 +13,7 @@ TOLD_CLIENTS = 10
 
 
 @dataclass(slots=True)
-class Refused:
-    """How often one client was refused, at the most; for what and when it was last."""
-
+class _Refused:
     client: str
     number: int
     error: str
@@ -24,7 +24,7 @@ class Refusals:
     """Counts what each client was refused: a token, a scope, or a place within the limit."""
 
     def __init__(self) -> None:
-        self._by_client: dict[str, Refused] = {}
+        self._by_client: dict[str, _Refused] = {}
 
     def note(self, client: str, error: str, now: float) -> None:
         """Note that ``client`` was refused with the code ``error``."""
@@ -35,11 +35,11 @@ class Refusals:
                 least = min(self._by_client.values(), key=lambda refused: refused.number)
                 number = least.number
                 del self._by_client[least.client]
-            known = self._by_client[client] = Refused(client, number, error, now)
+            known = self._by_client[client] = _Refused(client, number, error, now)
         known.number += 1
         known.error, known.last_at = error, now
 
-    def most(self) -> list[Refused]:
+    def most(self) -> list[RefusedClient]:
         """Return those that were refused most."""
         found = sorted(self._by_client.values(), key=lambda refused: -refused.number)
-        return found[:TOLD_CLIENTS]
+        return [RefusedClient(**asdict(refused)) for refused in found[:TOLD_CLIENTS]]

@@ -9,8 +9,8 @@ from quart import Response
 from ai_ticket_daemon.server.answers import health_object, retry_after
 from ai_ticket_daemon.server.headers import JSON_TYPE
 from ai_ticket_daemon.server.http_exchange import HttpExchange, json_response
-from ai_ticket_daemon.server.ports import HealthStatus
 from ai_ticket_daemon.server.shapes import Live, Ready
+from ai_ticket_daemon.status.snapshot import HealthStatus
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.server.context import ServerContext
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 async def get_health(context: ServerContext, _exchange: HttpExchange) -> Response:
     """Tell how the daemon does, and why."""
-    report = context.health.report()
-    well = report.status is not HealthStatus.UNHEALTHY
-    return _report(health_object(report), well=well)
+    snapshot = context.health.snapshot()
+    well = snapshot.status is not HealthStatus.UNHEALTHY
+    return _report(health_object(snapshot), well=well)
 
 
 async def get_live(_context: ServerContext, _exchange: HttpExchange) -> Response:
@@ -30,8 +30,8 @@ async def get_live(_context: ServerContext, _exchange: HttpExchange) -> Response
 
 async def get_ready(context: ServerContext, _exchange: HttpExchange) -> Response:
     """Tell whether an event sent now would be served."""
-    report = context.health.report()
-    return _report(Ready(ready=report.ready, reasons=report.reasons), well=report.ready)
+    snapshot = context.health.snapshot()
+    return _report(Ready(ready=snapshot.ready, reasons=snapshot.reasons), well=snapshot.ready)
 
 
 async def get_openapi(context: ServerContext, _exchange: HttpExchange) -> Response:

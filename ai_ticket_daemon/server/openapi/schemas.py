@@ -23,7 +23,6 @@ from ai_ticket_daemon.events.limits import (
     RANGES,
 )
 from ai_ticket_daemon.events.state import EventState
-from ai_ticket_daemon.server.ports import HealthStatus
 from ai_ticket_daemon.server.shapes import (
     BATCH_ITEMS,
     Completion,
@@ -33,6 +32,7 @@ from ai_ticket_daemon.server.shapes import (
     StreamError,
     ref,
 )
+from ai_ticket_daemon.status.snapshot import HealthStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -106,7 +106,7 @@ LAYERS = (
     ("dispatcher",),
     ("worker",),
     ("outcome_writer",),
-    ("in_flight", "retry"),
+    ("in_flight", "retry", "counters"),
     ("queue", "observer"),
     ("waiters", "turns"),
 )

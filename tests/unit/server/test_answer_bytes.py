@@ -25,7 +25,8 @@ from ai_ticket_daemon.server.answers import (
     to_json,
     with_warnings,
 )
-from ai_ticket_daemon.server.ports import BackendReport, HealthReport, HealthStatus
+from ai_ticket_daemon.status.snapshot import HealthStatus, QueueSnapshot
+from ai_ticket_daemon.testing.http import backend_snapshot, healthy
 from ai_ticket_daemon.testing.pipeline import succeeded
 
 if TYPE_CHECKING:
@@ -55,15 +56,14 @@ HELD = replace(QUEUED, held="paused", estimated_start_at=None, ahead=1.5)
 ENDED = EventStatus(EVENT, EventState.SUCCEEDED, (LOST, ATTEMPT), succeeded("text"))
 LOST_ALL = EventStatus(BARE, EventState.FAILED, (LOST,), FAILED)
 REFUSED = RequestRefused(ErrorCode.QUEUE_FULL, "Sentence.")
-WELL = HealthReport(
-    HealthStatus.DEGRADED,
-    ready=True,
-    draining=False,
+WELL = replace(
+    healthy(),
+    status=HealthStatus.DEGRADED,
     version="1",
     uptime_seconds=1.23456,
     reasons=("a", "b"),
-    backends=(BackendReport("primary", "primary", "ready", active=True, in_flight=1),),
-    queue={"queued": 1, "running": 0},
+    backends=(backend_snapshot("primary", "primary", "ready", active=True, in_flight=1),),
+    queue=QueueSnapshot(states={"queued": 1, "running": 0}),
 )
 MADE: dict[str, Callable[[], bytes]] = {
     "error": lambda: to_json(error_object(REFUSED, event_id=None, trace_id=TRACE)),

@@ -1,69 +1,54 @@
+"""The line that ``systemctl status`` shows."""
+
 from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
+from ai_ticket_daemon.status.line import line_of
+from ai_ticket_daemon.status.snapshot import HealthStatus, QueueSnapshot
+from ai_ticket_daemon.testing.http import backend_snapshot, healthy
 
-from ai_ticket_daemon.server.ports import BackendReport, HealthReport, HealthStatus
-from ai_ticket_daemon.status.line import Rate, describe
-
-HEALTHY = HealthReport(
-    status=HealthStatus.HEALTHY,
-    ready=True,
-    draining=False,
-    version="1",
-    uptime_seconds=1,
-    reasons=(),
+HEALTHY = replace(
+    healthy(),
     backends=(
-        BackendReport("a", "primary", "busy", active=True, in_flight=1),
-        BackendReport("b", "primary", "down", active=True, in_flight=0),
-        BackendReport("c", "standby", "ready", active=False, in_flight=0),
+        backend_snapshot("a", "primary", "busy", active=True, in_flight=1),
+        backend_snapshot("b", "primary", "down", active=True),
+        backend_snapshot("c", "standby", "ready"),
     ),
-    queue={"queued": 3, "running": 1, "succeeded": 9},
+    queue=QueueSnapshot(states={"queued": 3, "running": 1, "succeeded": 9}),
 )
 
 
 def test_the_line_names_who_serves_what_waits_and_how_fast_it_goes() -> None:
-    line = describe(HEALTHY, 0.714, "")
+    line = line_of(replace(HEALTHY, events_per_second=0.714))
 
     assert line == "healthy; served by a; 3 queued, 1 running; 0.71 events/s"
 
 
 def test_it_says_when_nobody_serves() -> None:
-    report = replace(HEALTHY, status=HealthStatus.UNHEALTHY, backends=(), queue={})
+    snapshot = replace(HEALTHY, status=HealthStatus.UNHEALTHY, backends=(), queue=QueueSnapshot())
 
-    assert describe(report, 0, "") == (
-        "unhealthy; no backend is usable; 0 queued, 0 running; 0 events/s"
-    )
+    assert line_of(snapshot) == ("unhealthy; no backend is usable; 0 queued, 0 running; 0 events/s")
 
 
 def test_the_first_reason_stands_in_it_and_nobody_serves_while_the_store_fails() -> None:
     reasons = ("the store cannot be written: no space left", "backend b is down: gone")
-    report = replace(HEALTHY, status=HealthStatus.UNHEALTHY, ready=False, reasons=reasons)
+    snapshot = replace(HEALTHY, status=HealthStatus.UNHEALTHY, ready=False, reasons=reasons)
 
-    assert describe(report, 0, "") == (
+    assert line_of(snapshot) == (
         "unhealthy: the store cannot be written: no space left; 3 queued, 1 running; 0 events/s"
     )
 
 
 def test_a_reason_does_not_hide_who_serves() -> None:
-    report = replace(HEALTHY, status=HealthStatus.DEGRADED, reasons=("paused by an operator",))
+    snapshot = replace(HEALTHY, status=HealthStatus.DEGRADED, reasons=("paused by an operator",))
 
-    assert describe(report, 0, "").startswith("degraded: paused by an operator; served by a; ")
+    assert line_of(snapshot).startswith("degraded: paused by an operator; served by a; ")
 
 
 def test_it_says_that_the_daemon_drains_and_that_a_reload_was_refused() -> None:
-    line = describe(replace(HEALTHY, draining=True), 0, "x.conf:3: log.level: must be ...")
+    problems = ("x.conf:3: log.level: must be ...", "x.conf:4: another one")
+    line = line_of(replace(HEALTHY, draining=True, reload_problems=problems))
 
     assert line.startswith("draining; ")
     assert line.endswith("LAST RELOAD REFUSED: x.conf:3: log.level: must be ...")
-
-
-def test_the_rate_is_that_of_the_last_minute() -> None:
-    rate = Rate(window_seconds=60)
-
-    assert rate.per_second(100, now=0) == 0
-    assert rate.per_second(130, now=30) == pytest.approx(1)
-    assert rate.per_second(190, now=60) == pytest.approx(1.5)
-    assert rate.per_second(190, now=90) == pytest.approx(1)
-    assert rate.per_second(190, now=120) == 0
