@@ -80,7 +80,8 @@ class StreamWriter:
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
         except OSError:  # whoever read it has gone
-            self._dropped(1)
+            if not self._sender.is_abandoned:  # else it has been counted
+                self._dropped(1)
         return True
 
     def _write_plainly(self, text: str) -> None:
