@@ -262,9 +262,9 @@ async def test_a_user_without_the_right_to_it_is_told_how_to_get_it(
 ) -> None:
     program = (
         "import os, sys\n"
-        "from ai_ticket_daemon.control import commands, ctl, session\n"
+        "from ai_ticket_daemon.ctl import commands, main, session\n"
         f"if os.getuid() == 0: os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
-        "sys.exit(ctl.main(sys.argv[1:]))\n"
+        "sys.exit(main.main(sys.argv[1:]))\n"
     )
     async with running(tmp_path, at(socket)):
         os.chmod(socket.parent, 0o755)  # noqa: PTH101 - in an async function
