@@ -14,6 +14,7 @@ import trio
 
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.host.exhaustion import exhausted
+from ai_ticket_daemon.pool.backend import PoolObserver
 from ai_ticket_daemon.pool.health import HealthState
 from ai_ticket_daemon.store.port import KEPT_CHANGES, Change
 from ai_ticket_daemon.wakeup import Wakeup
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from structlog.typing import FilteringBoundLogger
 
-    from ai_ticket_daemon.pool.backend import Backend, GuestReason, PoolObserver
+    from ai_ticket_daemon.pool.backend import Backend, GuestReason
     from ai_ticket_daemon.pool.failover import ActiveRole
     from ai_ticket_daemon.pool.health import Health
     from ai_ticket_daemon.store.port import EventStore
@@ -37,7 +38,7 @@ LAST_WRITE_SECONDS = 2.0
 _WORKING = frozenset({HealthState.READY, HealthState.BUSY})
 
 
-class PoolHistory:
+class PoolHistory(PoolObserver):
     """Notes the changes worth telling, and passes everything on to ``observer``.
 
     Args:

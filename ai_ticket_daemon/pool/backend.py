@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ai_ticket_daemon.wakeup import Wakeup
 
@@ -104,8 +104,8 @@ class Slot:
             guests[self.guest] -= 1
 
 
-class PoolObserver(Protocol):
-    """Is told of what changes in the pool; logs it and counts it."""
+class PoolObserver:
+    """Is told of what changes in the pool; one that logs or counts overrides what it needs."""
 
     def health_changed(self, backend: Backend, before: Health) -> None:
         """``backend.health`` is another state than ``before``."""

@@ -13,7 +13,7 @@ from ai_ticket_daemon.server.access.refusals import Refusals
 from ai_ticket_daemon.server.context import ServerContext
 from ai_ticket_daemon.server.http_exchange import HttpExchange
 from ai_ticket_daemon.server.openapi.document import openapi_json
-from ai_ticket_daemon.server.ports import NullRequestObserver
+from ai_ticket_daemon.server.ports import RequestObserver
 from ai_ticket_daemon.server.route_table import ROUTES
 from ai_ticket_daemon.server.routes import Routes
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.config.events import EventsConfig
     from ai_ticket_daemon.config.http import HttpConfig
     from ai_ticket_daemon.config.rate_limit import RateLimitConfig
-    from ai_ticket_daemon.server.ports import HealthView, Pipeline, RequestObserver
+    from ai_ticket_daemon.server.ports import HealthView, Pipeline
 
 HEARTBEAT_SECONDS = 10.0
 WRITE_TIMEOUT_SECONDS = 30.0
@@ -95,7 +95,7 @@ def create_app(
         access=AccessControl(
             auth=auth, rate_limit=rate_limit, http=http, refusals=refusals or Refusals()
         ),
-        observer=observer or NullRequestObserver(),
+        observer=observer or RequestObserver(),
         logger=logger or logging.getLogger("ai_ticket_daemon.server"),
         heartbeat_seconds=heartbeat_seconds,
         write_timeout_seconds=write_timeout_seconds,

@@ -156,11 +156,11 @@ class RequestEnded:
     client: str | None = None
 
 
-class ObservedRequest(Protocol):
-    """One request in the eyes of an observer."""
+class ObservedRequest:
+    """One request in the eyes of an observer; it keeps the trace as it came, and no more."""
 
-    @property
-    def trace(self) -> TraceContext:
+    def __init__(self, trace: TraceContext) -> None:
+        self.trace = trace
         """The trace that the event and the errors of this request belong to."""
 
     def refused(self, error: TicketError, payload: object) -> None:
@@ -173,11 +173,12 @@ class ObservedRequest(Protocol):
         """Take note of how the request ended; called exactly once. Must not block or raise."""
 
 
-class RequestObserver(Protocol):
-    """Metrics, tracing or a test: told of each request's start and end."""
+class RequestObserver:
+    """Told of each request's start and end; metrics, tracing or a test override what they need."""
 
     def started(self, request: RequestStarted) -> ObservedRequest:
         """Take note of a request; called once for each. Must not block or raise."""
+        return ObservedRequest(request.trace)
 
 
 class ConnectionRefusal(StrEnum):
@@ -191,34 +192,8 @@ class ConnectionRefusal(StrEnum):
     """All connections are taken."""
 
 
-class ConnectionObserver(Protocol):
+class ConnectionObserver:
     """Told of connections that are refused."""
 
     def refused(self, why: ConnectionRefusal) -> None:
         """Take note of a connection that is refused. Must not block or raise."""
-
-
-class NullConnectionObserver:
-    """Nobody looks on."""
-
-    def refused(self, why: ConnectionRefusal) -> None:
-        """Do nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Unobserved:
-    trace: TraceContext
-
-    def refused(self, error: TicketError, payload: object) -> None:
-        """Do nothing."""
-
-    def ended(self, request: RequestEnded) -> None:
-        """Do nothing."""
-
-
-class NullRequestObserver:
-    """Nobody looks on."""
-
-    def started(self, request: RequestStarted) -> ObservedRequest:
-        """Keep the trace as it came."""
-        return _Unobserved(request.trace)

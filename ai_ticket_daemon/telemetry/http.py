@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING
 
 from opentelemetry.trace import SpanKind
 
-from ai_ticket_daemon.server.ports import ConnectionRefusal, NullRequestObserver
+from ai_ticket_daemon.server.ports import (
+    ConnectionObserver,
+    ConnectionRefusal,
+    ObservedRequest,
+    RequestObserver,
+)
 from ai_ticket_daemon.telemetry import exemplars
 from ai_ticket_daemon.telemetry.capture import Refused
 from ai_ticket_daemon.telemetry.guard import guarded
@@ -17,7 +22,7 @@ if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
 
     from ai_ticket_daemon.errors import TicketError
-    from ai_ticket_daemon.server.ports import ObservedRequest, RequestEnded, RequestStarted
+    from ai_ticket_daemon.server.ports import RequestEnded, RequestStarted
     from ai_ticket_daemon.telemetry.capture import Capture
     from ai_ticket_daemon.telemetry.guard import Failures
     from ai_ticket_daemon.telemetry.metrics import Metrics
@@ -27,7 +32,7 @@ if TYPE_CHECKING:
 _SERVER_FAULT = 500
 
 
-class ConnectionTelemetry:
+class ConnectionTelemetry(ConnectionObserver):
     """Counts the connections that the HTTP surface refuses."""
 
     def __init__(self, metrics: Metrics) -> None:
@@ -41,7 +46,7 @@ class ConnectionTelemetry:
         self._counters[why].inc()
 
 
-class HttpTelemetry:
+class HttpTelemetry(RequestObserver):
     """Observes the requests of the HTTP surface."""
 
     def __init__(
@@ -104,7 +109,7 @@ class HttpTelemetry:
         )
 
 
-class QuietHttpTelemetry:
+class QuietHttpTelemetry(RequestObserver):
     """The same, and whatever goes wrong in it is nobody's business but ``failures``'s."""
 
     def __init__(self, telemetry: HttpTelemetry, failures: Failures) -> None:
@@ -117,16 +122,16 @@ class QuietHttpTelemetry:
             return guarded(self._telemetry.started(request), self._failures)
         except Exception as error:  # noqa: BLE001 - the edge of an observer
             self._failures.note("started", error)
-            return NullRequestObserver().started(request)
+            return super().started(request)
 
 
-class _Observed:
+class _Observed(ObservedRequest):
     def __init__(
         self, telemetry: HttpTelemetry, route: str, trace: TraceContext, span: Span | None
     ) -> None:
+        super().__init__(trace)
         self._telemetry = telemetry
         self._route = route
-        self.trace = trace
         self._span = span
 
     def refused(self, error: TicketError, payload: object) -> None:

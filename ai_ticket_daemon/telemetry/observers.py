@@ -16,6 +16,7 @@ from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.host.exhaustion import Exhaustion
 from ai_ticket_daemon.pipeline.counters import cause_of
 from ai_ticket_daemon.pipeline.observer import PipelineObserver
+from ai_ticket_daemon.pool.backend import PoolObserver
 from ai_ticket_daemon.pool.health import HealthState
 from ai_ticket_daemon.telemetry import exemplars
 from ai_ticket_daemon.telemetry.traces.spans import (
@@ -318,7 +319,7 @@ class HostTelemetry:
         )
 
 
-class PoolTelemetry:
+class PoolTelemetry(PoolObserver):
     """Counts and logs what happens to the backends."""
 
     def __init__(self, log: FilteringBoundLogger, metrics: Metrics) -> None:

@@ -18,6 +18,7 @@ from ai_ticket_daemon.config.values.addresses import TcpBind
 from ai_ticket_daemon.server.app import create_app
 from ai_ticket_daemon.server.listen.listeners import serve
 from ai_ticket_daemon.server.listen.tls import ServedCertificate
+from ai_ticket_daemon.server.ports import ObservedRequest, RequestObserver
 from ai_ticket_daemon.status.snapshot import (
     ActiveSnapshot,
     BackendSnapshot,
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from ai_ticket_daemon.errors import ErrorCode, TicketError
-    from ai_ticket_daemon.server.ports import ObservedRequest, RequestEnded, RequestStarted
-    from ai_ticket_daemon.tracecontext import TraceContext
+    from ai_ticket_daemon.server.ports import RequestEnded, RequestStarted
 
 
 def healthy() -> Snapshot:
@@ -73,7 +73,7 @@ class ScriptedHealth:
 
 
 @dataclass
-class RecordedRequest:
+class RecordedRequest(ObservedRequest):
     """A request as an observer saw it; ``end`` is None until it is over."""
 
     start: RequestStarted
@@ -81,10 +81,8 @@ class RecordedRequest:
     over: trio.Event = field(default_factory=trio.Event)
     refusals: list[tuple[ErrorCode, object]] = field(default_factory=list)
 
-    @property
-    def trace(self) -> TraceContext:
-        """The trace as it came."""
-        return self.start.trace
+    def __post_init__(self) -> None:
+        super().__init__(self.start.trace)
 
     def refused(self, error: TicketError, payload: object) -> None:
         """Remember what was refused."""
@@ -97,7 +95,7 @@ class RecordedRequest:
 
 
 @dataclass
-class RecordingObserver:
+class RecordingObserver(RequestObserver):
     """Remembers all requests."""
 
     requests: list[RecordedRequest] = field(default_factory=list)

@@ -14,7 +14,7 @@ import trio
 from ai_ticket_daemon import __main__ as daemon
 from ai_ticket_daemon import app
 from ai_ticket_daemon.pipeline.observer import PipelineObserver
-from ai_ticket_daemon.server.ports import NullRequestObserver
+from ai_ticket_daemon.server.ports import RequestObserver
 from ai_ticket_daemon.telemetry.logs import logs
 
 
@@ -34,7 +34,7 @@ _, conf, journal = sys.argv
 vars(app).update(Daemon=Announced)
 if journal == "off":
     vars(app).update(
-        HttpTelemetry=lambda *_: NullRequestObserver(),
+        HttpTelemetry=lambda *_: RequestObserver(),
         PipelineTelemetry=lambda *_: PipelineObserver(),
         InstrumentedClient=lambda client, *_: client,
     )

@@ -19,9 +19,9 @@ from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
 from ai_ticket_daemon.events.ids import new_event_id
 from ai_ticket_daemon.pipeline.async_pipeline import AsyncInferencePipeline
 from ai_ticket_daemon.pool import prober
+from ai_ticket_daemon.pool.backend import PoolObserver
 from ai_ticket_daemon.pool.pool import BackendPool
 from ai_ticket_daemon.store.factory import make_store
-from ai_ticket_daemon.telemetry.null import SilentPoolObserver
 from ai_ticket_daemon.testing.fakes import FakeClient
 
 
@@ -36,7 +36,7 @@ async def main(folder: str, jobs: int, clients: int, batch: int) -> None:
     server = ServerConfig("primary", "http://127.0.0.1:1", max_in_flight=clients)
     rules = BackendsConfig(servers=(server,))
     client = FakeClient(server, seconds=0)
-    pool = BackendPool(lambda: rules, open_client=lambda _: client, observer=SilentPoolObserver())
+    pool = BackendPool(lambda: rules, open_client=lambda _: client, observer=PoolObserver())
     settings = PipelineConfig(max_concurrency=clients)
     pipeline = AsyncInferencePipeline(store=store, pool=pool, settings=lambda: settings)
     pipeline.pause()

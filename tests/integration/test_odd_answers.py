@@ -22,10 +22,10 @@ from ai_ticket_daemon.backends.generation import GenerationRequest
 from ai_ticket_daemon.config.backends import BackendKind, BackendsConfig, ServerConfig
 from ai_ticket_daemon.events.event import Message, Role, Sampling
 from ai_ticket_daemon.pool import prober
+from ai_ticket_daemon.pool.backend import PoolObserver
 from ai_ticket_daemon.pool.health import HealthState
 from ai_ticket_daemon.pool.persistence import decode, encode
 from ai_ticket_daemon.pool.pool import BackendPool
-from ai_ticket_daemon.telemetry.null import SilentPoolObserver
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,7 +108,7 @@ async def state_after(kind: BackendKind, path: str, odd: Odd) -> tuple[HealthSta
     async with open_hostile_server({**WELL, path: odd}) as server:
         config = config_of(kind, server.url)
         rules = BackendsConfig(servers=(config,), probe_timeout_seconds=1.0)
-        pool = BackendPool(lambda: rules, open_client=open_client, observer=SilentPoolObserver())
+        pool = BackendPool(lambda: rules, open_client=open_client, observer=PoolObserver())
         with trio.fail_after(GUARD_SECONDS):
             async with trio.open_nursery() as nursery:
                 await nursery.start(

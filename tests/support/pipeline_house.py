@@ -16,9 +16,9 @@ from ai_ticket_daemon.errors import ErrorCode, StoreUnavailable
 from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
 from ai_ticket_daemon.pipeline.observer import PipelineObserver
 from ai_ticket_daemon.pool import prober
+from ai_ticket_daemon.pool.backend import PoolObserver
 from ai_ticket_daemon.pool.pool import BackendPool
 from ai_ticket_daemon.store.memory import MemoryStore
-from ai_ticket_daemon.telemetry.null import SilentPoolObserver
 from ai_ticket_daemon.testing.clock import clock_of
 from ai_ticket_daemon.testing.fakes import FakeClient
 
@@ -145,7 +145,7 @@ async def running(
     pool = BackendPool(
         lambda: rules,
         open_client=lambda server: clients[server.name],
-        observer=SilentPoolObserver(),
+        observer=PoolObserver(),
     )
     brittle = BrittleStore(max_queued=lambda: max_queued)
     ends = Ends()

@@ -20,7 +20,7 @@ from ai_ticket_daemon.server.listen.connection import FIRST_REQUEST_SECONDS, Con
 from ai_ticket_daemon.server.listen.edge import Edge
 from ai_ticket_daemon.server.listen.framing import MAX_HEADER_BYTES
 from ai_ticket_daemon.server.listen.sockets import open_listeners
-from ai_ticket_daemon.server.ports import NullConnectionObserver
+from ai_ticket_daemon.server.ports import ConnectionObserver
 
 if TYPE_CHECKING:
     import logging
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.config.http import HttpConfig
     from ai_ticket_daemon.config.values.rules import IpNetwork
     from ai_ticket_daemon.server.listen.sockets import BoundListener
-    from ai_ticket_daemon.server.ports import ConnectionObserver
 
 HAND_IN_SECONDS = 2.0
 """How long a request that has begun to come in when the daemon stops may take to be handed in.
@@ -82,7 +81,7 @@ async def serve(
         ListenerUnavailable: an address cannot be listened on.
     """
     exhaustion = exhaustion or Exhaustion()
-    edge = Edge(logger, observer or NullConnectionObserver(), exhaustion)
+    edge = Edge(logger, observer or ConnectionObserver(), exhaustion)
     listeners = await open_listeners(http.bind)
     try:
         rules = ConnectionRules(

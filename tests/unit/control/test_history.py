@@ -10,9 +10,9 @@ import trio
 
 from ai_ticket_daemon.control.history import PoolHistory
 from ai_ticket_daemon.errors import StoreUnavailable
+from ai_ticket_daemon.pool.backend import PoolObserver
 from ai_ticket_daemon.store.memory import MemoryStore
 from ai_ticket_daemon.store.port import KEPT_CHANGES, Change
-from ai_ticket_daemon.telemetry.null import SilentPoolObserver
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -42,9 +42,7 @@ class BrittleStore(MemoryStore):
 
 @asynccontextmanager
 async def running(store: MemoryStore) -> AsyncIterator[PoolHistory]:
-    history = PoolHistory(
-        SilentPoolObserver(), store, log=structlog.get_logger(), now=trio.current_time
-    )
+    history = PoolHistory(PoolObserver(), store, log=structlog.get_logger(), now=trio.current_time)
     async with trio.open_nursery() as nursery:
         await nursery.start(lambda task_status: history.run(task_status=task_status))
         yield history

@@ -15,9 +15,9 @@ from ai_ticket_daemon.control.history import PoolHistory
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.outcome import Succeeded
 from ai_ticket_daemon.pool import persistence
+from ai_ticket_daemon.pool.backend import PoolObserver
 from ai_ticket_daemon.pool.pool import BackendPool
 from ai_ticket_daemon.store.memory import MemoryStore
-from ai_ticket_daemon.telemetry.null import SilentPoolObserver
 from ai_ticket_daemon.testing.fakes import FakeClient
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ async def test_a_reload_for_which_something_lacks_leaves_the_servers_as_they_are
     pool = BackendPool(
         lambda: rules,
         open_client=lambda server: FakeClient(server) if server is one else opens(server),
-        observer=SilentPoolObserver(),
+        observer=PoolObserver(),
     )
     before = pool["one"]
     lack.raised(1)
@@ -136,7 +136,7 @@ async def test_what_the_pool_remembers_is_written_down_later(
 ) -> None:
     lines, store = Lines(), MemoryStore()
     rules = BackendsConfig(servers=(ServerConfig(name="one", url="http://one:1"),))
-    pool = BackendPool(lambda: rules, open_client=FakeClient, observer=SilentPoolObserver())
+    pool = BackendPool(lambda: rules, open_client=FakeClient, observer=PoolObserver())
     remember = lack.before(store.remember)
     store.remember = remember  # type: ignore[method-assign]
     lack.raised()
@@ -154,7 +154,7 @@ async def test_what_happened_is_written_down_later(lack: Lack, autojump_clock: M
     lines, store = Lines(), MemoryStore()
     note = lack.before(store.note_changes)
     store.note_changes = note  # type: ignore[method-assign]
-    history = PoolHistory(SilentPoolObserver(), store, log=lines.log, now=trio.current_time)
+    history = PoolHistory(PoolObserver(), store, log=lines.log, now=trio.current_time)
     lack.raised()
     async with trio.open_nursery() as nursery:
         await nursery.start(history.run)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ai_ticket_daemon.backends.failure import HealthEvent
 from ai_ticket_daemon.backends.generation import ProbeResult
 from ai_ticket_daemon.config.backends import BackendRole, BackendsConfig, Failback, ServerConfig
+from ai_ticket_daemon.pool.backend import PoolObserver
 from ai_ticket_daemon.pool.failover import (
     LONGEST_HOLD_SECONDS,
     MAX_SWITCHES,
@@ -79,7 +80,7 @@ rules = st.builds(
 
 
 @dataclass
-class Witness:
+class Witness(PoolObserver):
     """Writes down each switch, and looks at the pool after each step."""
 
     now: float = 0.0

@@ -14,11 +14,11 @@ from ai_ticket_daemon.backends.generation import ProbeResult
 from ai_ticket_daemon.config.backends import BackendRole, BackendsConfig, ServerConfig
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.pool import persistence, prober
+from ai_ticket_daemon.pool.backend import PoolObserver
 from ai_ticket_daemon.pool.health import HealthState
 from ai_ticket_daemon.pool.health_events import GenerationFailed, ProbeNotYet
 from ai_ticket_daemon.pool.pool import BackendPool
 from ai_ticket_daemon.store.memory import MemoryStore
-from ai_ticket_daemon.telemetry.null import SilentPoolObserver
 from ai_ticket_daemon.testing.fakes import FakeClient
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Process:
             return wall + trio.current_time()
 
         self.pool = BackendPool(
-            lambda: self.rules, open_client=open_client, observer=SilentPoolObserver()
+            lambda: self.rules, open_client=open_client, observer=PoolObserver()
         )
         with structlog.testing.capture_logs() as lines:
             log = structlog.get_logger()

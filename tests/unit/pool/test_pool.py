@@ -11,7 +11,7 @@ from ai_ticket_daemon.backends.failure import BackendError, Failure, HealthEvent
 from ai_ticket_daemon.backends.generation import ProbeResult
 from ai_ticket_daemon.config.backends import BackendRole, BackendsConfig, Failback, ServerConfig
 from ai_ticket_daemon.errors import ErrorCode
-from ai_ticket_daemon.pool.backend import Backend, GuestReason
+from ai_ticket_daemon.pool.backend import Backend, GuestReason, PoolObserver
 from ai_ticket_daemon.pool.health import Health, HealthState
 from ai_ticket_daemon.pool.health_events import GenerationFailed, ProbeSilent
 from ai_ticket_daemon.pool.pool import BackendPool, Slot
@@ -31,7 +31,7 @@ BUSY = BackendError(Failure(ErrorCode.API_RATE_LIMITED, RetryRule.BUSY), "busy")
 
 
 @dataclass
-class House:
+class House(PoolObserver):
     """A pool, its settings, its time, and what it told."""
 
     settings: BackendsConfig

@@ -17,11 +17,11 @@ from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
 from ai_ticket_daemon.liveness import SLACK_SECONDS, Liveness
 from ai_ticket_daemon.pipeline.worker import OVERTIME_SECONDS
 from ai_ticket_daemon.pool import prober
+from ai_ticket_daemon.pool.backend import PoolObserver
 from ai_ticket_daemon.pool.pool import BackendPool
 from ai_ticket_daemon.store.memory import MemoryStore
 from ai_ticket_daemon.systemd import watchdog
 from ai_ticket_daemon.systemd.notify import Notifier, Systemd
-from ai_ticket_daemon.telemetry.null import SilentPoolObserver
 from ai_ticket_daemon.testing.clock import clock_of
 from ai_ticket_daemon.testing.fakes import FakeClient
 
@@ -185,9 +185,7 @@ async def probing(
     h: House, client: FakeClient, pool: BackendPool | None = None
 ) -> AsyncIterator[Callable[[], object]]:
     rules = BackendsConfig(servers=(PRIMARY,))
-    pool = pool or BackendPool(
-        lambda: rules, open_client=lambda _: client, observer=SilentPoolObserver()
-    )
+    pool = pool or BackendPool(lambda: rules, open_client=lambda _: client, observer=PoolObserver())
     async with trio.open_nursery() as nursery:
         await nursery.start(
             lambda task_status: prober.run(
@@ -258,7 +256,7 @@ async def pipeline(
     h: House, client: FakeClient, store: _Store
 ) -> AsyncIterator[AsyncInferencePipeline]:
     rules = BackendsConfig(servers=(PRIMARY,))
-    pool = BackendPool(lambda: rules, open_client=lambda _: client, observer=SilentPoolObserver())
+    pool = BackendPool(lambda: rules, open_client=lambda _: client, observer=PoolObserver())
     built = AsyncInferencePipeline(
         store=store,
         pool=pool,

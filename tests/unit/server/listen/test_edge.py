@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from ai_ticket_daemon.server.listen.edge import TELL_EVERY_SECONDS, Edge
-from ai_ticket_daemon.server.ports import ConnectionRefusal
+from ai_ticket_daemon.server.ports import ConnectionObserver, ConnectionRefusal
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MALFORMED = ConnectionRefusal.MALFORMED
 
 
-class Counter:
+class Counter(ConnectionObserver):
     def __init__(self) -> None:
         self.refusals: list[ConnectionRefusal] = []
 
