@@ -7,9 +7,10 @@ description and the table in ``docs/http-api.md`` show them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 Number = TypeVar("Number", int, float)
 
 
-@dataclass(frozen=True, slots=True)
-class Range(Generic[Number]):
+class Range(msgspec.Struct, Generic[Number], frozen=True):
     """The numbers that a field takes.
 
     Args:
@@ -37,15 +37,14 @@ class Range(Generic[Number]):
 
     def admits(self, value: object) -> bool:
         """Tell whether ``value`` is such a number; a boolean is none, to anybody but Python."""
-        kinds = int if self.whole else int | float
-        if isinstance(value, bool) or not isinstance(value, kinds):
+        if isinstance(value, bool) or not isinstance(value, int if self.whole else (int, float)):
             return False
         # A NaN fails each comparison; a whole number too big for a float may be compared, too.
         return self.least <= value <= self.most and not (self.above_least and value == self.least)
 
     def within(self, *, most: Number, default: Number) -> Range[Number]:
         """Return the range drawn closer, as the conf file asks for it."""
-        return replace(self, most=most, default=default)
+        return Range(self.least, most, default, self.whole, self.above_least)
 
     def __str__(self) -> str:
         start = f"above {self.least:g}" if self.above_least else f"from {_plain(self.least)}"
