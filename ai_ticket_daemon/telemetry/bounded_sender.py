@@ -25,7 +25,8 @@ class BoundedSender(Generic[Item]):
 
     Args:
         name: of the thread.
-        send: sends a batch and may block, but never for ever; False: it is to be tried again.
+        send: sends a batch and may block; False: it is to be tried again. What it loses it counts
+            itself, unless that is done already (``is_abandoned``).
         dropped: told how many items were lost; called from whichever thread notices.
         bound: how much may wait, in the unit of ``weigh``. One item may be heavier by itself.
         weigh: returns how much of the bound an item takes.

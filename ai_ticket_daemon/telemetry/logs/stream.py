@@ -70,18 +70,27 @@ class StreamWriter:
 
     def _send_now(self, line: bytes) -> bool:
         """Write the line if the kernel takes it at once: a pipe with room takes so much, whole."""
-        return len(line) <= select.PIPE_BUF and bool(self._poll.poll(0)) and self._send(line)
+        if len(line) > select.PIPE_BUF or not self._poll.poll(0):
+            return False
+        if not self._write(line):
+            self._dropped(1)
+        return True
 
     def _send(self, line: bytes) -> bool:
         """Write the line; it is done with then, also where nobody reads it any more."""
+        if not self._write(line) and not self._sender.is_abandoned:
+            self._dropped(1)
+        return True
+
+    def _write(self, line: bytes) -> bool:
+        """Write the line; return False if whoever read it has gone."""
         assert self._descriptor is not None  # noqa: S101 - asked before
         rest = memoryview(line)
         try:
             while rest:
                 rest = rest[os.write(self._descriptor, rest) :]
-        except OSError:  # whoever read it has gone
-            if not self._sender.is_abandoned:  # else it has been counted
-                self._dropped(1)
+        except OSError:
+            return False
         return True
 
     def _write_plainly(self, text: str) -> None:
