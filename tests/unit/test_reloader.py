@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -178,6 +178,18 @@ def test_however_the_file_is_replaced_the_new_one_is_read(
     house.reloader.reload()
 
     assert house.live.current.pipeline.max_concurrency == 3
+
+
+def test_what_an_operator_overrides_is_told_as_what_a_reload_changes(house: House) -> None:
+    def in_effect(config: Config) -> Config:
+        return replace(config, log=replace(config.log, capture_payloads=5))
+
+    house.reloader._in_effect = in_effect
+    before = house.live.current
+    assert [str(c) for c in house.reloader.plan().changes] == ["log.capture_payloads: 5 -> 0"]
+    assert house.live.current is before
+    house.reloader.reload()
+    assert house.logged()[-1]["changes"] == ["log.capture_payloads: 5 -> 0"]
 
 
 def test_a_file_that_is_gone_is_a_refusal(house: House) -> None:

@@ -11,6 +11,7 @@ import trio
 
 from ai_ticket_daemon.clock import Clock
 from ai_ticket_daemon.config.log import LogConfig, LogFormat
+from ai_ticket_daemon.config.tree import Config
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
 from ai_ticket_daemon.events.outcome import Attempt, Failed, Succeeded, Usage
@@ -104,6 +105,24 @@ async def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     for number in range(5):
         await captures.ended(event(number), EventState.EXPIRED, FAILED)
     assert [file.stem.rpartition("-")[2] for file in captures.files] == ["2", "3", "4"]
+
+
+async def test_an_operator_overrides_how_many_are_kept_and_the_file_stays_as_it_is(
+    tmp_path: Path,
+) -> None:
+    captures = Captures(tmp_path, newest=0)
+    config = Config(log=captures.settings)
+    await captures.ended(event(0), EventState.FAILED, FAILED)
+    captures.capture.override = 2
+    for number in range(1, 5):
+        await captures.ended(event(number), EventState.FAILED, FAILED)
+    assert captures.capture.payloads == 2
+    assert captures.capture.in_effect(config).log.capture_payloads == 2
+    assert [file.stem.rpartition("-")[2] for file in captures.files] == ["3", "4"]
+    captures.capture.override = None
+    await captures.ended(event(5), EventState.FAILED, FAILED)
+    assert (captures.capture.payloads, len(captures.files)) == (0, 2)
+    assert captures.capture.in_effect(config) == config
 
 
 async def test_what_did_not_fail_is_not_kept_and_off_means_off(tmp_path: Path) -> None:
