@@ -36,17 +36,16 @@ url = "http://127.0.0.1:5004"
 HERE = Path(__file__).parent
 ATTACK_SECONDS = 120
 LIVE_SECONDS = 1.0
-"""What is promised of /live. Others use the processor, too, so it is the middle that counts."""
+"""What is promised of /live; the time in which others had the processor is not the daemon's."""
 QUIET_SECONDS = 0.25
-"""The same under an attack that gives the event loop nothing to do."""
-HANGING_SECONDS = 10.0
+"""What the middle one takes under an attack that gives the event loop nothing to do."""
 
 
 @contextmanager
 def asked_all_the_while(host: ServiceHost) -> Iterator[dict[str, Any]]:
     """Have a process in the container ask /live for the length of a block; what it saw is told."""
     seen: dict[str, Any] = {}
-    command = host.box.enter(PYTHON, "/root/live_probe.py", "127.0.0.1", "5000")
+    command = host.box.enter(PYTHON, "/root/live_probe.py", "127.0.0.1", "5000", str(host.pid))
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as probe:
@@ -108,7 +107,7 @@ def test_the_service_stays_the_same_process_under_attack(
     assert host.shows("NRestarts") == restarts
     assert live["failed"] == 0, live
     assert live["median"] < live_seconds, live
-    assert live["slowest"] < HANGING_SECONDS, live
+    assert live["slowest_served"] < LIVE_SECONDS, live
     faults = host.journal("_SYSTEMD_UNIT=ai-ticket.service", f"_PID={pid}", "--priority=err")
     assert faults == []
     assert host.post({"content": "afterwards", "max_tokens": 4}).status == 200
