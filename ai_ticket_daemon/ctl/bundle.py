@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.ctl.session import Session
 
 JOURNAL_LINES = 2000
-JOURNAL_SECONDS = 10.0
+JOURNAL_SECONDS = 30.0
 JOURNAL_BYTES = 8 * 1024 * 1024
 _OURS = ("AI_TICKET_", "__REALTIME_TIMESTAMP", "PRIORITY", "MESSAGE", "TRACE_ID", "_PID", "UNIT")
 _README = """\
