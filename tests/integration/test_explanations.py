@@ -189,7 +189,7 @@ async def test_a_deadline_is_told_everywhere(capsys: pytest.CaptureFixture[str])
 async def test_a_server_that_is_busy_with_others_is_told_everywhere(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    body = {"max_tokens": 4, "timeout_seconds": 4}
+    body = {"max_tokens": 4, "timeout_seconds": 6}
     told, wasted = await explained(capsys, lambda house: house.primary.faults.answer_busy(), body)
     # What a server refuses again and again is one attempt on record, and a turn each on the trace.
     [attempt] = told.answer["details"]["tried"]
