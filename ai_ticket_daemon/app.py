@@ -11,45 +11,25 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
-from prometheus_client import generate_latest
 
-from ai_ticket_daemon import __version__, signals, timekeeper
+from ai_ticket_daemon import __version__, signals
 from ai_ticket_daemon.backends.factory import open_client
-from ai_ticket_daemon.backends.kobold.abort import AbortReason
-from ai_ticket_daemon.backends.wrappers.fault_injection import FaultInjectingClient, FaultInjection
-from ai_ticket_daemon.backends.wrappers.host_lacks import HostAwareClient
 from ai_ticket_daemon.clock import Clock
-from ai_ticket_daemon.config.auth import AuthConfig
-from ai_ticket_daemon.config.check import warnings
 from ai_ticket_daemon.config.log import LogLevel
-from ai_ticket_daemon.config.rate_limit import RateLimitConfig
-from ai_ticket_daemon.config.read import otel_variables
-from ai_ticket_daemon.control import server as control
-from ai_ticket_daemon.control.control_app import ControlApp
-from ai_ticket_daemon.control.history import PoolHistory
-from ai_ticket_daemon.control.operations import operations
-from ai_ticket_daemon.control.orders import StandingOrders, this_process
-from ai_ticket_daemon.control.view_app import ViewApp
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.host import trimmer
-from ai_ticket_daemon.host.descriptors import limit, too_few_for, within
 from ai_ticket_daemon.host.memory_budget import MemoryBudget
 from ai_ticket_daemon.liveness import Liveness
+from ai_ticket_daemon.parts.control_plane import ControlPlane
+from ai_ticket_daemon.parts.front_end import FrontEnd
+from ai_ticket_daemon.parts.servers import Servers
 from ai_ticket_daemon.pipeline.async_pipeline import AsyncInferencePipeline
-from ai_ticket_daemon.pool import persistence, prober
-from ai_ticket_daemon.pool.pool import BackendPool
 from ai_ticket_daemon.reloader import LiveConfig, Reloader
-from ai_ticket_daemon.server.access.refusals import Refusals
-from ai_ticket_daemon.server.app import create_app
-from ai_ticket_daemon.server.listen import listeners, renewal
-from ai_ticket_daemon.server.listen.handed_over import look_at, served
-from ai_ticket_daemon.server.listen.tls import ServedCertificate
 from ai_ticket_daemon.status.daemon_status import DaemonStatus, Sources
 from ai_ticket_daemon.status.line import line_of
 from ai_ticket_daemon.store.factory import make_store
@@ -63,14 +43,11 @@ from ai_ticket_daemon.telemetry.instrumentation import Instrumentation
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
-    from pathlib import Path
-
-    from hypercorn.typing import ASGIFramework
-    from structlog.typing import FilteringBoundLogger
 
     from ai_ticket_daemon.backends.generation import BackendClient
-    from ai_ticket_daemon.config.backends import ServerConfig
     from ai_ticket_daemon.config.tree import Config
+    from ai_ticket_daemon.control.orders import StandingOrders
+    from ai_ticket_daemon.pool.pool import BackendPool
     from ai_ticket_daemon.telemetry.logs.logs import Logs
 
 RELEASE_OWNER_SECONDS = 2.0
@@ -103,7 +80,6 @@ class Daemon:
         self._clock = clock = Clock()
         self._logs = logs
         self._log = logs.logger(actor="app")
-        self._make_client = make_client
         self._systemd = systemd = systemd or Systemd()
         self._liveness = Liveness()
         self._stop = trio.Event()
@@ -122,23 +98,12 @@ class Daemon:
             observer=look.store(),
             clock=clock,
         )
-        self._fault_injection = FaultInjection(
-            others_usable=lambda names: any(
-                b.health.usable for b in self._pool if b.name not in names
-            ),
-            on_end=lambda reason: self._log.warning("severance_ended", reason=reason),
-        )
-        self._history = PoolHistory(
-            look.pool, self._store, log=logs.logger(actor="history"), now=clock.now
-        )
-        self._pool = BackendPool(
-            lambda: live.current.backends,
-            open_client=self._open_client,
-            observer=look.guarded(self._history, "pool"),
+        self._servers = servers = Servers(
+            live=live, store=self._store, look=look, logs=logs, clock=clock, make_client=make_client
         )
         self._pipeline = AsyncInferencePipeline(
             store=self._store,
-            pool=self._pool,
+            pool=servers.pool,
             settings=lambda: live.current.pipeline,
             keeping=lambda: live.current.store,
             liveness=self._liveness,
@@ -147,55 +112,43 @@ class Daemon:
             exhaustion=exhaustion,
             observer=look.pipeline(),
         )
-        socket = control.socket_path(config.control.socket, os.environ)
-        self._orders = StandingOrders(
+        self._control = ControlPlane(
+            live=live,
             store=self._store,
-            pool=self._pool,
+            servers=servers,
             pipeline=self._pipeline,
-            history=self._history,
-            me=this_process(None if socket is None else str(socket), __version__),
-            stopping=self._stop.is_set,
-            log=logs.logger(actor="orders"),
             clock=clock,
+            logs=logs,
+            stopping=self._stop.is_set,
         )
-        refusals = Refusals()
         self._status = DaemonStatus(
             Sources(
-                pool=self._pool,
+                pool=servers.pool,
                 pipeline=self._pipeline,
                 store=self._store,
-                fault_injection=self._fault_injection,
+                fault_injection=servers.fault_injection,
                 exhaustion=exhaustion,
                 clock=clock,
                 config=lambda: live.current,
-                missing_pin=lambda: self._orders.missing,
-                addresses=lambda: self._addresses,
-                warnings=self._current_warnings,
+                missing_pin=lambda: self._control.orders.missing,
+                addresses=lambda: front_end.addresses,
+                warnings=lambda: front_end.standing_warnings(),  # noqa: PLW0108 - made below
                 reload_problems=lambda: self._reloader.problems,
-                refused_clients=refusals.most,
+                refused_clients=lambda: front_end.refusals.most(),  # noqa: PLW0108
                 log_level=lambda: logs.level.value,
                 capture_payloads=lambda: look.capture.payloads,
             )
         )
-        make_app = partial(
-            create_app,
+        self._front_end = front_end = FrontEnd(
+            live=live,
             pipeline=self._pipeline,
-            health=self._status,
-            http=lambda: live.current.http,
-            events=lambda: live.current.events,
-            observer=look.http(),
+            status=self._status,
+            look=look,
+            logs=logs,
             memory=memory,
-            exhaustion=exhaustion,
-            logger=logs.library_logger("handler_crashed", actor="http"),
-            now=clock.now,
+            clock=clock,
+            listen_fds=systemd.listen_fds,
         )
-        self._app = make_app(
-            auth=lambda: live.current.auth,
-            rate_limit=lambda: live.current.rate_limit,
-            refusals=refusals,
-        )
-        # Whoever may open the control socket needs no token, and has no limit.
-        self._local_app = make_app(auth=AuthConfig, rate_limit=lambda: RateLimitConfig(requests=0))
         self.metrics_port: int | None = None
         self._reloader = Reloader(
             live,
@@ -205,28 +158,12 @@ class Daemon:
             metrics=metrics,
             notifier=systemd.notifier,
             result_path=result_path(os.environ) if systemd.notifier.address else None,
-            warnings=self._warnings,
+            warnings=front_end.warnings,
             in_effect=look.capture.in_effect,
             exhaustion=exhaustion,
         )
-        self._addresses: tuple[str, ...] = ()
-        self._certificate = ServedCertificate(lambda: live.current.http)
-        self._certificate_log = logs.logger(actor="renewal")
-        self._operations = operations(
-            status=self._status,
-            pool=self._pool,
-            pipeline=self._pipeline,
-            store=self._store,
-            config=lambda: live.current,
-            reloader=self._reloader,
-            orders=self._orders,
-            history=self._history,
-            fault_injection=self._fault_injection,
-            capture=look.capture,
-            logs=logs,
-            metrics_page=lambda: generate_latest(metrics.registry),
-            clock=clock,
-            stopping=self._stop.is_set,
+        self._operations = self._control.operations(
+            status=self._status, reloader=self._reloader, look=look
         )
 
     async def run(
@@ -239,14 +176,14 @@ class Daemon:
             ListenerUnavailable: an address cannot be bound.
             StoreUnavailable: the store cannot be opened.
         """
-        config = self._live.current
+        config, look = self._live.current, self._look
         # A series has to be there at 0 for its first increase to be seen.
         supervisor = Supervisor(
             self._actor_crashed,
-            takes_on=self._look.metrics.actor_restarts.labels,
-            exhaustion=self._look.exhaustion,
+            takes_on=look.metrics.actor_restarts.labels,
+            exhaustion=look.exhaustion,
         )
-        self._warn(config)
+        self._front_end.warn(config)
         actions = self._actions()
         try:
             with self._root, trio.open_signal_receiver(*actions) as received:
@@ -258,13 +195,17 @@ class Daemon:
                         await _start(supervisor, storing, "store", self._store.run)
                         await self._start_sampler(partial(_start, supervisor, telemetry))
                         async with trio.open_nursery() as backends:
-                            await self._start_backends(partial(_start, supervisor, backends))
+                            start = partial(_start, supervisor, backends)
+                            await self._servers.start(start, self._liveness)
                             async with trio.open_nursery() as pipeline:
-                                await self._orders.restore()
-                                await _start(supervisor, pipeline, "pipeline", self._pipeline.run)
-                                await _start(supervisor, pipeline, "orders", self._orders.run)
-                                await self._start_control(partial(_start, supervisor, pipeline))
-                                await self._start_renewal(partial(_start, supervisor, pipeline))
+                                start = partial(_start, supervisor, pipeline)
+                                await self._control.orders.restore()
+                                await start("pipeline", self._pipeline.run)
+                                await start("orders", self._control.orders.run)
+                                await self._control.start(
+                                    start, self._operations, self._front_end, look
+                                )
+                                await self._front_end.start_renewal(start)
                                 await self._serve(supervisor, task_status)
                                 pipeline.cancel_scope.cancel()
                             await self._release_owner()
@@ -278,12 +219,12 @@ class Daemon:
     @property
     def pool(self) -> BackendPool:
         """The backends."""
-        return self._pool
+        return self._servers.pool
 
     @property
     def orders(self) -> StandingOrders:
         """What an operator ordered."""
-        return self._orders
+        return self._control.orders
 
     def stop(self) -> None:
         """Drain and stop; a second call stops now."""
@@ -293,8 +234,8 @@ class Daemon:
         else:
             self._systemd.notifier.stopping()
             self._log.info("stopping")
-            self._fault_injection.rejoin("the daemon stops")
-            self._history.note("the daemon was told to stop")
+            self._servers.fault_injection.rejoin("the daemon stops")
+            self._servers.history.note("the daemon was told to stop")
             self._stop.set()
 
     async def _start_telemetry(self, start: Callable[..., Awaitable[Any]]) -> None:
@@ -321,110 +262,21 @@ class Daemon:
             failures=self._look.failures("sampler"),
         )
 
-    async def _start_backends(self, start: Callable[..., Awaitable[Any]]) -> None:
-        """Recall what is known of the backends, and only then look at them."""
-        await persistence.restore(
-            pool=self._pool,
-            store=self._store,
-            rise=self._live.current.backends.rise,
-            log=self._logs.logger(actor="keeper"),
-            now=self._clock.now,
-        )
-        await start(
-            "keeper",
-            persistence.run,
-            pool=self._pool,
-            store=self._store,
-            log=self._logs.logger(actor="keeper"),
-            now=self._clock.now,
-        )
-        self._history.note(f"the daemon was started: version {__version__}, process {os.getpid()}")
-        await start("history", self._history.run)
-        await start(
-            "timekeeper",
-            timekeeper.run,
-            clock=self._clock,
-            store=self._store,
-            log=self._logs.logger(actor="timekeeper"),
-            note=self._history.note,
-            exhaustion=self._look.exhaustion,
-        )
-        await start(
-            "prober",
-            prober.run,
-            pool=self._pool,
-            settings=lambda: self._live.current.backends,
-            liveness=self._liveness,
-        )
-
-    async def _start_control(self, start: Callable[..., Awaitable[Any]]) -> None:
-        """Let the operator in; also while the daemon drains."""
-        log = self._logs.logger(actor="control")
-        await start(
-            "control",
-            control.run,
-            apps=self._control_apps(log),
-            log=log,
-            logger=self._logs.library_logger("control_server", actor="control"),
-            exhaustion=self._look.exhaustion,
-        )
-
-    def _control_apps(self, log: FilteringBoundLogger) -> dict[Path, ASGIFramework]:
-        """Return what is served to whoever may act, and to whoever may look, by its socket."""
-        settings, table = self._live.current.control, self._operations
-        acting = control.socket_path(settings.socket, os.environ)
-        looking = control.view_path(settings.view_socket, os.environ)
-        public, exhaustion = self._local_app, self._look.exhaustion
-        apps: dict[Path, ASGIFramework] = {}
-        if acting is not None:
-            apps[acting] = ControlApp(table, public=public, log=log, exhaustion=exhaustion)
-        if looking is not None:
-            apps[looking] = ViewApp(
-                table, public=public, log=log, exhaustion=exhaustion, acting=acting
-            )
-        return apps
-
-    async def _start_renewal(self, start: Callable[..., Awaitable[Any]]) -> None:
-        self._certificate.start()
-        await start(
-            "renewal",
-            renewal.run,
-            certificate=self._certificate,
-            shown=self._look.metrics.tls_certificate_expiry.set,
-            log=self._certificate_log,
-            exhaustion=self._look.exhaustion,
-        )
-
     async def _serve(
         self, supervisor: Supervisor, task_status: trio.TaskStatus[tuple[str, ...]]
     ) -> None:
         """Run the HTTP front end until told to stop, then drain."""
-        stop_accepting, all_in = trio.Event(), trio.Event()
         async with trio.open_nursery() as front:
-            addresses = await _start(
-                supervisor,
-                front,
-                "http",
-                listeners.serve,
-                app=self._app,
-                http=within(limit(), served(self._live.current.http, self._systemd.listen_fds)),
-                tls=lambda: self._certificate.context,
-                stop_accepting=stop_accepting,
-                all_in=all_in,
-                logger=self._logs.library_logger("http_server", actor="http"),
-                observer=self._look.connections(),
-                trusted_proxies=lambda: self._live.current.http.trusted_proxies,
-                exhaustion=self._look.exhaustion,
-            )
+            await self._front_end.start(partial(_start, supervisor, front))
+            addresses = self._front_end.addresses
             self._status.started = True
-            self._addresses = addresses
             self._log.info("started", version=__version__, addresses=addresses)
             self._reloader.leave_result()
             self._systemd.notifier.ready()
             task_status.started(addresses)
             await self._stop.wait()
-            stop_accepting.set()
-            await all_in.wait()
+            self._front_end.stop_accepting.set()
+            await self._front_end.all_in.wait()
             self._draining = True
             with trio.move_on_after(self._live.current.pipeline.drain_seconds):
                 await self._pipeline.drain()
@@ -438,27 +290,9 @@ class Daemon:
             await self._store.release_owner()
 
     async def _close(self) -> None:
-        for backend in self._pool:
-            await backend.client.aclose()
+        await self._servers.close()
         await self._look.close()
         self._log.info("stopped")
-
-    def _open_client(self, server: ServerConfig) -> BackendClient:
-        client = self._make_client(
-            server,
-            stall_seconds=lambda: self._live.current.backends.stall_timeout_seconds,
-            on_abort=partial(self._aborted, server.name),
-        )
-        isolatable = FaultInjectingClient(
-            HostAwareClient(client, self._look.exhaustion), self._fault_injection
-        )
-        return self._look.client(isolatable, server)
-
-    def _aborted(self, name: str, reason: AbortReason, freed: bool) -> None:
-        self._look.pool.aborted(name, reason, freed)
-        # Of any other reason the pool learns by the error of the attempt.
-        if reason is AbortReason.CANCELLED and not freed:
-            self._pool.abort_ignored(name)
 
     def _actions(self) -> dict[signal.Signals, Callable[[], None]]:
         return {
@@ -470,15 +304,11 @@ class Daemon:
         }
 
     def _apply(self, config: Config) -> None:
-        self._pool.apply(config.backends.servers)  # or raises, and has changed nothing
-        self._fault_injection.rejoin("the configuration was reloaded")
+        self._servers.apply(config)  # or raises, and has changed nothing
         self._logs.level = config.log.level
         self._look.capture.override = None
         # What is lacking for the rest is no reason to go back: a certificate is looked at again.
-        for then in (
-            partial(renewal.take, self._certificate, self._certificate_log),
-            partial(self._warn, config),
-        ):
+        for then in (self._front_end.take_certificate, partial(self._front_end.warn, config)):
             try:
                 then()
             except Exception as error:
@@ -491,18 +321,6 @@ class Daemon:
             self._log.info(
                 "task_tree", in_flight=self._pipeline.in_flight, tree="\n" + task_tree(root)
             )
-
-    def _warn(self, config: Config) -> None:
-        of_host = too_few_for(config.http, limit())
-        for sentence in (*self._warnings(config), *of_host, *otel_variables.warnings(os.environ)):
-            self._log.warning("config_warning", detail=sentence)
-
-    def _current_warnings(self) -> list[str]:
-        return [*self._warnings(self._live.current), *self._certificate.warnings(time.time())]
-
-    def _warnings(self, config: Config) -> list[str]:
-        """Return what deserves a word in ``config``, by the sockets that are really open."""
-        return warnings(config, look_at(self._systemd.listen_fds, config.http.bind))
 
     def _starved(self, hung: Sequence[str]) -> None:
         self._log.critical("watchdog_starved", hung=list(hung))

@@ -41,7 +41,7 @@ async def main(folder: Path) -> None:
     logs = Logs(LogLevel.ERROR, LogFormat.JSON, stream=sys.stderr)
     daemon = Daemon(config, load=lambda: config, logs=logs)
 
-    served = daemon._app
+    served = daemon._front_end.app
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] == "/noop":
@@ -49,7 +49,7 @@ async def main(folder: Path) -> None:
         else:
             await served(scope, receive, send)
 
-    daemon._app = cast("TicketApp", app)
+    daemon._front_end.app = cast("TicketApp", app)
     async with trio.open_nursery() as nursery:
         addresses = await nursery.start(daemon.run)
         print(f"ready on {addresses[0]}", flush=True)

@@ -248,7 +248,7 @@ async def test_a_crash_at_an_event_shows_where_and_not_what(tmp_path: Path) -> N
                 await trio.lowlevel.checkpoint()
                 raise KeyError("a fault of ours")
 
-            for backend in daemon.daemon._pool:
+            for backend in daemon.daemon.pool:
                 backend.client._client._client._client._generate = fall  # type: ignore[attr-defined]
             headers = {"authorization": f"Bearer {TOKEN}"}
             async with httpx.AsyncClient(base_url=daemon.url, headers=headers) as client:
