@@ -350,7 +350,7 @@ async def test_a_dead_collector_costs_one_warning_and_a_counter(
             daemon.stop()
             with trio.fail_after(5):
                 await daemon.stopped.wait()
-    assert slowest < 1
+    assert slowest < 5, "nobody waits for the collector, which has ten seconds"
     (warning,) = daemon.log("collector_unreachable")
     assert warning["reason"]
     registry = daemon.daemon._look.metrics.registry

@@ -397,18 +397,18 @@ def test_all_checks_run_and_are_summed_up_even_when_one_fails(
     programs = checkout / ".venv/bin"
     programs.mkdir(parents=True)
     script(checkout / "ops", "bootstrap.sh", "exit 0")
-    for name in ("ruff", "mypy", "shellcheck", "pytest"):
+    for name in ("ruff", "mypy", "lint-imports", "shellcheck", "pytest"):
         script(programs, name, f'echo "{name} got $*"')
     script(programs, "mypy", "exit 1")
 
     result = run([*entry], checkout)
 
     assert result.returncode == 1
-    checks = ["formatter", "linter", "types", "shell", "tests"]
-    summary = [line.split()[:2] for line in result.stdout.splitlines()[-5:]]
+    checks = ["formatter", "linter", "types", "imports", "shell", "tests"]
+    summary = [line.split()[:2] for line in result.stdout.splitlines()[-6:]]
     assert summary == [["FAILED" if name == "types" else "passed", name] for name in checks]
     tests, word = (" and not system", " -k word") if "--fast" in entry else ("", "")
-    how = "--numprocesses 4 --no-loadscope-reorder --durations 20"
+    how = "--numprocesses 6 --no-loadscope-reorder --durations 20"
     assert f"pytest got -m not benchmark{tests} {how}{word}\n" in result.stdout
 
 

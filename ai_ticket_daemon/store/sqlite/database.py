@@ -6,6 +6,7 @@ Nothing here waits for anything but the disk: the writer decides what runs where
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.store.sqlite.instance_lock import InstanceLock
 
 T = TypeVar("T")
+
+MOVE_SECONDS = 10.0
+"""How long readers may keep a log that was removed from being moved."""
+MOVE_AGAIN_SECONDS = 0.01
 
 
 @dataclass(slots=True, eq=False)
@@ -87,9 +92,18 @@ class Database:
             return False
 
     def move_log(self) -> None:
-        """Move what is in the log into the file, since nobody finds the log any more."""
-        with suppress(apsw.Error):
-            self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        """Move what is in the log into the file, since nobody finds the log any more.
+
+        Whoever reads just now keeps some of it from being moved, so it is tried again for a while:
+        what is left behind would be lost, and keep the file from being opened anew.
+        """
+        until = time.monotonic() + MOVE_SECONDS
+        while time.monotonic() < until:
+            with suppress(apsw.Error):
+                pages, moved = self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                if moved == pages:
+                    return
+            time.sleep(MOVE_AGAIN_SECONDS)
 
     def version(self) -> int:
         """Return a number that is another one after another connection wrote to the file."""

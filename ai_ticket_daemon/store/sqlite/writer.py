@@ -49,6 +49,7 @@ MAX_WAITING = 20_000
 LOOK_SECONDS = 1.0
 """How often a store that failed is tried, and one that works is looked at."""
 
+CLOSED = "the store is closed"
 CLOSE_SECONDS = 10.0
 """How long moving the log into the file may take at the end; the next start does it, if not."""
 
@@ -61,6 +62,10 @@ T = TypeVar("T")
 
 class _Removed(StoreUnavailable):
     """What was written is in a file that has no name any more."""
+
+
+class _LogRemoved(_Removed):
+    """It is in a log that has no name any more; the file itself is in place."""
 
 
 @dataclass(slots=True, eq=False)
@@ -105,6 +110,7 @@ class Writer:
         self._syncing = False
         self._synced = Wakeup()
         self._failed_at = 0.0
+        self._ended = False
         self.fault: str | None = None
 
     async def write(
@@ -123,6 +129,8 @@ class Writer:
             TicketError: what the operation raised.
             StoreUnavailable: nothing was written, and why.
         """
+        if self._ended:
+            raise StoreUnavailable(CLOSED)
         if len(self._waiting) >= MAX_WAITING:
             raise StoreUnavailable(f"{MAX_WAITING} writes wait for the disk already")
         write = _Write(do, durable=durable, long=long)
@@ -151,6 +159,7 @@ class Writer:
         Raises:
             StoreUnavailable: the file cannot be opened.
         """
+        self._ended = False
         self._start_threads()
         try:
             self._database = await self._thread.run(partial(self._open_database, create=True))
@@ -162,7 +171,7 @@ class Writer:
             with trio.CancelScope(shield=True), trio.move_on_after(CLOSE_SECONDS):
                 await self._write_groups()
                 await self._close()
-            self._database = None
+            self._database, self._ended = None, True
             await self._write_groups()
             self._thread.end()
             self._checkpointer.thread.end()
@@ -201,7 +210,7 @@ class Writer:
             group, self._waiting = self._waiting, []
             if self._database is None:
                 for write in group:
-                    write.error = StoreUnavailable(self.fault or "the store is closed")
+                    write.error = StoreUnavailable(self.fault or CLOSED)
             else:
                 # Not to be cut short: nobody would know what was written.
                 with trio.CancelScope(shield=True):
@@ -222,6 +231,8 @@ class Writer:
         self._checkpointer.grew(database.log_pages)
         if error is not None:
             self._fails(explain(error))
+            if isinstance(error, _LogRemoved):
+                await self._alone(self._thread.run, database.move_log)
             if isinstance(error, (*NEEDS_REOPENING, _Removed)):
                 await self._close()
         elif durable:
@@ -268,8 +279,7 @@ class Writer:
         if not database.is_in_place():
             raise _Removed(REMOVED)
         if not self._log.is_in_place():
-            database.move_log()
-            raise _Removed(LOG_REMOVED)
+            raise _LogRemoved(LOG_REMOVED)
 
     def _works(self) -> None:
         if self.fault is not None:

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from store_support import event, opened
+from store_support import Faults, event, opened
 
 from ai_ticket_daemon.errors import StoreUnavailable
+from ai_ticket_daemon.store.sqlite.instance_lock import InstanceLock
+from ai_ticket_daemon.store.sqlite.writer import Writer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,3 +37,14 @@ async def test_a_closed_store_answers_nothing_and_leaves_no_thread_behind(tmp_pa
     with pytest.raises(StoreUnavailable, match="closed"):
         await store.submit([event("b")], owned=False)
     assert threads() <= others
+
+
+async def test_what_comes_after_the_last_write_is_refused_and_does_not_wait(tmp_path: Path) -> None:
+    """A worker that is cut off may write a moment after the store has ended beside it."""
+    path = tmp_path / "events.db"
+    writer = Writer(path, InstanceLock.take(path), Faults(), on_open=lambda: None)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(writer.run)
+        nursery.cancel_scope.cancel()
+    with trio.fail_after(PATIENCE_SECONDS), pytest.raises(StoreUnavailable, match="closed"):
+        await writer.write(lambda _: None, durable=True)
