@@ -117,6 +117,7 @@ class Daemon:
             store=self._store,
             servers=servers,
             pipeline=self._pipeline,
+            look=look,
             clock=clock,
             logs=logs,
             stopping=self._stop.is_set,
@@ -162,9 +163,7 @@ class Daemon:
             in_effect=look.capture.in_effect,
             exhaustion=exhaustion,
         )
-        self._operations = self._control.operations(
-            status=self._status, reloader=self._reloader, look=look
-        )
+        self._operations = self._control.operations(status=self._status, reloader=self._reloader)
 
     async def run(
         self, *, task_status: trio.TaskStatus[tuple[str, ...]] = trio.TASK_STATUS_IGNORED
@@ -202,9 +201,7 @@ class Daemon:
                                 await self._control.orders.restore()
                                 await start("pipeline", self._pipeline.run)
                                 await start("orders", self._control.orders.run)
-                                await self._control.start(
-                                    start, self._operations, self._front_end, look
-                                )
+                                await self._control.start(start, self._operations, self._front_end)
                                 await self._front_end.start_renewal(start)
                                 await self._serve(supervisor, task_status)
                                 pipeline.cancel_scope.cancel()

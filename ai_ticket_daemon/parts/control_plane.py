@@ -41,6 +41,7 @@ class ControlPlane:
         store: keeps the orders that hold for all daemons, and the events.
         servers: what an order is about.
         pipeline: holds and drains.
+        look: looks on.
         clock: the time of orders.
         logs: where log lines go.
         stopping: says whether the daemon was told to stop.
@@ -53,6 +54,7 @@ class ControlPlane:
         store: EventStore,
         servers: Servers,
         pipeline: AsyncInferencePipeline,
+        look: Instrumentation,
         clock: Clock,
         logs: Logs,
         stopping: Callable[[], bool],
@@ -61,6 +63,7 @@ class ControlPlane:
         self._store = store
         self._servers = servers
         self._pipeline = pipeline
+        self._look = look
         self._clock = clock
         self._logs = logs
         self._stopping = stopping
@@ -76,9 +79,7 @@ class ControlPlane:
             clock=clock,
         )
 
-    def operations(
-        self, *, status: DaemonStatus, reloader: Reloader, look: Instrumentation
-    ) -> Mapping[str, Operation]:
+    def operations(self, *, status: DaemonStatus, reloader: Reloader) -> Mapping[str, Operation]:
         """Return every operation by its name."""
         return operations(
             status=status,
@@ -90,9 +91,9 @@ class ControlPlane:
             orders=self.orders,
             history=self._servers.history,
             fault_injection=self._servers.fault_injection,
-            capture=look.capture,
+            capture=self._look.capture,
             logs=self._logs,
-            metrics_page=lambda: generate_latest(look.metrics.registry),
+            metrics_page=lambda: generate_latest(self._look.metrics.registry),
             clock=self._clock,
             stopping=self._stopping,
         )
@@ -102,31 +103,29 @@ class ControlPlane:
         start: Callable[..., Awaitable[Any]],
         table: Mapping[str, Operation],
         front_end: FrontEnd,
-        look: Instrumentation,
     ) -> None:
         """Let the operator in; also while the daemon drains."""
         log = self._logs.logger(actor="control")
         await start(
             "control",
             server.run,
-            apps=self._apps(table, front_end, look, log),
+            apps=self._apps(table, front_end, log),
             log=log,
             logger=self._logs.library_logger("control_server", actor="control"),
-            exhaustion=look.exhaustion,
+            exhaustion=self._look.exhaustion,
         )
 
     def _apps(
         self,
         table: Mapping[str, Operation],
         front_end: FrontEnd,
-        look: Instrumentation,
         log: FilteringBoundLogger,
     ) -> dict[Path, ASGIFramework]:
         """Return what is served to whoever may act, and to whoever may look, by its socket."""
         settings = self._live.current.control
         acting = server.socket_path(settings.socket, os.environ)
         looking = server.view_path(settings.view_socket, os.environ)
-        public, exhaustion = front_end.local_app, look.exhaustion
+        public, exhaustion = front_end.local_app, self._look.exhaustion
         apps: dict[Path, ASGIFramework] = {}
         if acting is not None:
             apps[acting] = ControlApp(table, public=public, log=log, exhaustion=exhaustion)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 from prometheus_client import CollectorRegistry
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.config.log import LogConfig
     from ai_ticket_daemon.config.tree import Config
     from ai_ticket_daemon.telemetry.logs.logs import Logs
+
+T = TypeVar("T")
 
 
 class Instrumentation:
@@ -107,7 +109,7 @@ class Instrumentation:
         count = self.metrics.observer_failures.labels
         return Failures(part, self._logs.logger(actor=part), count=lambda name: count(name).inc())
 
-    def guarded(self, observer: Any, part: str) -> Any:
+    def guarded(self, observer: T, part: str) -> T:
         """Return ``observer`` such that what it raises is told and goes no further."""
         return guarded(observer, self.failures(part))
 
@@ -119,13 +121,13 @@ class Instrumentation:
             self.tracer,
             ahead=lambda: self._clock.ahead,
         )
-        return guarded(observer, self.failures("store"))
+        return self.guarded(observer, "store")
 
     def pipeline(self) -> PipelineTelemetry:
         """Return what looks on the pipeline."""
         log = self._logs.logger(actor="pipeline")
         observer = PipelineTelemetry(log, self.metrics, self.tracer, self.capture)
-        return guarded(observer, self.failures("pipeline"))
+        return self.guarded(observer, "pipeline")
 
     def http(self) -> QuietHttpTelemetry:
         """Return what looks on requests."""

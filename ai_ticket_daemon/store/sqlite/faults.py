@@ -29,6 +29,8 @@ NEEDS_REOPENING = (apsw.CorruptError, apsw.NotADBError, apsw.IOError, apsw.CantO
 PROGRAM_FAULTS = (apsw.ConstraintError, apsw.MismatchError, apsw.TooBigError, apsw.RangeError)
 """These say that one write is wrong, not that the store is."""
 
+CLOSED = "the store is closed"
+
 
 def explain(error: Exception) -> str:
     """Return in words why the store cannot be used."""

@@ -10,7 +10,7 @@ import trio
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.host.exhaustion import exhausted
 from ai_ticket_daemon.store.sqlite.connection import Connection
-from ai_ticket_daemon.store.sqlite.faults import NEEDS_REOPENING, unavailable
+from ai_ticket_daemon.store.sqlite.faults import CLOSED, NEEDS_REOPENING, unavailable
 from ai_ticket_daemon.store.sqlite.schema import open_for_reading
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Reader:
 
     async def _opened(self) -> Connection:
         if self._closed:
-            raise StoreUnavailable("the store is closed")
+            raise StoreUnavailable(CLOSED)
         if self.stale:
             self.stale = False
             await self._close()

@@ -15,7 +15,7 @@ from ai_ticket_daemon.clock import KEPT_UNDER, Clock
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.store.port import KEPT_CHANGES
 from ai_ticket_daemon.store.sqlite import backup, place
-from ai_ticket_daemon.store.sqlite.faults import explain
+from ai_ticket_daemon.store.sqlite.faults import CLOSED, explain
 from ai_ticket_daemon.store.sqlite.instance_lock import InstanceLock, TooManyInstances
 from ai_ticket_daemon.store.sqlite.reader import Reader
 from ai_ticket_daemon.store.sqlite.statements import endings, intake, leases, orders, queries
@@ -91,7 +91,7 @@ class SqliteStore:
     @property
     def fault(self) -> str | None:
         """See :attr:`EventStore.fault`."""
-        return "the store is closed" if self._writer is None else self._writer.fault
+        return CLOSED if self._writer is None else self._writer.fault
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """See :meth:`EventStore.run`; started with the earlier daemon's work recovered."""
@@ -338,14 +338,14 @@ class SqliteStore:
         """See :meth:`EventStore.members`."""
         found, lock = await self._read(queries.members), self._instance_lock
         if lock is None:
-            raise StoreUnavailable("the store is closed")
+            raise StoreUnavailable(CLOSED)
         return {n: about for n, about in found.items() if n == lock.number or not lock.is_free(n)}
 
     async def _write(
         self, operation: Callable[[Transaction], T], *, durable: bool, long: bool = False
     ) -> T:
         if self._writer is None:
-            raise StoreUnavailable("the store is closed")
+            raise StoreUnavailable(CLOSED)
         return await self._writer.write(operation, durable=durable, long=long)
 
     async def _read(
@@ -355,7 +355,7 @@ class SqliteStore:
         **kwargs: P.kwargs,
     ) -> T:
         if self._reader is None:
-            raise StoreUnavailable("the store is closed")
+            raise StoreUnavailable(CLOSED)
         return await self._reader.read(question, *args, **kwargs)
 
     def _recovered(self, recovered: leases.Recovered) -> None:

@@ -30,7 +30,7 @@ import trio
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.store.sqlite.checkpointer import Checkpointer
 from ai_ticket_daemon.store.sqlite.database import Database, Operation
-from ai_ticket_daemon.store.sqlite.faults import NEEDS_REOPENING, explain, unavailable
+from ai_ticket_daemon.store.sqlite.faults import CLOSED, NEEDS_REOPENING, explain, unavailable
 from ai_ticket_daemon.store.sqlite.log_file import LogFile
 from ai_ticket_daemon.store.sqlite.threads import KeptThread
 from ai_ticket_daemon.wakeup import Wakeup
@@ -49,7 +49,6 @@ MAX_WAITING = 20_000
 LOOK_SECONDS = 1.0
 """How often a store that failed is tried, and one that works is looked at."""
 
-CLOSED = "the store is closed"
 CLOSE_SECONDS = 10.0
 """How long moving the log into the file may take at the end; the next start does it, if not."""
 
