@@ -314,7 +314,7 @@ def add_to_schema(package: Path) -> None:
 def break_start(package: Path) -> None:
     """Make this copy of the package fail once it has opened the store."""
     fault = 'raise RuntimeError("this version is broken") #'
-    replace_in(package / "app.py", "stop_accepting, all_in = ", fault)
+    replace_in(package / "app.py", "await self._servers.start(", fault)
 
 
 def replace_in(path: Path, before: str, after: str) -> None:

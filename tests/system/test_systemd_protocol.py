@@ -330,9 +330,10 @@ async def test_a_start_that_fails_leaves_its_cause_in_the_status(tmp_path: Path)
 CRASHES = """\
 import sys
 from ai_ticket_daemon import __main__, app
-def crash(self, config):
+def crash(self):
     raise RuntimeError("what a client sent")
-app.Daemon._warn = crash
+assert app.Daemon._actions
+app.Daemon._actions = crash
 sys.exit(__main__.main(sys.argv[1:]))
 """
 
