@@ -9,9 +9,14 @@ from prometheus_client import generate_latest
 
 from ai_ticket_daemon import __version__
 from ai_ticket_daemon.control import server
+from ai_ticket_daemon.control.backend_operations import BackendOperations
 from ai_ticket_daemon.control.control_app import ControlApp
-from ai_ticket_daemon.control.operations import operations
+from ai_ticket_daemon.control.daemon_operations import DaemonOperations
+from ai_ticket_daemon.control.event_operations import EventOperations
 from ai_ticket_daemon.control.orders import StandingOrders, this_process
+from ai_ticket_daemon.control.reload_operations import ReloadOperations
+from ai_ticket_daemon.control.status_operations import StatusOperations
+from ai_ticket_daemon.control.store_operations import StoreOperations
 from ai_ticket_daemon.control.view_app import ViewApp
 
 if TYPE_CHECKING:
@@ -80,23 +85,46 @@ class ControlPlane:
         )
 
     def operations(self, *, status: DaemonStatus, reloader: Reloader) -> Mapping[str, Operation]:
-        """Return every operation by its name."""
-        return operations(
-            status=status,
-            pool=self._servers.pool,
-            pipeline=self._pipeline,
-            store=self._store,
-            config=lambda: self._live.current,
-            reloader=reloader,
-            orders=self.orders,
-            history=self._servers.history,
-            fault_injection=self._servers.fault_injection,
-            capture=self._look.capture,
-            logs=self._logs,
-            metrics_page=lambda: generate_latest(self._look.metrics.registry),
-            clock=self._clock,
-            stopping=self._stopping,
+        """Return all that an operator can ask the daemon for, by its name.
+
+        Each group of operations has the parts that it needs.
+        """
+        servers, capture = self._servers, self._look.capture
+        groups = (
+            StatusOperations(
+                status=status,
+                orders=self.orders,
+                history=servers.history,
+                config=lambda: capture.in_effect(self._live.current),
+                logs=self._logs,
+                metrics_page=lambda: generate_latest(self._look.metrics.registry),
+                clock=self._clock,
+            ),
+            EventOperations(
+                store=self._store,
+                pipeline=self._pipeline,
+                history=servers.history,
+                clock=self._clock,
+            ),
+            BackendOperations(
+                status=status,
+                pool=servers.pool,
+                pipeline=self._pipeline,
+                orders=self.orders,
+                fault_injection=servers.fault_injection,
+                stopping=self._stopping,
+            ),
+            DaemonOperations(
+                orders=self.orders,
+                pipeline=self._pipeline,
+                logs=self._logs,
+                capture=capture,
+                stopping=self._stopping,
+            ),
+            ReloadOperations(reloader),
+            StoreOperations(self._store, self._live.current.store.path),
         )
+        return {operation.name: operation for group in groups for operation in group.operations()}
 
     async def start(
         self,
