@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from ai_ticket_daemon.backends.software import NOTHING_TOLD, Software
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -103,7 +105,7 @@ class ProbeResult:
     ``has_model`` False: it has no model loaded. ``busy``: a generation runs there. ``waiting``:
     requests in the server's own queue. ``uptime_seconds``, ``generations`` (how many it has made):
     smaller than before means it restarted. ``credential_accepted`` False: the configured credential
-    is wrong.
+    is wrong. ``software``: what runs there.
     """
 
     model: str | None
@@ -114,3 +116,4 @@ class ProbeResult:
     generations: int | None = None
     credential_accepted: bool = True
     has_model: bool = True
+    software: Software = NOTHING_TOLD

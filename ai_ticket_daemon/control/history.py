@@ -103,6 +103,12 @@ class PoolHistory(PoolObserver):
         self.note(f"{backend.name} was restarted")
         self._observer.restarted(backend)
 
+    def identified(self, backend: Backend) -> None:
+        """Note which version runs, where the server tells."""
+        if backend.health.software.version is not None:
+            self.note(f"{backend.name} runs version {backend.health.software.version}")
+        self._observer.identified(backend)
+
     def role_changed(
         self, before: ActiveRole, after: ActiveRole, *, from_backend: str, to_backend: str
     ) -> None:

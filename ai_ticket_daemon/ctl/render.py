@@ -118,15 +118,20 @@ def told_nowhere_else(report: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def serving(answer: Mapping[str, Any]) -> Table:
-    """Return the servers of an answer."""
-    return backends(answer["backends"])
+def serving(answer: Mapping[str, Any]) -> RenderableType:
+    """Return the servers of an answer, and what each can do."""
+    servers = answer["backends"]
+    can = Table.grid(padding=(0, 2))
+    for server in servers:
+        if server["features"]:
+            can.add_row(escape(server["name"]), escape(", ".join(server["features"])))
+    return Group(backends(servers), Text(), can) if can.rows else backends(servers)
 
 
 def backends(servers: Sequence[Mapping[str, Any]]) -> Table:
     """Return the servers, a line each."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("server", "role", "state", "serves", "in flight", "why"):
+    for name in ("server", "role", "state", "serves", "in flight", "version", "why"):
         table.add_column(name)
     for server in servers:
         serves = "pinned" if server["pinned"] else "yes" if server["active"] else "no"
@@ -140,6 +145,7 @@ def backends(servers: Sequence[Mapping[str, Any]]) -> Table:
             coloured(server["state"]),
             serves,
             f"{server['in_flight']} of {server['max_in_flight']}",
+            escape(server["version"] or "unknown"),
             escape(why or ""),
         )
     return table

@@ -113,6 +113,9 @@ class PoolObserver:
     def restarted(self, backend: Backend) -> None:
         """The server was restarted since it was last looked at."""
 
+    def identified(self, backend: Backend) -> None:
+        """``backend.health.software`` is another one than before."""
+
     def role_changed(
         self, before: ActiveRole, after: ActiveRole, *, from_backend: str, to_backend: str
     ) -> None:

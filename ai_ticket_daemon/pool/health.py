@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ai_ticket_daemon.backends.failure import HealthEvent
 from ai_ticket_daemon.backends.generation import ProbeResult
+from ai_ticket_daemon.backends.software import NOTHING_TOLD, Software
 from ai_ticket_daemon.pool.health_events import (
     GenerationFailed,
     GenerationSucceeded,
@@ -55,8 +56,8 @@ class Health:
     ``usable_since`` is None unless generations may be sent there. ``failed_events`` are those that
     failed there since the last completion. ``held_until``: not to be used before, because it
     answers probes and still does no work; ``setbacks`` counts such findings since the last
-    completion. ``identity`` is what it was when it was last as it should be. ``generations`` is
-    what the server counts itself; ``restarts`` what was noticed.
+    completion. ``identity`` is what it was when it was last as it should be, ``software`` what runs
+    there. ``generations`` is what the server counts itself; ``restarts`` what was noticed.
     """
 
     state: HealthState = HealthState.UNKNOWN
@@ -67,6 +68,7 @@ class Health:
     failures: int = 0
     credential_accepted: bool = True
     identity: Identity = NOTHING_KNOWN
+    software: Software = NOTHING_TOLD
     uptime_seconds: float | None = None
     generations: int | None = None
     restarts: int = 0
@@ -132,6 +134,7 @@ def _after_answer(
         credential_accepted=result.credential_accepted,
         uptime_seconds=result.uptime_seconds,
         generations=result.generations,
+        software=result.software,
     )
     if restarted:
         # Another process: what the last one did wrong does not count, nor how long it was well.

@@ -206,6 +206,8 @@ class BackendPool:
         backend.health = health = after(before, event, rules=rules, now=now)
         if health.restarts > before.restarts:
             self._observer.restarted(backend)
+        if health.software != before.software:
+            self._observer.identified(backend)
         if health.state is not before.state:
             self._observer.health_changed(backend, before)
         if health.in_transition and not before.in_transition:

@@ -262,6 +262,8 @@ def health_object(snapshot: Snapshot) -> Health:
                 state=backend.state,
                 active=backend.active,
                 in_flight=backend.in_flight,
+                version=backend.version,
+                features=backend.features,
             )
             for backend in snapshot.backends
         ],

@@ -131,6 +131,8 @@ class Backend(Struct, frozen=True, kw_only=True):
     state: str
     active: bool
     in_flight: Count
+    version: str | None
+    features: tuple[str, ...]
 
 
 class Health(Struct, frozen=True, kw_only=True):

@@ -169,6 +169,8 @@ def _backends(pool: BackendPool) -> Iterator[BackendSnapshot]:
             pinned=pool.active.pinned == backend.name,
             in_flight=backend.in_flight,
             max_in_flight=backend.config.max_in_flight,
+            version=backend.health.software.version,
+            features=backend.health.software.features,
             resting_seconds=max(0.0, pool.pause_left_seconds(backend)),
         )
 

@@ -37,6 +37,10 @@ class BackendSnapshot:
     pinned: bool
     in_flight: int
     max_in_flight: int
+    version: str | None
+    """Of its software, if it tells."""
+    features: tuple[str, ...]
+    """What it can do beyond the oldest version."""
     resting_seconds: float
     """How long it is left alone because it is busy."""
 

@@ -109,6 +109,11 @@ class Metrics:
         self.kobold_backend_slots = self._gauge(
             "kobold_backend_slots", "How many generations the backend takes at a time.", "backend"
         )
+        self.kobold_backend_info = self._gauge(
+            "kobold_backend_info",
+            "1 for the software that a backend runs now.",
+            "backend", "kind", "version",
+        )  # fmt: skip
         self.kobold_failovers = self._counter(
             "kobold_failovers", "Changes of the role that serves.",
             "from_backend", "to_backend", "reason",
@@ -214,13 +219,27 @@ class Metrics:
         Args:
             kept: the role of each backend there is, by name.
         """
-        shown = (self.kobold_backend_up, self.kobold_backend_active, self.kobold_backend_slots)
+        shown = (
+            self.kobold_backend_up,
+            self.kobold_backend_active,
+            self.kobold_backend_slots,
+            self.kobold_backend_info,
+        )
         for gauge in shown:
             for family in gauge.collect():
                 for labels in (sample.labels for sample in family.samples):
                     role = kept.get(labels["backend"])
                     if role is None or labels.get("role", role) != role:
                         gauge.remove(*labels.values())
+
+    def show_version(self, backend: str, kind: str, version: str) -> None:
+        """Show what a backend runs now, and no longer what it ran before."""
+        now = {"backend": backend, "kind": kind, "version": version}
+        for family in self.kobold_backend_info.collect():
+            for labels in [sample.labels for sample in family.samples]:
+                if labels["backend"] == backend and labels != now:
+                    self.kobold_backend_info.remove(*labels.values())
+        self.kobold_backend_info.labels(**now).set(1)
 
     def _counter(self, name: str, about: str, *labels: str) -> Counter:
         return Counter(f"{_PREFIX}_{name}", about, labels, registry=self.registry)

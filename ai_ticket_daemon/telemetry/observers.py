@@ -357,6 +357,17 @@ class PoolTelemetry(PoolObserver):
         self._metrics.kobold_backend_restarts.labels(backend.name).inc()
         self._log.warning("backend_restarted", backend=backend.name)
 
+    def identified(self, backend: Backend) -> None:
+        """Log what runs there, once for each change."""
+        software = backend.health.software
+        self._log.info(
+            "backend_identified",
+            backend=backend.name,
+            version=software.version,
+            features=list(software.features),
+            newer_than_known=software.newer,
+        )
+
     def role_changed(
         self, before: ActiveRole, after: ActiveRole, *, from_backend: str, to_backend: str
     ) -> None:

@@ -88,7 +88,7 @@ No label ever holds an event id, a prompt, an address of a client, or a path tha
 | `backend`, `from_backend`, `to_backend` | `name` of a `[[backends.server]]` |
 | `role` | `primary`, `standby` |
 | `dialect` | `dialect` of the server |
-| `kind` | `prompt`, `completion` |
+| `kind` of `kobold_tokens_total` | `prompt`, `completion` |
 | `reason` of `kobold_failovers_total` | `primary_unusable`, `standby_unusable`, `primary_steady`, \
 `no_standby`, `pinned`, `asked_back`: \
 see [which role serves](backend-health.md#which-role-serves) |
@@ -110,7 +110,9 @@ HTTP, or can be read in two ways; `address_full`: its address has as many as one
 | `actor` | a part that [the supervisor](error-policy.md) restarts, such as `prober` |
 | `part` | what looks on and failed at it: `capture`, `http`, `pipeline`, `pool`, \
 `sampler`, `store` |
-| `version` | the version of the daemon |
+| `kind` of `kobold_backend_info` | `kind` of the server |
+| `version` of `kobold_backend_info` | what the server tells, `unknown` if it tells none |
+| `version` of `build_info` | the version of the daemon |
 """
 
 

@@ -53,6 +53,7 @@ def _show(metrics: Metrics, snapshot: Snapshot) -> None:
         metrics.kobold_backend_up.labels(backend.name, backend.role).set(backend.usable)
         metrics.kobold_backend_active.labels(backend.name).set(backend.active)
         metrics.kobold_backend_slots.labels(backend.name).set(backend.max_in_flight)
+        metrics.show_version(backend.name, backend.kind, backend.version or "unknown")
     metrics.keep_backends({backend.name: backend.role for backend in snapshot.backends})
 
 

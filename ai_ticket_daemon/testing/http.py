@@ -56,6 +56,8 @@ def backend_snapshot(name: str, role: str, state: str, **more: Any) -> BackendSn
         "pinned": False,
         "in_flight": 0,
         "max_in_flight": 1,
+        "version": None,
+        "features": (),
         "resting_seconds": 0.0,
     }
     return BackendSnapshot(name=name, role=role, state=state, **(fields | more))

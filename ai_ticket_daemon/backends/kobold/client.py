@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.backends.generation import GenerationRequest, ProbeResult
     from ai_ticket_daemon.backends.kobold.abort import AbortObserver
+    from ai_ticket_daemon.backends.kobold.features import Features
     from ai_ticket_daemon.config.backends import ServerConfig
 
 _BROKEN_OFF = frozenset({Seen.NO_BYTE, Seen.BROKEN, Seen.CUT})
@@ -67,6 +68,11 @@ class KoboldClient:
     def name(self) -> str:
         """The server's name in the conf file."""
         return self._config.name
+
+    @property
+    def features(self) -> Features:
+        """What the server can do, as it was last seen; nothing before the first probe."""
+        return self._probe.features
 
     async def generate(
         self, request: GenerationRequest, on_delta: Callable[[str], None] | None = None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ai_ticket_daemon.backends.cleaning import clean_name, whole_number
 from ai_ticket_daemon.backends.generation import ProbeResult
+from ai_ticket_daemon.backends.kobold.features import OLDEST, Features, Told, features_of
 from ai_ticket_daemon.backends.kobold.model_name import is_masked, names_no_model
 from ai_ticket_daemon.backends.kobold.perf import Perf, read_perf
 from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
@@ -17,8 +18,12 @@ if TYPE_CHECKING:
 
 MODEL_PATH = "/api/v1/model"
 CONTEXT_PATH = "/api/extra/true_max_context_length"
+VERSION_PATH = "/api/extra/version"
+PROPS_PATH = "/props"
 IDENTIFY_EVERY = 15
 """After so many probes the model is read again: some tools swap it without a restart."""
+
+_NOT_THERE = frozenset({Seen.STATUS, Seen.NOT_JSON, Seen.WRONG_SHAPE, Seen.TOO_LARGE})
 
 
 class KoboldProbe:
@@ -38,6 +43,8 @@ class KoboldProbe:
         self._has_model = True
         self._credential_accepted = True
         self._context_tokens: int | None = None
+        self._features_due = True
+        self.features: Features = OLDEST
 
     async def probe(self, *, identify: bool) -> ProbeResult:
         """Look at the server, and read its model if it may have changed or ``identify`` says so.
@@ -62,6 +69,7 @@ class KoboldProbe:
             uptime_seconds=perf.uptime_seconds,
             generations=perf.total_gens,
             credential_accepted=self._credential_accepted,
+            software=self.features.software,
         )
 
     async def context_tokens(self) -> int | None:
@@ -90,6 +98,7 @@ class KoboldProbe:
         """Let the next probe find out anew what the server is."""
         self._probes_to_identify = 0
         self._context_tokens = None
+        self._features_due = True
         self._on_change()
 
     async def _identify(self) -> None:
@@ -99,8 +108,25 @@ class KoboldProbe:
         self._has_model = not names_no_model(name)
         model = name if self._has_model and self._credential_accepted else None
         if (model, context_tokens) != (self._model, self._context_tokens):
+            self._features_due = True
             self._on_change()
+        if self._features_due:
+            self.features = await self._read_features()
+            self._features_due = False
         self._model, self._context_tokens = model, context_tokens
+
+    async def _read_features(self) -> Features:
+        about = await self._read_if_there(VERSION_PATH)
+        return features_of(Told(about, await self._read_if_there(PROPS_PATH)))
+
+    async def _read_if_there(self, path: str) -> dict[str, Any]:
+        """Return what a path tells; nothing if this version of the server does not know it."""
+        try:
+            return await self._wire.call("GET", path)
+        except AttemptFailed as failure:
+            if failure.observation.seen in _NOT_THERE:
+                return {}
+            raise
 
     async def _read_model(self) -> str:
         name = (await self._wire.call("GET", MODEL_PATH)).get("result")

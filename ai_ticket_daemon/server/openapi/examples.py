@@ -104,7 +104,14 @@ def _health(status: str, reasons: list[str], state: str) -> _Json:
         "draining": False,
         "version": __version__,
         "uptime_seconds": 86400.123,
-        "backends": [{**server, "in_flight": 1 if usable else 0}],
+        "backends": [
+            {
+                **server,
+                "in_flight": 1 if usable else 0,
+                "version": "1.115.1" if usable else None,
+                "features": ["counts_messages", "true_usage"] if usable else [],
+            }
+        ],
         "queue": {state.value: 0 for state in EventState},
     }
 

@@ -35,6 +35,8 @@ REPORT: dict[str, Any] = {
             "pinned": True,
             "in_flight": 0,
             "max_in_flight": 1,
+            "version": "1.115.1",
+            "features": ["true_usage", "jinja"],
             "resting_seconds": 0.0,
         }
     ],
@@ -148,7 +150,7 @@ def test_a_reason_stands_on_the_screen_once() -> None:
         "backends": [
             {"name": "a", "role": "primary", "state": "down", "reason": "nobody listens",
              "usable": False, "active": True, "pinned": False, "in_flight": 0, "max_in_flight": 1,
-             "resting_seconds": 0.0},
+             "version": None, "features": [], "resting_seconds": 0.0},
         ],
     }  # fmt: skip
     text = shown(render.status(report))

@@ -9,6 +9,7 @@ import pytest
 
 from ai_ticket_daemon.backends.failure import BackendError, Failure, HealthEvent, RetryRule
 from ai_ticket_daemon.backends.generation import ProbeResult
+from ai_ticket_daemon.backends.software import Software
 from ai_ticket_daemon.config.backends import BackendRole, BackendsConfig, Failback, ServerConfig
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.pool.backend import Backend, GuestReason, PoolObserver
@@ -51,6 +52,9 @@ class House(PoolObserver):
     def health_changed(self, backend: Backend, before: Health) -> None:
         self.told.append(f"{backend.name} {backend.health.state}")
 
+    def identified(self, backend: Backend) -> None:
+        self.told.append(f"{backend.name} runs {backend.health.software.version}")
+
     def restarted(self, backend: Backend) -> None:
         self.told.append(f"{backend.name} restarted")
 
@@ -73,6 +77,14 @@ class House(PoolObserver):
         slot = self.pool.acquire()
         assert slot is not None
         return slot
+
+
+def test_what_runs_on_a_server_is_told_once_for_each_change_also_when_it_is_not_usable() -> None:
+    made = House(BackendsConfig(servers=(server("a"),)))
+    for version, has_model in (("1.76", True), ("1.76", True), ("1.115.1", False)):
+        software = Software(version)
+        made.pool.probed(made.pool["a"], ProbeResult("m", has_model=has_model, software=software))
+    assert [line for line in made.told if "runs" in line] == ["a runs 1.76", "a runs 1.115.1"]
 
 
 def house(*servers: ServerConfig) -> House:

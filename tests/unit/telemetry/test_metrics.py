@@ -70,6 +70,24 @@ def test_a_backend_that_is_gone_or_has_another_role_is_shown_no_more() -> None:
     assert shown("active") == shown("slots") == [("b",), ("c",)]
 
 
+def test_a_backend_is_shown_with_the_version_it_runs_now_only() -> None:
+    metrics = Metrics(CollectorRegistry())
+    for backend, version in (("a", "1.76"), ("b", "1.76"), ("a", "1.115.1"), ("a", "1.115.1")):
+        metrics.show_version(backend, "koboldcpp", version)
+    name = "ai_ticket_kobold_backend_info"
+    shown = {
+        tuple(sample.labels.values()): sample.value
+        for family in metrics.kobold_backend_info.collect()
+        for sample in family.samples
+        if sample.name == name
+    }
+    assert shown == {("a", "koboldcpp", "1.115.1"): 1, ("b", "koboldcpp", "1.76"): 1}
+    metrics.keep_backends({"b": "primary"})
+    assert [
+        s.labels["backend"] for f in metrics.kobold_backend_info.collect() for s in f.samples
+    ] == ["b"]
+
+
 def test_no_family_tells_when_it_was_begun() -> None:
     metrics = Metrics(CollectorRegistry())
     metrics.actor_restarts.labels("store").inc()

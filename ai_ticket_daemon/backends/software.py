@@ -1,0 +1,21 @@
+"""What software runs at a server's end, as far as it tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Software:
+    """The version of a server and what it can do beyond the oldest one.
+
+    ``version`` None: it does not tell. ``newer``: than every version whose behaviour is known, so
+    that it is treated as the newest of those.
+    """
+
+    version: str | None = None
+    features: tuple[str, ...] = ()
+    newer: bool = False
+
+
+NOTHING_TOLD = Software()
