@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 # Who works with backends finds the whole vocabulary here.
-__all__ = ["BackendKind", "BackendRole", "BackendsConfig", "Dialect", "Failback", "ServerConfig"]
+__all__ = [
+    "BackendKind",
+    "BackendRole",
+    "BackendsConfig",
+    "Dialect",
+    "EscapedTexts",
+    "Failback",
+    "ServerConfig",
+]
 
 
 class Failback(StrEnum):
@@ -27,6 +35,14 @@ class Failback(StrEnum):
 
     AUTO = "auto"
     MANUAL = "manual"
+
+
+class EscapedTexts(StrEnum):
+    """In which messages the tokens of chat templates are made harmless."""
+
+    USER = "user"
+    ALL = "all"
+    OFF = "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +106,14 @@ class BackendsConfig:
         metadata=setting(
             boolean,
             "Let standbys help out while the primaries are busy with requests of others.",
+        ),
+    )
+    escape_template_tokens: EscapedTexts = field(
+        default=EscapedTexts.USER,
+        metadata=setting(
+            choice(EscapedTexts),
+            "Messages in which a space parts the tokens of chat templates (`<start_of_turn>`), so "
+            "that a ticket begins no turn: those of the `user`, `all` or none (`off`).",
         ),
     )
     stall_timeout_seconds: float = field(

@@ -10,6 +10,7 @@ from ai_ticket_daemon import __version__, timekeeper
 from ai_ticket_daemon.backends.kobold.abort import AbortReason
 from ai_ticket_daemon.backends.wrappers.fault_injection import FaultInjectingClient, FaultInjection
 from ai_ticket_daemon.backends.wrappers.host_lacks import HostAwareClient
+from ai_ticket_daemon.backends.wrappers.plain_text import PlainTextClient
 from ai_ticket_daemon.control.history import PoolHistory
 from ai_ticket_daemon.pool import persistence, prober
 from ai_ticket_daemon.pool.pool import BackendPool
@@ -124,7 +125,8 @@ class Servers:
             stall_seconds=lambda: self._live.current.backends.stall_timeout_seconds,
             on_abort=partial(self._aborted, server.name),
         )
-        aware = HostAwareClient(client, self._look.exhaustion)
+        plain = PlainTextClient(client, lambda: self._live.current.backends.escape_template_tokens)
+        aware = HostAwareClient(plain, self._look.exhaustion)
         return self._look.client(FaultInjectingClient(aware, self.fault_injection), server)
 
     def _aborted(self, name: str, reason: AbortReason, freed: bool) -> None:

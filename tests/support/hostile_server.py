@@ -52,12 +52,16 @@ class Odd:
 
 @dataclass
 class HostileServer:
-    """The server; ``odd`` says what it answers at which path, ``seen`` what it was asked."""
+    """The server; ``odd`` says what it answers at which path, ``seen`` what it was asked.
+
+    ``bodies`` has the body of each request in ``seen``.
+    """
 
     port: int
     odd: dict[str, Odd]
     scheme: str = "http"
     seen: list[bytes] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -98,9 +102,9 @@ async def _answer(server: HostileServer, stream: Stream) -> bool:
         return False
     path = head.split(b" ", 2)[1].decode()
     odd = server.odd.get(path) or server.odd.get("*") or Odd(b"HTTP/1.1 404 Not Found\r\n\r\n")
-    if not odd.early:
-        await _read_body(stream, head)
+    body = b"" if odd.early else await _read_body(stream, head)
     server.seen.append(head)
+    server.bodies.append(body)
     if odd.crumbs:
         for byte in odd.raw:
             await stream.send_all(bytes([byte]))
@@ -133,11 +137,16 @@ async def _read_head(stream: Stream) -> bytes | None:
     return head
 
 
-async def _read_body(stream: Stream, head: bytes) -> None:
+async def _read_body(stream: Stream, head: bytes) -> bytes:
     left = 0
     for line in head.split(b"\r\n"):
         name, _, value = line.partition(b":")
         if name.lower() == b"content-length":
             left = int(value)
+    body = bytearray()
     while left:
-        left -= len(await stream.receive_some(left))
+        body += (part := await stream.receive_some(left))
+        if not part:
+            break
+        left -= len(part)
+    return bytes(body)

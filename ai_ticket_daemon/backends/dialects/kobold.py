@@ -17,10 +17,14 @@ from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
 from ai_ticket_daemon.backends.transport.replies import refuse_error
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ai_ticket_daemon.backends.generation import GenerationRequest
 
 PATH = "/api/v1/generate"
 STREAM_PATH = "/api/extra/generate/stream"
+PLACEHOLDERS_STAY: Mapping[str, bool] = {"replace_instruct_placeholders": False}
+"""Goes with every text, in all dialects: else ``{{[OUTPUT]}}`` in one begins the model's turn."""
 
 
 def body(request: GenerationRequest) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ai_ticket_daemon.backends.classify import classify
 from ai_ticket_daemon.backends.dialects import wire_dialect
+from ai_ticket_daemon.backends.dialects.kobold import PLACEHOLDERS_STAY
 from ai_ticket_daemon.backends.generation import GenerationResult
 from ai_ticket_daemon.backends.generation_stream import GenerationStream
 from ai_ticket_daemon.backends.generation_watch import Limits, carry_out
@@ -113,7 +114,9 @@ class KoboldClient:
             self._wire,
             self._dialect,
             request,
-            json.dumps(self._dialect.body(request) | {"genkey": genkey}).encode(),
+            json.dumps(
+                {**self._dialect.body(request), **PLACEHOLDERS_STAY, "genkey": genkey}
+            ).encode(),
             on_delta=on_delta,
         )
         limits = Limits.of(self._config, self._stall_seconds())
