@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.events.event import Message, Sampling
     from ai_ticket_daemon.events.outcome import Usage
+    from ai_ticket_daemon.events.reasoning import ReasoningEffort
 
 
 @dataclass(slots=True)
@@ -34,24 +35,31 @@ class Received:
 class GenerationRequest:
     """One generation to be made.
 
-    ``stream`` asks the backend for its text as it is made. ``headers`` go along with the request,
-    such as those of its trace. ``received`` is kept up to date by the client.
+    ``stream`` asks the backend for its text as it is made. ``reasoning`` passes the thinking on as
+    well. ``headers`` go along with the request, such as those of its trace. ``received`` is kept up
+    to date by the client.
     """
 
     messages: tuple[Message, ...]
     sampling: Sampling
     stream: bool = False
+    reasoning: bool = False
+    reasoning_effort: ReasoningEffort | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     received: Received = field(default_factory=Received, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationResult:
-    """What a backend made. ``finish_reason`` is ``stop`` or ``length``."""
+    """What a backend made. ``finish_reason`` is ``stop`` or ``length``.
+
+    ``reasoning`` is what the model thought before, and no part of ``text``.
+    """
 
     text: str = field(repr=False)
     finish_reason: str
     usage: Usage
+    reasoning: str = field(default="", repr=False)
 
 
 class BackendClient(Protocol):
@@ -72,7 +80,7 @@ class BackendClient(Protocol):
         Args:
             request: what to generate.
             on_delta: called with each piece of text as it arrives; only if ``request.stream``.
-                Must not block.
+                If ``request.reasoning``, also with each :class:`ReasoningText`. Must not block.
 
         Raises:
             BackendError: the attempt failed; the error says how to treat it.

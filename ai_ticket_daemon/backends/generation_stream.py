@@ -7,17 +7,16 @@ to stop generating by words (see ``abort.py``), and goes on being read, and disc
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import trio
 
 from ai_ticket_daemon.backends.bounds import answer_bounds
-from ai_ticket_daemon.backends.cleaning import CharacterJoiner, without_halves
+from ai_ticket_daemon.backends.completion_text import CompletionText
 from ai_ticket_daemon.backends.finish import STOP, settle_reason
 from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
-from ai_ticket_daemon.backends.stops import StopCutter
-from ai_ticket_daemon.backends.tokens import estimate_tokens
+from ai_ticket_daemon.backends.reasoning import opened_tag
 from ai_ticket_daemon.backends.transport.replies import (
     parse_json,
     refuse_encoded,
@@ -25,9 +24,10 @@ from ai_ticket_daemon.backends.transport.replies import (
     refuse_error_status,
 )
 from ai_ticket_daemon.backends.transport.sse import Event, EventStream, EventTooLong
+from ai_ticket_daemon.events.reasoning import ReasoningText
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from ai_ticket_daemon.backends.dialects import Piece, WireDialect
     from ai_ticket_daemon.backends.generation import GenerationRequest
@@ -42,13 +42,29 @@ _REFUSED = frozenset({*range(400, 500), 503, 529})
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What came over the wire, ``stopped`` if a stop string was cut off here."""
+    """What came over the wire, ``stopped`` if a stop string was cut off here.
+
+    ``characters`` is how long the text was as the server sent it, thinking, stop strings and all.
+    """
 
     text: str = field(repr=False)
     finish_reason: str
     usage: Usage | None
     stopped: bool
-    was_empty: bool
+    reasoning: str = field(default="", repr=False)
+    characters: int = 0
+
+    @property
+    def was_empty(self) -> bool:
+        """Whether the server gave no text at all."""
+        return self.characters == 0
+
+    def bill(self, usage: Usage) -> Usage:
+        """Return the usage with the tokens of the thinking, if there was any."""
+        if not self.reasoning or usage.reasoning_tokens is not None:
+            return usage
+        share = len(self.reasoning) / (len(self.text) + len(self.reasoning))
+        return replace(usage, reasoning_tokens=round(share * usage.completion_tokens))
 
 
 class GenerationStream:
@@ -78,8 +94,8 @@ class GenerationStream:
         self._on_delta = on_delta
         self._discarding = False
         self.bounds = answer_bounds(request.sampling.max_tokens, len(content))
-        self._joiner = CharacterJoiner()
-        self._cutter = StopCutter(dialect.stops(request))
+        self._text = CompletionText(dialect.stops(request), opened_tag(dialect.end(request)))
+        self._passes_reasoning = request.reasoning
         self._scope = trio.CancelScope(shield=True)
         self.stream = request.stream
         self.received = request.received
@@ -126,6 +142,25 @@ class GenerationStream:
             await self.finished.wait()
         self._waiting = None
 
+    @property
+    def text_so_far(self) -> str:
+        """What has come, the thinking first."""
+        return self._text.reasoning + self._text.answer
+
+    @property
+    def has_thought(self) -> bool:
+        """Whether thinking has come."""
+        return bool(self._text.reasoning)
+
+    @property
+    def tail(self) -> str:
+        """The end of what has come, as the server sent it."""
+        return self._text.tail
+
+    def end_as(self, finish_reason: str, usage: Usage | None) -> Completion:
+        """Return what came as a completion, though the server did not say that it is one."""
+        return self._completion(finish_reason, usage)
+
     def discard(self) -> None:
         """Pass nothing more on: what comes after an abort may be somebody else's text."""
         self._on_delta = None
@@ -158,20 +193,15 @@ class GenerationStream:
 
     async def _read_plain(self, answer: Answer) -> Completion:
         piece = self._dialect.read_answer(parse_json(await answer.read_all(self.bounds.text)))
-        whole = without_halves(piece.text)
-        self.received.note(estimate_tokens(whole), estimated=bool(whole))
-        reason = settle_reason(piece.finish_reason or STOP, has_text=bool(whole))
-        text = self._cutter.feed(whole) + self._cutter.finish()
-        if self.stream and text and not self._discarding:
-            self._pass_on(text, [])
-        return Completion(text, reason, piece.usage, self._cutter.hit, not whole)
+        self._take(piece)
+        tokens = self._text.tokens
+        self.received.note(tokens, estimated=tokens > 0)
+        return self._completion(piece.finish_reason or STOP, piece.usage)
 
     async def _read_stream(self, answer: Answer) -> Completion:
         events = EventStream(self.bounds.text)
-        texts: list[str] = []
         finish_reason: str | None = None
         usage: Usage | None = None
-        characters = 0
         while not events.done:
             chunk = await answer.read_some(self.bounds.stream)
             try:
@@ -182,18 +212,16 @@ class GenerationStream:
                 piece = self._read_event(event)
                 finish_reason = piece.finish_reason or finish_reason
                 usage = piece.usage or usage
-                if piece.text:
-                    characters += len(piece.text)
-                    if characters > self.bounds.text:
-                        raise AttemptFailed.seen(Seen.TOO_LARGE)
-                    self._take(piece.text, texts)
+                self._take(piece)
         if finish_reason is None:
             raise AttemptFailed.seen(Seen.CUT)
-        reason = settle_reason(finish_reason, has_text=characters > 0)
-        held = self._cutter.feed(self._joiner.finish()) + self._cutter.finish()
-        if held:
-            self._pass_on(held, texts)
-        return Completion("".join(texts), reason, usage, self._cutter.hit, characters == 0)
+        return self._completion(finish_reason, usage)
+
+    def _completion(self, finish_reason: str, usage: Usage | None) -> Completion:
+        text = self._text
+        reason = settle_reason(finish_reason, has_text=text.answer_characters > 0)
+        self._pass_on(text.finish())
+        return Completion(text.answer, reason, usage, text.stopped, text.reasoning, text.characters)
 
     def _read_event(self, event: Event) -> Piece:
         try:
@@ -206,18 +234,23 @@ class GenerationStream:
             refuse_error(value, called_error=True)
         return self._dialect.read_event(value)
 
-    def _take(self, text: str, texts: list[str]) -> None:
+    def _take(self, piece: Piece) -> None:
+        if not piece.text and not piece.reasoning:
+            return
         self.progress_at = trio.current_time()
+        more = len(piece.text) + len(piece.reasoning)
+        if self._text.characters + more > self.bounds.text:
+            raise AttemptFailed.seen(Seen.TOO_LARGE)
+        self._pass_on(self._text.take(piece.text, piece.reasoning))
         if not self._discarding:
-            self.received.note((self.received.tokens or 0) + 1)
-        if text := self._cutter.feed(self._joiner.feed(text)):
-            self._pass_on(text, texts)
+            self.received.note(self._text.tokens, estimated=True)
 
-    def _pass_on(self, text: str, texts: list[str]) -> None:
-        texts.append(text)
-        if self._on_delta is not None:
-            self.passed_on = True
-            self._on_delta(text)
+    def _pass_on(self, parts: Iterable[str | ReasoningText]) -> None:
+        for part in parts:
+            wanted = self._passes_reasoning or not isinstance(part, ReasoningText)
+            if wanted and self.stream and self._on_delta is not None:
+                self.passed_on = True
+                self._on_delta(part)
 
 
 def _is_json(answer: Answer) -> bool:

@@ -43,7 +43,12 @@ def most_prompt_tokens(messages: Sequence[Message], size_bytes: int) -> int:
 
 def estimate_tokens(text: str) -> int:
     """Return a guess at the tokens of a text, for what is too quick to be worth counting."""
-    return -(-len(text) // _CHARACTERS_PER_TOKEN)
+    return estimate_length(len(text))
+
+
+def estimate_length(characters: int) -> int:
+    """Return a guess at the tokens of a text of this length."""
+    return -(-characters // _CHARACTERS_PER_TOKEN)
 
 
 class TokenCounter:

@@ -15,11 +15,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one completion. ``estimated`` is True where counting would have cost too much."""
+    """Tokens of one completion. ``estimated`` is True where counting would have cost too much.
+
+    ``reasoning_tokens`` are those of ``completion_tokens`` that were thinking: by the length of the
+    text where the server does not count them; None if there was none.
+    """
 
     prompt_tokens: int
     completion_tokens: int
     estimated: bool = False
+    reasoning_tokens: int | None = None
 
 
 class Waste(StrEnum):
@@ -94,6 +99,8 @@ class Succeeded:
     usage: Usage
     duration_seconds: float
     attempts: tuple[Attempt, ...] = ()
+    reasoning: str | None = field(default=None, repr=False)
+    """What the model thought before; None unless the client wants it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,12 +52,11 @@ _LABELS = """\
 `ai_ticket_kobold_wasted_seconds_total` and `..._tokens_total` count what a backend did for nobody:
 each attempt that ended without a completion somebody got, but for those that met a busy server.
 
-* A token counts when it was received. On a stream, each piece counts as one token: KoboldCPP puts
-  several into one where it makes more than 50 a second, so that the figure is too low there.
-* A plain generation shows nothing before its end. One that is aborted on KoboldCPP returns what it
-  has, and the server counts that. One that fails otherwise is estimated, four characters to a
-  token, from the last look at it (every 15 s, as a rule); before the first look, and on other kinds
-  of servers, its tokens are unknown.
+* A generation that is aborted on KoboldCPP is counted by the server. One that ends otherwise is
+  estimated, four characters of its text to a token, thinking included: a stream from what was
+  received, a plain generation, which shows nothing before its end, from the last look at it (every
+  15 s, as a rule).
+* Before the first look, and on other kinds of servers, the tokens of a plain one are unknown.
 * What a daemon that was killed had under way is not in here, as nobody saw how long it went on:
   `ai_ticket_pipeline_recovered_total` counts those events.
 

@@ -22,19 +22,22 @@ class Piece:
     """A part of a completion, or all of it, as the server gave it.
 
     ``text`` may begin or end with half a character. ``finish_reason`` is None while more follows
-    (see ``finish.py``). ``usage`` is what the server says, true or not.
+    (see ``finish.py``). ``usage`` is what the server says, true or not. ``reasoning`` is what it
+    tells apart of the model's thinking.
     """
 
     text: str = field(repr=False)
     finish_reason: str | None = None
     usage: Usage | None = None
+    reasoning: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class WireDialect:
     """How one API is spoken.
 
-    ``prompt`` is the text a server of this dialect feeds its model, by default. ``stops`` are the
+    ``prompt`` is the text a server of this dialect feeds its model, by default; ``end`` is the last
+    text of the request that the model goes on with, empty if it begins anew. ``stops`` are the
     strings that have to be cut off the text here; empty where the server does it.
     """
 
@@ -42,6 +45,7 @@ class WireDialect:
     stream_path: str
     body: Callable[[GenerationRequest], dict[str, Any]]
     prompt: Callable[[GenerationRequest], str]
+    end: Callable[[GenerationRequest], str]
     stops: Callable[[GenerationRequest], tuple[str, ...]]
     read_answer: Callable[[Any], Piece]
     read_event: Callable[[Any], Piece]
@@ -50,7 +54,10 @@ class WireDialect:
 def sampling_fields(request: GenerationRequest) -> dict[str, Any]:
     """Return the fields that have one name in all dialects; never a null, which is fatal."""
     sampling = request.sampling
-    return {"temperature": sampling.temperature, "top_p": sampling.top_p}
+    fields: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p}
+    if request.reasoning_effort is not None:
+        fields["reasoning_effort"] = request.reasoning_effort.value
+    return fields
 
 
 def openai_fields(request: GenerationRequest, stops: tuple[str, ...]) -> dict[str, Any]:
@@ -63,6 +70,7 @@ def openai_fields(request: GenerationRequest, stops: tuple[str, ...]) -> dict[st
         fields["seed"] = sampling.seed
     if request.stream:
         fields["stream"] = True
+        fields["stream_options"] = {"include_usage": True}
     return fields
 
 
@@ -77,12 +85,21 @@ def reject_null_and_error(value: object) -> None:
     refuse_error(value)
 
 
-def openai_piece(value: Any, text_of: Callable[[dict[str, Any]], object]) -> Piece:
+def _no_reasoning(_choice: dict[str, Any]) -> object:
+    return None
+
+
+def openai_piece(
+    value: Any,
+    text_of: Callable[[dict[str, Any]], object],
+    reasoning_of: Callable[[dict[str, Any]], object] = _no_reasoning,
+) -> Piece:
     """Return what an OpenAI answer says.
 
     Args:
         value: the JSON value.
         text_of: gives the text of its first choice; None counts as empty.
+        reasoning_of: gives its thinking, if it is told apart.
 
     Raises:
         AttemptFailed: it is an error, or not of that shape.
@@ -91,10 +108,14 @@ def openai_piece(value: Any, text_of: Callable[[dict[str, Any]], object]) -> Pie
     choice = _first_choice(value)
     if choice is None:
         raise AttemptFailed.seen(Seen.WRONG_SHAPE)
-    return _choice_piece(value, choice, text_of)
+    return _choice_piece(value, choice, text_of, reasoning_of)
 
 
-def openai_event(value: Any, text_of: Callable[[dict[str, Any]], object]) -> Piece:
+def openai_event(
+    value: Any,
+    text_of: Callable[[dict[str, Any]], object],
+    reasoning_of: Callable[[dict[str, Any]], object] = _no_reasoning,
+) -> Piece:
     """Return what an event of an OpenAI stream says; arguments as for :func:`openai_piece`.
 
     Events without a choice say nothing of the text: some carry the usage, some a filter's verdict
@@ -108,8 +129,8 @@ def openai_event(value: Any, text_of: Callable[[dict[str, Any]], object]) -> Pie
         return Piece("")
     choice = _first_choice(value)
     if choice is None:
-        return Piece("", None, _usage(value.get("usage")))
-    return _choice_piece(value, choice, text_of)
+        return Piece("", None, read_usage(value.get("usage")))
+    return _choice_piece(value, choice, text_of, reasoning_of)
 
 
 def joined_text(content: object) -> object:
@@ -120,8 +141,10 @@ def joined_text(content: object) -> object:
     return "".join(text for text in texts if isinstance(text, str))
 
 
-def make_piece(text: object, finish_reason: str | None, usage: Usage | None = None) -> Piece:
-    """Return a piece with this text; None counts as empty.
+def make_piece(
+    text: object, finish_reason: str | None, usage: Usage | None = None, reasoning: object = None
+) -> Piece:
+    """Return a piece with this text and this thinking; None counts as empty.
 
     Raises:
         AttemptFailed: it is no text.
@@ -130,7 +153,7 @@ def make_piece(text: object, finish_reason: str | None, usage: Usage | None = No
         text = ""
     if not isinstance(text, str):
         raise AttemptFailed.seen(Seen.WRONG_SHAPE)
-    return Piece(text, finish_reason, usage)
+    return Piece(text, finish_reason, usage, reasoning if isinstance(reasoning, str) else "")
 
 
 def _first_choice(value: Any) -> dict[str, Any] | None:
@@ -150,18 +173,26 @@ def _first_choice(value: Any) -> dict[str, Any] | None:
 
 
 def _choice_piece(
-    value: dict[str, Any], choice: dict[str, Any], text_of: Callable[[dict[str, Any]], object]
+    value: dict[str, Any],
+    choice: dict[str, Any],
+    text_of: Callable[[dict[str, Any]], object],
+    reasoning_of: Callable[[dict[str, Any]], object],
 ) -> Piece:
     # First, since an answer that is not whole may lack its text.
     reason = read_reason(choice.get("finish_reason"))
-    return make_piece(text_of(choice), reason, _usage(value.get("usage")))
+    usage = read_usage(value.get("usage"))
+    return make_piece(text_of(choice), reason, usage, reasoning_of(choice))
 
 
-def _usage(value: object) -> Usage | None:
+def read_usage(value: object) -> Usage | None:
     """Return what the server counts; None unless it counts both in numbers that make sense."""
     if not isinstance(value, dict):
         return None
     prompt, completion = (
         whole_number(value.get(key)) for key in ("prompt_tokens", "completion_tokens")
     )
-    return None if prompt is None or completion is None else Usage(prompt, completion)
+    if prompt is None or completion is None:
+        return None
+    details = value.get("completion_tokens_details")
+    thinking = whole_number(details.get("reasoning_tokens")) if isinstance(details, dict) else None
+    return Usage(prompt, completion, reasoning_tokens=thinking or None)

@@ -8,10 +8,11 @@ from ai_ticket_daemon.backends.dialects.dialect import (
     Piece,
     WireDialect,
     make_piece,
+    read_usage,
     reject_null_and_error,
     sampling_fields,
 )
-from ai_ticket_daemon.backends.dialects.openai_completions import prompt, stops
+from ai_ticket_daemon.backends.dialects.openai_completions import end, prompt, stops
 from ai_ticket_daemon.backends.finish import read_reason
 from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
 from ai_ticket_daemon.backends.transport.replies import refuse_error
@@ -53,7 +54,7 @@ def read_answer(value: Any) -> Piece:
     try:
         result = value["results"][0]
         reason = read_reason(result.get("finish_reason"))
-        return make_piece(result["text"], reason)
+        return make_piece(result["text"], reason, read_usage(result))
     except (TypeError, KeyError, IndexError, AttributeError):
         raise AttemptFailed.seen(Seen.WRONG_SHAPE) from None
 
@@ -74,6 +75,7 @@ DIALECT = WireDialect(
     stream_path=STREAM_PATH,
     body=body,
     prompt=prompt,
+    end=end,
     stops=stops,
     read_answer=read_answer,
     read_event=read_event,

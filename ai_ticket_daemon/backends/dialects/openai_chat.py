@@ -14,6 +14,7 @@ from ai_ticket_daemon.backends.dialects.dialect import (
 )
 from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
 from ai_ticket_daemon.backends.prompts import with_markers
+from ai_ticket_daemon.events.event import Role
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.backends.generation import GenerationRequest
@@ -29,12 +30,26 @@ def body(request: GenerationRequest) -> dict[str, Any]:
 
 def read_answer(value: Any) -> Piece:
     """Return the completion in an answer."""
-    return openai_piece(value, lambda choice: _text_in(choice, "message"))
+    return openai_piece(
+        value,
+        lambda choice: _text_in(choice, "message"),
+        lambda choice: _reasoning_in(choice, "message"),
+    )
 
 
 def read_event(value: Any) -> Piece:
     """Return the piece of text in an event of a stream."""
-    return openai_event(value, lambda choice: _text_in(choice, "delta"))
+    return openai_event(
+        value,
+        lambda choice: _text_in(choice, "delta"),
+        lambda choice: _reasoning_in(choice, "delta"),
+    )
+
+
+def _end(request: GenerationRequest) -> str:
+    """Return the beginning of the answer, if the assistant has the last word."""
+    last = request.messages[-1]
+    return last.content if last.role is Role.ASSISTANT else ""
 
 
 def _text_in(choice: dict[str, Any], place: str) -> object:
@@ -54,11 +69,20 @@ def _text_in(choice: dict[str, Any], place: str) -> object:
     return message.get("refusal") if content is None or content == "" else content
 
 
+def _reasoning_in(choice: dict[str, Any], place: str) -> object:
+    """Return the thinking that a message tells apart; servers have two names for it."""
+    message = choice.get(place)
+    if not isinstance(message, dict):
+        return None
+    return message.get("reasoning_content") or message.get("reasoning")
+
+
 DIALECT = WireDialect(
     path=PATH,
     stream_path=PATH,
     body=body,
     prompt=lambda request: with_markers(request.messages),
+    end=_end,
     stops=lambda _request: (),
     read_answer=read_answer,
     read_event=read_event,

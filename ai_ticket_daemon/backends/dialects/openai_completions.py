@@ -25,6 +25,11 @@ def prompt(request: GenerationRequest) -> str:
     return flatten(request.messages)
 
 
+def end(request: GenerationRequest) -> str:
+    """Return the text that the model goes on with; what stands between roles begins anew."""
+    return request.messages[0].content if is_raw(request.messages) else ""
+
+
 def stops(request: GenerationRequest) -> tuple[str, ...]:
     """Return where the text ends: at the request's stop strings, and at the next role's marker."""
     if is_raw(request.messages):
@@ -58,6 +63,7 @@ DIALECT = WireDialect(
     stream_path=PATH,
     body=body,
     prompt=prompt,
+    end=end,
     stops=stops,
     read_answer=read_answer,
     read_event=read_event,

@@ -17,8 +17,9 @@ from ai_ticket_daemon.backends.kobold.abort import AbortReason, abort_once
 from ai_ticket_daemon.backends.kobold.guard import KoboldGuard
 from ai_ticket_daemon.backends.kobold.perf import find_aftermath
 from ai_ticket_daemon.backends.kobold.probe import KoboldProbe
+from ai_ticket_daemon.backends.kobold.stream_end import find_end
 from ai_ticket_daemon.backends.kobold.usage import settle
-from ai_ticket_daemon.backends.observation import AttemptFailed, Observation, Seen
+from ai_ticket_daemon.backends.observation import Aftermath, AttemptFailed, Observation, Seen
 from ai_ticket_daemon.backends.quoting import quotable
 from ai_ticket_daemon.backends.tokens import TokenCounter, most_prompt_tokens
 from ai_ticket_daemon.backends.transport.wire import Wire
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ai_ticket_daemon.backends.generation import GenerationRequest, ProbeResult
+    from ai_ticket_daemon.backends.generation_stream import Completion
     from ai_ticket_daemon.backends.kobold.abort import AbortObserver
     from ai_ticket_daemon.backends.kobold.features import Features
     from ai_ticket_daemon.config.backends import ServerConfig
@@ -131,9 +133,12 @@ class KoboldClient:
         try:
             completion = await carry_out(generation, limits, guard)
         except AttemptFailed as failure:
-            raise AttemptFailed(
-                await self._examine(failure.observation, generation, genkey)
-            ) from failure
+            ended = await self._completed(failure.observation, generation, genkey, request)
+            if ended is None:
+                raise AttemptFailed(
+                    await self._examine(failure.observation, generation, genkey)
+                ) from failure
+            completion = ended
         finally:
             self._generations.discard(generation)
         may_lack_model = completion.was_empty and completion.finish_reason == "length"
@@ -149,7 +154,9 @@ class KoboldClient:
             took_seconds=generation.ended_at - (generation.sent_at or generation.started_at),
             ended_at=generation.ended_at,
         )
-        return GenerationResult(completion.text, finish_reason, usage)
+        return GenerationResult(
+            completion.text, finish_reason, completion.bill(usage), completion.reasoning
+        )
 
     async def _fit_context(self, request: GenerationRequest, size_bytes: int) -> int | None:
         """Make sure that the server will not cut the prompt's beginning off.
@@ -174,6 +181,26 @@ class KoboldClient:
             )
         return prompt_tokens
 
+    async def _completed(
+        self,
+        observation: Observation,
+        generation: GenerationStream,
+        genkey: str,
+        request: GenerationRequest,
+    ) -> Completion | None:
+        """Return the completion of a stream that was at its end when it broke off; else None."""
+        if observation.seen is not Seen.CUT or not generation.stream:
+            return None
+        end = await find_end(
+            self._wire,
+            genkey,
+            generation,
+            counter=self._counter,
+            max_tokens=request.sampling.max_tokens,
+            stops=request.sampling.stop,
+        )
+        return None if end is None else generation.end_as(end.finish_reason, end.usage)
+
     async def _examine(
         self, observation: Observation, generation: GenerationStream, genkey: str
     ) -> Observation:
@@ -181,7 +208,10 @@ class KoboldClient:
         observation = replace(observation, passed_on=generation.passed_on)
         if observation.seen in _BROKEN_OFF:
             sent_at = generation.sent_at or generation.started_at
-            return replace(observation, aftermath=await find_aftermath(self._wire, sent_at=sent_at))
+            aftermath = await find_aftermath(self._wire, sent_at=sent_at)
+            if await self._ended_for_want_of_a_model(observation, aftermath, generation):
+                return replace(observation, seen=Seen.NO_MODEL)
+            return replace(observation, aftermath=aftermath)
         if observation.seen in _GIVEN_UP and generation.stream:
             await abort_once(self._wire, genkey)
             self._on_abort(AbortReason.UNREADABLE, True)
@@ -191,6 +221,17 @@ class KoboldClient:
         if observation.seen is Seen.HALF_ANSWER and not await self._has_model():
             return replace(observation, seen=Seen.NO_MODEL)
         return observation
+
+    async def _ended_for_want_of_a_model(
+        self, observation: Observation, aftermath: Aftermath, generation: GenerationStream
+    ) -> bool:
+        """Whether a stream ended before its first piece because there is nothing to make one."""
+        return (
+            observation.seen is Seen.CUT
+            and aftermath is Aftermath.GOES_ON
+            and generation.progress_at is None
+            and not await self._has_model()
+        )
 
     async def _has_model(self) -> bool:
         try:

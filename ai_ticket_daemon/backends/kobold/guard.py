@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ai_ticket_daemon.backends.kobold.abort import ABORT_BOUND_SECONDS, abort_reason, abort_until
+from ai_ticket_daemon.backends.kobold.check import read_text
 from ai_ticket_daemon.backends.kobold.perf import read_perf
 from ai_ticket_daemon.backends.kobold.usage import statistics
 from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.backends.tokens import TokenCounter
     from ai_ticket_daemon.backends.transport.wire import Wire
 
-CHECK_PATH = "/api/extra/generate/check"
 _CONFIRM_SECONDS = 1.0
 """Between two looks that have to agree before a request is given up as lost."""
 _LOOK_TIMEOUT_SECONDS = 2.0
@@ -115,35 +115,36 @@ class KoboldGuard:
             bound_seconds=bound,
         )
         self._on_abort(abort_reason(reason), freed)
-        if freed and not generation.stream and generation.completion and generation.completion.text:
-            await self._count(generation, generation.completion.text)
+        if freed and generation.received.tokens:
+            await self._count(generation)
         return freed
 
-    async def _count(self, generation: GenerationStream, text: str) -> None:
-        """Count what a plain generation had made: the server answers with it when stopped."""
+    async def _count(self, generation: GenerationStream) -> None:
+        """Count what a generation had made when it was stopped; else the estimate stays.
+
+        A plain one answers with its text when stopped. What a stream sends then may be the text of
+        somebody else.
+        """
+        completion = generation.completion
         with trio.move_on_after(_COUNT_SECONDS, shield=True):
             try:
                 perf = await statistics(self._wire, generation.ended_at)
-                generation.received.note(
-                    await self._counter.count(text, begin=False)
-                    if perf is None
-                    else perf.last_token_count
-                )
+                if perf is not None and perf.last_token_count > 0:
+                    generation.received.note(perf.last_token_count)
+                elif completion is not None and not generation.stream:
+                    text = completion.reasoning + completion.text
+                    generation.received.note(await self._counter.count(text, begin=False))
             except AttemptFailed:
-                return  # the estimate stays
+                return
 
     async def _advanced(self, generation: GenerationStream) -> bool:
         """Whether the generation has more text than at the last look."""
-        answer = await self._wire.call(
-            "POST",
-            CHECK_PATH,
-            {"genkey": self._genkey},
-            timeout_seconds=self._timeout_seconds,
+        text = await read_text(
+            self._wire,
+            self._genkey,
             max_bytes=generation.bounds.text,
+            timeout_seconds=self._timeout_seconds,
         )
-        match answer:
-            case {"results": [{"text": str(text)}, *_]}:
-                before, self._characters = self._characters, len(text)
-                generation.received.note(estimate_tokens(text), estimated=True)
-                return self._characters > before
-        raise AttemptFailed.seen(Seen.WRONG_SHAPE)
+        before, self._characters = self._characters, len(text)
+        generation.received.note(estimate_tokens(text), estimated=True)
+        return self._characters > before

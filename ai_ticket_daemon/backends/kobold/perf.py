@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.backends.transport.wire import Wire
 
 PERF_PATH = "/api/extra/perf"
-STOPPED_BY_STRING = 2
+STOPPED_BY_LIMIT, STOPPED_BY_END, STOPPED_BY_STRING = 0, 1, 2
+"""Why a generation ended; an aborted one says that it reached its limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Perf:
     total_gens: int
     last_stop_reason: int
     last_token_count: int
+    last_input_count: int | None = None
+    """None: this version does not tell."""
 
     def restarted_since(self, before: Perf) -> bool:
         """Whether another process gave this than gave ``before``."""
@@ -74,6 +77,7 @@ def parse_perf(value: dict[str, Any]) -> Perf:
         total_gens=total_gens,
         last_stop_reason=whole_number(value.get("stop_reason")) or 0,
         last_token_count=token_count,
+        last_input_count=whole_number(value.get("last_input_count")),
     )
 
 

@@ -1,8 +1,9 @@
-"""What a finished generation on KoboldCPP cost and why it ended; the server tells neither itself.
+"""What a finished generation on KoboldCPP cost and why it ended, which not each version tells.
 
-Counting may not cost more than it is worth: a generation that took no time worth mentioning gets an
-estimate. For all others the server's statistics give the tokens it wrote, and one call counts those
-it read.
+The server's own ``usage`` is taken where it is true. Elsewhere counting may not cost more than it
+is worth: a generation that took no time worth mentioning gets an estimate. For all others the
+server's statistics give the tokens it wrote, and those it read if it counts them; else one call
+counts those.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import trio
 
 from ai_ticket_daemon.backends.kobold.perf import STOPPED_BY_STRING, Perf, read_perf
 from ai_ticket_daemon.backends.observation import AttemptFailed
-from ai_ticket_daemon.backends.tokens import estimate_tokens
+from ai_ticket_daemon.backends.tokens import estimate_length, estimate_tokens
 from ai_ticket_daemon.events.outcome import Usage
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 WORTH_COUNTING_SECONDS = 0.05
 # The server holds its lock for 50 ms after an answer. Until then, "the last generation" is ours.
 _STATISTICS_ARE_OURS_SECONDS = 0.035
+_SAME_FOR_ALL = (100, 100)
 
 
 async def settle(
@@ -50,7 +52,8 @@ async def settle(
         took_seconds: from sending the request to the end of the answer.
         ended_at: when the answer ended, on trio's clock.
     """
-    worth_counting = took_seconds >= WORTH_COUNTING_SECONDS
+    told = true_usage(completion)
+    worth_counting = told is None and took_seconds >= WORTH_COUNTING_SECONDS
     reason_unknown = completion.finish_reason == "length" and not completion.stopped
     perf: Perf | None = None
     if worth_counting or (reason_unknown and request.sampling.stop):
@@ -60,23 +63,40 @@ async def settle(
         reason_unknown and perf is not None and perf.last_stop_reason == STOPPED_BY_STRING
     ):
         reason = "stop"
+    if told is not None:
+        return reason, told
+    counted = perf is not None and (perf.last_token_count > 0 or completion.was_empty)
+    if counted and perf is not None and perf.last_input_count:
+        prompt_tokens = perf.last_input_count
     if worth_counting:
         try:
             if prompt_tokens is None:
                 prompt_tokens = await counter.count(prompt, begin=True)
-            written = (
-                await counter.count(completion.text, begin=False)
-                if perf is None
-                else perf.last_token_count
-            )
-            return reason, Usage(prompt_tokens, written)
+            if counted and perf is not None:
+                return reason, Usage(prompt_tokens, perf.last_token_count)
+            # The tags around the thinking are gone.
+            written = await counter.count(completion.reasoning + completion.text, begin=False)
+            return reason, Usage(prompt_tokens, written, estimated=bool(completion.reasoning))
         except AttemptFailed:
             pass  # The completion is there; its bill is not worth losing it.
     if prompt_tokens is None:
         prompt_tokens = estimate_tokens(prompt)
     limit = request.sampling.max_tokens
-    written = limit if reason == "length" else min(limit, estimate_tokens(completion.text))
+    written = limit if reason == "length" else min(limit, estimate_length(completion.characters))
     return reason, Usage(prompt_tokens, written, estimated=True)
+
+
+def true_usage(completion: Completion) -> Usage | None:
+    """Return what the server says of the usage, if that can be true.
+
+    Old versions say the same of every completion.
+    """
+    usage = completion.usage
+    if usage is None or (usage.prompt_tokens, usage.completion_tokens) == _SAME_FOR_ALL:
+        return None
+    if usage.prompt_tokens == 0 or (usage.completion_tokens == 0 and not completion.was_empty):
+        return None
+    return usage
 
 
 async def statistics(wire: Wire, ended_at: float) -> Perf | None:

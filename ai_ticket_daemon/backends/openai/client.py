@@ -20,7 +20,7 @@ from ai_ticket_daemon.backends.generation_watch import Limits, carry_out
 from ai_ticket_daemon.backends.kobold.model_name import names_no_model
 from ai_ticket_daemon.backends.observation import Aftermath, AttemptFailed, Seen
 from ai_ticket_daemon.backends.quoting import quotable
-from ai_ticket_daemon.backends.tokens import estimate_tokens
+from ai_ticket_daemon.backends.tokens import estimate_length, estimate_tokens
 from ai_ticket_daemon.backends.transport.wire import Wire
 from ai_ticket_daemon.backends.validate import validate
 from ai_ticket_daemon.events.outcome import Usage
@@ -120,11 +120,13 @@ class OpenAIClient:
         if usage is None:
             usage = Usage(
                 estimate_tokens(self._dialect.prompt(request)),
-                estimate_tokens(completion.text),
+                estimate_length(completion.characters),
                 estimated=True,
             )
         finish_reason = "stop" if completion.stopped else completion.finish_reason
-        return GenerationResult(completion.text, finish_reason, usage)
+        return GenerationResult(
+            completion.text, finish_reason, completion.bill(usage), completion.reasoning
+        )
 
     async def probe(self, *, identify: bool = False) -> ProbeResult:  # noqa: ARG002
         """Look at the server's health; see :meth:`BackendClient.probe`."""
@@ -152,8 +154,6 @@ class OpenAIClient:
         body = self._dialect.body(request)
         if self._model is not None:
             body["model"] = self._model
-        if request.stream:
-            body["stream_options"] = {"include_usage": True}
         return body
 
     async def _find_aftermath(self) -> Aftermath:

@@ -1,0 +1,75 @@
+"""A KoboldCPP that answers as the real one was recorded to, one recording for each path."""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from hostile_server import Odd, open_hostile_server
+from odd_answers import answer
+from project import ROOT
+from well_server import PERF, WELL
+
+from ai_ticket_daemon.backends import factory
+from ai_ticket_daemon.config.backends import Dialect, ServerConfig
+from ai_ticket_daemon.testing.recordings import load_recordings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from ai_ticket_daemon.backends.generation import BackendClient
+
+CHECK = "/api/extra/generate/check"
+NEWER = load_recordings(ROOT / "tests" / "fixtures" / "kobold-1.115")
+
+
+def recorded(name: str) -> Odd:
+    """Return the answer of a recording, as it was sent."""
+    told = NEWER[name].answer
+    assert told is not None
+    lines = [f"{told.version} {told.status} OK"]
+    lines += [f"{header}: {value}" for header, value in told.headers.items()]
+    return Odd("\r\n".join(lines).encode() + b"\r\n\r\n" + told.body.encode())
+
+
+def perf(**figures: Any) -> Odd:
+    """Return statistics of a server that has been up for long."""
+    told = NEWER["perf_idle"].answer
+    assert told is not None
+    return Odd(answer(json.loads(told.body) | {"uptime": 1e6} | figures))
+
+
+def checked(text: str) -> Odd:
+    """Return what a server says that its last generation has made."""
+    return Odd(answer({"results": [{"text": text}]}))
+
+
+@asynccontextmanager
+async def open_recorded(
+    name: str, *, dialect: Dialect = Dialect.OPENAI_CHAT, **odd: Odd
+) -> AsyncIterator[BackendClient]:
+    """Give a client of a server that answers generations as in a recording.
+
+    Args:
+        name: the recording.
+        dialect: what is spoken.
+        odd: what it answers else: ``perf``, ``check``, ``model``.
+    """
+    paths = {"perf": PERF, "check": CHECK, "model": "/api/v1/model"}
+    others = {paths[key]: value for key, value in odd.items()}
+    generation = {NEWER[name].path: recorded(name)}
+    async with open_hostile_server({**WELL, PERF: perf(), **generation, **others}) as server:
+        config = ServerConfig(
+            name="p",
+            url=server.url,
+            dialect=dialect,
+            first_token_timeout_seconds=60.0,
+            idle_timeout_seconds=60.0,
+            total_timeout_seconds=60.0,
+        )
+        client = factory.open_client(
+            config, stall_seconds=lambda: 60.0, on_abort=lambda _reason, _freed: None
+        )
+        yield client
+        await client.aclose()

@@ -1,0 +1,86 @@
+"""Where the thinking of a model ends and its answer begins, however the text is cut."""
+
+from __future__ import annotations
+
+import pytest
+
+from ai_ticket_daemon.backends.reasoning import ReasoningSplitter, opened_tag
+from ai_ticket_daemon.events.reasoning import ReasoningText
+
+
+def parts(pieces: list[str], close: str | None = None) -> tuple[str, str]:
+    """Return answer and thinking of a text that comes in these pieces."""
+    splitter = ReasoningSplitter(close)
+    found = [part for piece in pieces for part in splitter.feed(piece)]
+    found += splitter.finish()
+    answer = "".join(part for part in found if not isinstance(part, ReasoningText))
+    return answer, "".join(part for part in found if isinstance(part, ReasoningText))
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "thinking"),
+    [
+        ("Yes.", "Yes.", ""),
+        ("\n\nYes.", "\n\nYes.", ""),
+        ("", "", ""),
+        ("  ", "  ", ""),
+        ("<think>Hm.</think>Yes.", "Yes.", "Hm."),
+        ("\n<think>\nHm,\n\n hm.\n</think>\n\nYes.\n", "Yes.\n", "Hm,\n\n hm."),
+        ("<thinking>Hm.</thinking> Yes.", "Yes.", "Hm."),
+        ("[THINK]Hm.[/THINK]Yes.", "Yes.", "Hm."),
+        ("<think></think>Yes.", "Yes.", ""),
+        ("<think>\n\n</think>\n\nYes.", "Yes.", ""),
+        ("<think>Hm", "", "Hm"),
+        ("<think>Hm </thi", "", "Hm </thi"),
+        ("<think>", "", ""),
+        ("<thi", "<thi", ""),
+        ("<thing>is</thing>", "<thing>is</thing>", ""),
+        ("Say <think>no</think>.", "Say <think>no</think>.", ""),
+        ("<think>a < b </ c</think>Yes <think>no</think>", "Yes <think>no</think>", "a < b </ c"),
+        ("Hm.</think>Yes.", "Hm.</think>Yes.", ""),
+    ],
+)
+def test_thinking_is_parted_from_the_answer_wherever_the_text_is_cut(
+    text: str, answer: str, thinking: str
+) -> None:
+    assert parts([text]) == (answer, thinking)
+    assert parts(list(text)) == (answer, thinking)
+    for place in range(len(text)):
+        assert parts([text[:place], text[place:]]) == (answer, thinking)
+
+
+def test_a_text_that_begins_within_the_thinking_is_parted_at_its_end() -> None:
+    assert parts(list("Hm.</think>\nYes."), "</think>") == ("Yes.", "Hm.")
+    assert parts(["cut"], "</think>") == ("", "cut")
+
+
+def test_nothing_is_held_back_without_need() -> None:
+    splitter = ReasoningSplitter()
+    assert list(splitter.feed("Y")) == ["Y"]
+    splitter = ReasoningSplitter()
+    assert list(splitter.feed("<think>Hm")) == ["Hm"]
+    assert list(splitter.feed(", a <")) == [", a"]
+
+
+def test_blanks_without_end_are_not_held_back_without_end() -> None:
+    splitter = ReasoningSplitter()
+    assert "".join("".join(splitter.feed(" ")) for _ in range(1000)) == " " * 1000
+    splitter = ReasoningSplitter("</think>")
+    list(splitter.feed("Hm"))
+    given = sum(len(part) for _ in range(1000) for part in splitter.feed(" "))
+    assert given > 700
+
+
+@pytest.mark.parametrize(
+    ("prompt", "close"),
+    [
+        ("Is it?", None),
+        ("Is it?<think>", "</think>"),
+        ("Is it?\n<think>\n", "</think>"),
+        ("[THINK]", "[/THINK]"),
+        ("<think>Hm", None),
+        ("<think></think>", None),
+    ],
+)
+def test_a_prompt_may_end_within_the_thinking(prompt: str, close: str | None) -> None:
+    assert opened_tag(prompt) == close
