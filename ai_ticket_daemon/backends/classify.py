@@ -53,6 +53,9 @@ def _sizes(observation: Observation) -> str:
     context = observation.context_tokens
     sizes = [
         None if prompt is None else f"the prompt has {prompt} tokens",
+        f"up to {margin} more for the server's template"
+        if (margin := observation.margin_tokens)
+        else None,
         None if asked is None else f"max_tokens is {asked}",
         None if context is None else f"the context holds {context}",
     ]
@@ -117,6 +120,7 @@ def _details(backend: str, observation: Observation) -> dict[str, str | int]:
         "status": observation.status,
         "error_type": observation.error_type,
         "prompt_tokens": observation.prompt_tokens,
+        "margin_tokens": observation.margin_tokens or None,
         "context_tokens": observation.context_tokens,
         "max_tokens": observation.max_tokens,
         "slot_freed": None if observation.slot_freed else False,

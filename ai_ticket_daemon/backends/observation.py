@@ -85,7 +85,9 @@ class Observation:
     ``passed_on``: the caller was already given a part of the text. ``error_type``: the server's
     own short word for the error; ``words`` is what it says of it, cleaned, and None where that
     repeats the prompt or the credential. ``slot_freed`` False: the server was told to stop
-    generating and did not within reasonable time. ``lacking`` is what this host had run out of.
+    generating and did not within reasonable time. ``margin_tokens``: as many more than
+    ``prompt_tokens`` the markers of an unknown template may take. ``lacking`` is what this host had
+    run out of.
     """
 
     seen: Seen
@@ -94,6 +96,7 @@ class Observation:
     words: str | None = field(default=None, repr=False)
     retry_after_seconds: float | None = None
     prompt_tokens: int | None = None
+    margin_tokens: int = 0
     context_tokens: int | None = None
     max_tokens: int | None = None
     aftermath: Aftermath = Aftermath.NOT_ASKED

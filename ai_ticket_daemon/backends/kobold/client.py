@@ -14,6 +14,7 @@ from ai_ticket_daemon.backends.generation import GenerationResult
 from ai_ticket_daemon.backends.generation_stream import GenerationStream
 from ai_ticket_daemon.backends.generation_watch import Limits, carry_out
 from ai_ticket_daemon.backends.kobold.abort import AbortReason, abort_once
+from ai_ticket_daemon.backends.kobold.context import ContextGuard
 from ai_ticket_daemon.backends.kobold.guard import KoboldGuard
 from ai_ticket_daemon.backends.kobold.perf import find_aftermath
 from ai_ticket_daemon.backends.kobold.probe import KoboldProbe
@@ -21,7 +22,7 @@ from ai_ticket_daemon.backends.kobold.stream_end import find_end
 from ai_ticket_daemon.backends.kobold.usage import settle
 from ai_ticket_daemon.backends.observation import Aftermath, AttemptFailed, Observation, Seen
 from ai_ticket_daemon.backends.quoting import quotable
-from ai_ticket_daemon.backends.tokens import TokenCounter, most_prompt_tokens
+from ai_ticket_daemon.backends.tokens import TokenCounter
 from ai_ticket_daemon.backends.transport.wire import Wire
 from ai_ticket_daemon.backends.validate import validate
 
@@ -66,6 +67,9 @@ class KoboldClient:
         )
         self._counter = TokenCounter(self._wire)
         self._probe = KoboldProbe(self._wire, on_change=self._counter.forget)
+        self._context = ContextGuard(
+            config, self._dialect, probe=self._probe, counter=self._counter
+        )
 
     @property
     def name(self) -> str:
@@ -109,7 +113,8 @@ class KoboldClient:
         self, request: GenerationRequest, on_delta: Callable[[str], None] | None
     ) -> GenerationResult:
         size_bytes = validate(request)
-        prompt_tokens = await self._fit_context(request, size_bytes)
+        laid_out = await self._context.lay_out(request, size_bytes)
+        request, prompt_tokens = laid_out.request, laid_out.prompt_tokens
         # A key of its own for every attempt: the server may remember an abort for a used one.
         genkey = secrets.token_hex(16)
         generation = GenerationStream(
@@ -157,29 +162,6 @@ class KoboldClient:
         return GenerationResult(
             completion.text, finish_reason, completion.bill(usage), completion.reasoning
         )
-
-    async def _fit_context(self, request: GenerationRequest, size_bytes: int) -> int | None:
-        """Make sure that the server will not cut the prompt's beginning off.
-
-        Returns:
-            The tokens of the prompt; None if they need not be counted to know that they fit.
-        """
-        context_tokens = await self._probe.context_tokens()
-        max_tokens = request.sampling.max_tokens
-        at_most = most_prompt_tokens(request.messages, size_bytes) + max_tokens
-        if context_tokens is None or at_most <= context_tokens:
-            return None
-        prompt_tokens = await self._counter.count(self._dialect.prompt(request), begin=True)
-        if prompt_tokens + max_tokens > context_tokens:
-            raise AttemptFailed(
-                Observation(
-                    Seen.OVERFLOW,
-                    prompt_tokens=prompt_tokens,
-                    context_tokens=context_tokens,
-                    max_tokens=max_tokens,
-                )
-            )
-        return prompt_tokens
 
     async def _completed(
         self,
