@@ -68,15 +68,19 @@ def values_of(data: bytes, *, max_values: int = MAX_JSON_VALUES) -> int:
     Raises:
         Excessive: there are more than ``max_values``, or they nest deeper than ``MAX_JSON_DEPTH``.
     """
-    at_most = values_at_most(data)
-    if at_most <= max_values and brackets(data) <= MAX_JSON_DEPTH:
+    nested = brackets(data)
+    at_most = 1 + data.count(b",") + nested
+    if at_most <= max_values and nested <= MAX_JSON_DEPTH:
         return at_most
     values, depth = 1, 0
-    for token, _ in structure(data):
+    # Each value is one string at the most, and has another for its name.
+    for token, _ in structure(data, max_strings=2 * max_values):
         if token in _OPENING:
             values, depth = values + 1, depth + 1
         elif token in _CLOSING:
             depth -= 1
+            if depth < 0:  # no JSON: whoever decodes it gets no further than this
+                break
         elif token == _COMMA:
             values += 1
         if depth > MAX_JSON_DEPTH:
@@ -146,9 +150,15 @@ def items(data: bytes, start: int, max_values: int) -> Iterator[tuple[int, int] 
         raise Unbalanced(start if is_over else len(data))
 
 
-def structure(data: bytes, position: int = 0) -> Iterator[tuple[int, int]]:
-    """Yield each bracket and comma outside of strings and its position; now and then ``PAUSE``."""
-    size = len(data)
+def structure(
+    data: bytes, position: int = 0, *, max_strings: int | None = None
+) -> Iterator[tuple[int, int]]:
+    """Yield each bracket and comma outside of strings and its position; now and then ``PAUSE``.
+
+    Raises:
+        Excessive: there are more than ``max_strings``, which JSON has between brackets and commas.
+    """
+    size, left = len(data), len(data) if max_strings is None else max_strings
     while position < size:
         end = min(position + WINDOW_BYTES, size)
         for match in _TOKEN.finditer(data, position, end):
@@ -156,7 +166,11 @@ def structure(data: bytes, position: int = 0) -> Iterator[tuple[int, int]]:
             token = data[start]
             if token != _QUOTE:
                 yield token, start
-            elif match.end() == start + 1:  # it goes on beyond the window
+                continue
+            left -= 1
+            if left < 0:
+                raise Excessive(Excess.VALUES)
+            if match.end() == start + 1:  # it goes on beyond the window
                 end = yield from _end_of_string(data, start + 1)
                 break
         position = end

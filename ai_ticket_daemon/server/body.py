@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
@@ -23,7 +22,8 @@ if TYPE_CHECKING:
 
 EMPTY = 'The body is empty; send a JSON object such as {"content": "..."}.'
 _LONG_BYTES = 65_536
-_LONG_NUMBER = re.compile(rb"[0-9]{100}")
+_LONG_NUMBER = b"0" * 100
+_DIGITS_AS_ZEROS = bytes(48 if byte in b"0123456789" else 32 for byte in range(256))
 BOM = b"\xef\xbb\xbf"
 _DECODER = msgspec.json.Decoder()
 _UTF8_NAMES = frozenset({"utf-8", "utf8", "us-ascii"})
@@ -103,7 +103,7 @@ def check_excess(data: bytes) -> None:
 
 def decode(data: bytes) -> object:
     """Return the JSON value that ``data`` holds; raises as :func:`decode_json`."""
-    if len(data) > _LONG_BYTES and _LONG_NUMBER.search(data):
+    if len(data) > _LONG_BYTES and _has_long_number(data):
         # Such numbers take the fast reader ten times as long as the standard library.
         return _decode_slowly(data)
     try:
@@ -111,6 +111,11 @@ def decode(data: bytes) -> object:
         return _DECODER.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return _decode_slowly(data)
+
+
+def _has_long_number(data: bytes) -> bool:
+    """Tell whether there are so many digits in a row; a pattern takes up to 100 times as long."""
+    return _LONG_NUMBER in data.translate(_DIGITS_AS_ZEROS)
 
 
 def _decode_slowly(data: bytes) -> object:

@@ -61,6 +61,7 @@ def bombs(size: int) -> list[bytes]:
         b'"' + "😀".encode() * (size // 4 - 1) + b'"',
         b'"' + b"x" * (size - 1),
         b'"' + b"\\" * (size - 1),
+        filled(b'"', b"1" * 99 + b"x", b'"', size),
         b"1" * size,
         b"0." + b"1" * (size - 2),
         filled(b"[", b"1" * 4290 + b",", b"0]", size),

@@ -94,6 +94,7 @@ class Acceptor:
                 await connection.run()
             finally:
                 self.connections.discard(connection)
+                guest.line = None
         except RequestRefused:
             pass  # it waited, and the daemon stops
         finally:

@@ -91,7 +91,6 @@ class Connection:
         self._socket = (
             stream.transport_stream.socket if isinstance(stream, trio.SSLStream) else stream.socket
         )
-        self._protocol: Protocol
         self._send_lock = trio.Lock()
         self._waiting = trio.CancelScope()
         self._deadline = math.inf
@@ -153,7 +152,9 @@ class Connection:
         server = parse_socket_addr(family, self._socket.getsockname())
         self._set_idle(idle=True)
         async with RequestTasks(rules.edge.failed) as task_group:
-            self._protocol = Protocol(
+            # The connection does not keep it, since it keeps the connection: what is kept in a
+            # circle is freed by a collection, and not before.
+            protocol = Protocol(
                 (
                     rules.app,
                     rules.config,
@@ -170,23 +171,23 @@ class Connection:
                 on_malformed=partial(rules.edge.refused, ConnectionRefusal.MALFORMED),
             )
             try:
-                await self._protocol.initiate()
-                await self._read()
+                await protocol.initiate()
+                await self._read(protocol)
             finally:
                 # Shielded writes that still wait for the client fail at once, so that neither
                 # their requests nor the end of the daemon have to wait for them.
                 with trio.move_on_after(_TELL_SECONDS, shield=True):
-                    await self._protocol.handle(Closed())
+                    await protocol.handle(Closed())
                 await trio.aclose_forcefully(self._stream)
 
-    async def _read(self) -> None:
+    async def _read(self, protocol: Protocol) -> None:
         while not self._over:
             if self._resume:
                 self._resume = False
-                await self._protocol.resume()
+                await protocol.resume()
                 continue
             data = None
-            room_bytes = self._protocol.room_bytes
+            room_bytes = protocol.room_bytes
             if room_bytes == 0:
                 # That it hangs up would lie behind what is not read: it is given this long.
                 self._wait(self._rules.write_timeout_seconds)
@@ -202,12 +203,12 @@ class Connection:
             if data is None:
                 if trio.current_time() >= self._deadline:
                     if not self._closing:
-                        await self._protocol.headers_timed_out()
+                        await protocol.headers_timed_out()
                     return
             elif not data:
                 return
             elif not self._closing:
-                await self._protocol.handle(RawData(data=bytes(data)))
+                await protocol.handle(RawData(data=bytes(data)))
 
     async def _on_event(self, event: Event) -> None:
         # All but writing happens without a checkpoint: hypercorn calls this from tasks that are

@@ -76,7 +76,16 @@ class _Reader(h11.Connection):
                 self._receive_buffer.maybe_extract_lines()
             if data == b"\r":
                 return h11.NEED_DATA
-        return super().next_event()
+        try:
+            return super().next_event()
+        except h11.RemoteProtocolError as error:
+            # h11 raises it from a method of its own: it is known to a frame that it knows.
+            raise error.with_traceback(None) from None
+
+    @property
+    def ahead_bytes(self) -> int:
+        """How much has come that is not read yet."""
+        return len(self._receive_buffer)
 
     @property
     def they_are_waiting_for_100_continue(self) -> bool:
@@ -112,7 +121,7 @@ class Http1(H11Protocol):
         """How much the client may still send ahead of its response; None while none is due."""
         if self.connection.their_state is not h11.DONE:
             return None
-        return max(0, MAX_AHEAD_BYTES - len(self.connection.trailing_data[0]))
+        return max(0, MAX_AHEAD_BYTES - self.connection.ahead_bytes)
 
     async def handle(self, event: Event) -> None:
         """Take bytes from the client, or the news that it has gone."""

@@ -90,6 +90,8 @@ class Http2(H2Protocol):
             # Whoever waits for the client's permission to send would wait for ever.
             for buffer in self.stream_buffers.values():
                 await buffer.close()
+            # Its own methods, by which it would keep itself until a collection.
+            self.connection._frame_dispatch_table.clear()  # noqa: SLF001
 
     async def stream_send(self, event: StreamEvent) -> None:
         """Send a part of a response; reset the stream of one that was cut short."""
