@@ -13,6 +13,7 @@ from urllib.error import URLError
 
 import pytest
 from container import BUILD_SECONDS, CACHE, alone, container, need_container
+from costs import Costs
 from lacks import LACKS, Lack
 from monitoring import change, need_tools, prometheus_command
 from ports import free_port
@@ -58,6 +59,11 @@ def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 # ------------------------------------------------------------------------------- side by side
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell what the tests cost."""
+    config.pluginmanager.register(Costs())
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:
