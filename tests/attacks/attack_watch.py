@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import mmap
-import struct
 import subprocess
 import sys
 from contextlib import asynccontextmanager
@@ -31,7 +29,8 @@ class Limits:
     """What has to hold during an attack, and after it.
 
     Args:
-        lag_seconds: how long the event loop may be silent, by the fault of its process.
+        lag_seconds: how long the event loop may be silent, by the fault of its process and by the
+            yardstick of loop_meter.py.
         own_seconds: how long it may be silent because its own thread computes; of use where other
             threads have a share in the former.
         live_seconds: how long an answer of ``/live`` may take; far more than it does, since
@@ -105,40 +104,6 @@ def _status(pid: int) -> dict[str, int]:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     words = [line.split() for line in lines]
     return {name.rstrip(":"): int(rest[0]) for name, *rest in words if rest and rest[0].isdigit()}
-
-
-class Meter:
-    """How long the event loop was silent at most, in a file that two processes share."""
-
-    _numbers = struct.Struct("ddd")
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        if not path.exists():
-            path.write_bytes(self._numbers.pack(0.0, 0.0, 0.0))
-        with path.open("r+b") as file:
-            self._shared = mmap.mmap(file.fileno(), self._numbers.size)
-
-    def note(self, lag_seconds: float, late_seconds: float, own_seconds: float) -> None:
-        """Keep these, if they are the worst so far."""
-        worst, now = self.worst(), (lag_seconds, late_seconds, own_seconds)
-        if any(new > old for new, old in zip(now, worst, strict=True)):
-            self._write(*map(max, now, worst))
-
-    def worst(self) -> tuple[float, float, float]:
-        """Return the longest silence by the process's own fault, by any, and by the loop's thread.
-
-        The first counts what other threads of the process compute meanwhile, the last does not.
-        """
-        lag_seconds, late_seconds, own_seconds = self._numbers.unpack(self._shared[:])
-        return lag_seconds, late_seconds, own_seconds
-
-    def reset(self) -> None:
-        """Begin anew."""
-        self._write(0.0, 0.0, 0.0)
-
-    def _write(self, *seconds: float) -> None:
-        self._shared[:] = self._numbers.pack(*seconds)
 
 
 @asynccontextmanager

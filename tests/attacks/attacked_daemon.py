@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import trio
-from attack_watch import Limits, Meter, watching
+from attack_watch import Limits, watching
 from endings import how_it_ended
+from loop_meter import Meter
 from ports import free_port
 
 from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobold

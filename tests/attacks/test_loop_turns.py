@@ -1,16 +1,19 @@
 """No bad body keeps the event loop for long in one turn, by the time its own thread computes.
 
-In this process and without sockets: what else goes on on the machine is not counted.
+In this process and without sockets: what else goes on on the machine is not counted. A group that
+has a long turn is sent again (see loop_meter.py).
 """
 
 from __future__ import annotations
 
 import gc
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import trio
+from loop_meter import least, slowness
 from test_bodies import LONG, attacks
 
 from ai_ticket_daemon.config.auth import AuthConfig
@@ -98,13 +101,30 @@ async def test_no_bad_body_takes_a_long_turn_of_the_event_loop(together: int) ->
     slow = []
     for begin in range(0, len(sent), together):
         some = sent[begin : begin + together]
-        turns = Turns()
-        async with trio.open_nursery() as nursery:
-            trio.lowlevel.add_instrument(turns)
-            for attack in some:
-                nursery.start_soon(send, app, *attack)
-        trio.lowlevel.remove_instrument(turns)
-        if turns.longest_seconds > MOST_SECONDS:
+        seconds = await least(partial(longest_turn, app, some), MOST_SECONDS)
+        if seconds > MOST_SECONDS:
             about = [(route, kind, body[:60], len(body)) for route, kind, body in some]
-            slow.append((round(turns.longest_seconds, 3), about))
+            slow.append((round(seconds, 3), about))
     assert not slow
+
+
+async def longest_turn(app: Any, some: list[tuple[str, str, bytes]]) -> float:
+    """Send these together; return the longest turn, by the yardstick before and after it."""
+    before, turns = slowness(), Turns()
+    async with trio.open_nursery() as nursery:
+        trio.lowlevel.add_instrument(turns)
+        for attack in some:
+            nursery.start_soon(send, app, *attack)
+    trio.lowlevel.remove_instrument(turns)
+    return turns.longest_seconds / max(before, slowness())
+
+
+async def test_a_turn_that_is_too_long_is_seen() -> None:
+    async def decoding(_scope: Any, _receive: Any, send: Any) -> None:
+        until = time.thread_time() + 4 * MOST_SECONDS
+        while time.thread_time() < until:
+            pass
+        await send({"type": "http.response.start", "status": 200})
+
+    longest = partial(longest_turn, decoding, [("/", "text/plain", b"")])
+    assert await least(longest, MOST_SECONDS) > MOST_SECONDS

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import signal
+import time
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 import trio
+import trio.testing
 from attack_watch import Limits
 from attacked_daemon import attacked
 from endings import how_it_ended
+from loop_meter import INTERVAL_SECONDS, MOST_SLOWNESS, Meter, least, measure, slowness
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,6 +50,29 @@ async def test_what_is_beyond_its_limit_is_told(
             async with daemon.watched(limits):
                 await (await daemon.connect()).aclose()
                 await trio.sleep(0.1)  # for the meter to have measured once
+
+
+async def test_a_loop_that_computes_is_seen_by_the_yardstick(tmp_path: Path) -> None:
+    meter = Meter(tmp_path / "meter")
+
+    async def compute() -> float:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(measure, meter)
+            await trio.testing.wait_all_tasks_blocked()
+            meter.reset()
+            until = time.thread_time() + 0.2
+            while time.thread_time() < until:
+                pass
+            while not meter.worst()[1]:  # noqa: ASYNC110 - of the meter nobody is told
+                await trio.sleep(INTERVAL_SECONDS)
+            nursery.cancel_scope.cancel()
+        return meter.worst()[2]
+
+    assert await least(compute, 0.05) > 0.05
+
+
+def test_the_yardstick_stays_within_what_a_slow_machine_may_be() -> None:
+    assert 1.0 <= slowness() <= MOST_SLOWNESS
 
 
 async def test_what_a_client_keeps_open_is_seen(

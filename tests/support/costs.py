@@ -6,7 +6,7 @@ Of two processors the sum is what bounds the run, however many processes share t
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 import pytest
@@ -57,12 +57,17 @@ def processor_seconds() -> float:
 
 def summary(reports: list[pytest.TestReport]) -> list[str]:
     """Return a line for each of the costliest files, and one for all."""
-    costs: Counter[str] = Counter()
-    lasted: Counter[str] = Counter()
+    costs: dict[str, float] = defaultdict(float)
+    lasted: dict[str, float] = defaultdict(float)
     for report in reports:
         file = report.nodeid.partition("::")[0]
-        costs[file] += dict(report.user_properties).get(NAME, 0.0)  # type: ignore[assignment]
-        lasted[file] += report.duration  # type: ignore[assignment]
-    found = [(cost, lasted[file], file) for file, cost in costs.most_common(MOST)]
+        costs[file] += cost_of(report)
+        lasted[file] += report.duration
+    found = sorted(((costs[file], lasted[file], file) for file in costs), reverse=True)[:MOST]
     found.append((sum(costs.values()), sum(lasted.values()), "all"))
     return [f"{cost:6.1f} s of {seconds:6.1f} s  {file}" for cost, seconds, file in found]
+
+
+def cost_of(report: pytest.TestReport) -> float:
+    """Return what was noted with a report; nothing was, if its process ended early."""
+    return next((float(str(cost)) for name, cost in report.user_properties if name == NAME), 0.0)
