@@ -15,6 +15,7 @@ from ai_ticket_daemon import __main__ as daemon
 from ai_ticket_daemon import app
 from ai_ticket_daemon.pipeline.observer import PipelineObserver
 from ai_ticket_daemon.server.ports import RequestObserver
+from ai_ticket_daemon.telemetry import instrumentation
 from ai_ticket_daemon.telemetry.logs import logs
 
 
@@ -33,8 +34,8 @@ class Announced(app.Daemon):
 _, conf, journal = sys.argv
 vars(app).update(Daemon=Announced)
 if journal == "off":
-    vars(app).update(
-        HttpTelemetry=lambda *_: RequestObserver(),
+    vars(instrumentation).update(
+        QuietHttpTelemetry=lambda *_: RequestObserver(),
         PipelineTelemetry=lambda *_: PipelineObserver(),
         InstrumentedClient=lambda client, *_: client,
     )

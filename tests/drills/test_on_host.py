@@ -47,12 +47,14 @@ ExecStart=/usr/local/bin/prometheus --config.file=/etc/prometheus/prometheus.yml
   --storage.tsdb.path=/run/prometheus
 ExecReload=/bin/sh -c 'kill -HUP $MAINPID'
 """
+PROGRAM = (
+    "import sys; from ai_ticket_daemon import __main__, app; "
+    "app.Daemon._toggle_debug = lambda self: 1 / 0; sys.exit(__main__.main(sys.argv[1:]))"
+)
 CRASHES_UPON_USR2 = f"""\
 [Service]
 ExecStart=
-ExecStart={PYTHON} -c "import sys; from ai_ticket_daemon import __main__, app; \\
-app.Daemon._toggle_debug = lambda self: 1 / 0; sys.exit(__main__.main(sys.argv[1:]))" \\
-  --config {CONF}
+ExecStart={PYTHON} -c "{PROGRAM}" --config {CONF}
 """
 LOSE_ONE = f"""\
 import sqlite3

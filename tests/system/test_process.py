@@ -282,19 +282,22 @@ def test_version_and_help_answer_without_a_configuration() -> None:
     assert run("--nonsense").returncode == 2
 
 
+CRASHES = """\
+import sys
+from ai_ticket_daemon import __main__
+from ai_ticket_daemon.telemetry import sampler
+sampler.INTERVAL_SECONDS = "broken"
+sys.exit(__main__.main(sys.argv[1:]))
+"""
+
+
 def test_crashing_actors_escalate_to_exit_code_70(tmp_path: Path) -> None:
     conf = tmp_path / "ai-ticket.conf"
     conf.write_text(conf_text())
-    broken = (
-        "import sys\n"
-        "from ai_ticket_daemon import __main__, supervisor\n"
-        "from ai_ticket_daemon.telemetry import sampler\n"
-        "sampler.INTERVAL_SECONDS = 'broken'\n"
-        f"sys.exit(__main__.main(['--config', {str(conf)!r}]))\n"
-    )
     result = subprocess.run(
-        [sys.executable, "-c", broken], capture_output=True, text=True, timeout=60, check=False
-    )
+        [sys.executable, "-c", CRASHES, "--config", conf],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
     assert result.returncode == 70
     assert "restarts within 60 s" in result.stderr
     assert result.stderr.count('"actor_restarted"') >= 5
