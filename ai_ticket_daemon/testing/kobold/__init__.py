@@ -1,4 +1,4 @@
-"""A simulated KoboldCPP 1.76: the real one's wire behaviour, with faults on demand."""
+"""A simulated KoboldCPP, 1.76 or 1.115: the real one's wire behaviour, with faults on demand."""
 
 from __future__ import annotations
 

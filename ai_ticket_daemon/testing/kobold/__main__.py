@@ -11,7 +11,7 @@ import trio
 
 from .control import serve_control
 from .server import SimulatedKobold
-from .settings import KoboldSettings
+from .settings import VERSIONS, KoboldSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,12 +22,19 @@ _DEFAULTS = KoboldSettings()
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ai_ticket_daemon.testing.kobold",
-        description="A simulated KoboldCPP 1.76, for tests, demonstrations and benchmarks.",
+        description="A simulated KoboldCPP, for tests, demonstrations and benchmarks.",
     )
     add = parser.add_argument
     add("--host", default=_DEFAULTS.host, help="address to listen on (default %(default)s)")
     add("--port", type=int, default=5001, help="0 for any free one (default %(default)s)")
     add("--control-port", type=int, metavar="N", help="serve faults and state here; 0 for any")
+    add("--version", choices=VERSIONS, default=VERSIONS[-1], help="default %(default)s")
+    add("--parallelrequests", type=int, default=1, metavar="N", help="share a batch (1.115)")
+    add("--jinja", action="store_true", help="lay out with the model's own template (1.115)")
+    add("--admin", action="store_true", help="let anybody unload and reload (1.115)")
+    add("--routermode", action="store_true", help="load what a request names (1.115)")
+    add("--adminunloadtimeout", type=float, metavar="S", help="unload when idle (1.115)")
+    add("--thinking", action="store_true", help="think before each answer")
     add("--multiuser", type=int, default=_DEFAULTS.multiuser, metavar="N", help="queue option")
     add("--context", type=int, default=_DEFAULTS.context_tokens, metavar="TOKENS")
     add("--model", default=_DEFAULTS.model, metavar="NAME", help="default %(default)s")
@@ -43,6 +50,13 @@ def _parser() -> argparse.ArgumentParser:
 def _settings(options: argparse.Namespace) -> KoboldSettings:
     password = options.password_file
     settings = KoboldSettings(
+        version=options.version,
+        parallel=options.parallelrequests,
+        jinja=options.jinja,
+        admin=options.admin,
+        router=options.routermode,
+        unload_after_seconds=options.adminunloadtimeout,
+        thinking=options.thinking,
         host=options.host,
         model=options.model,
         has_model=not options.nomodel,

@@ -37,6 +37,9 @@ KINDS: Mapping[str, tuple[Callable[..., None], Mapping[str, type | tuple[type, .
     "answer_busy": (Faults.answer_busy, {}),
     "reject_credentials": (Faults.reject_credentials, {}),
     "cut_stream": (Faults.cut_stream, {"after_events": int, "times": int, "reset": bool}),
+    "leave_out_end": (Faults.leave_out_end, {"of": str, "times": int}),
+    "unload": (Faults.unload, {}),
+    "reload": (Faults.reload, {}),
     "script": (
         Faults.script,
         {"answer": str, "raw": str, "status": int, "body": str, "times": int},

@@ -1,4 +1,4 @@
-"""The three generation dialects: what their requests mean, and how their answers look.
+"""The three generation dialects: what their requests mean.
 
 Nearly every mistake in a request is answered without an error status. Which one leads to what
 depends on where the server stumbles: while it reads the request (the connection closes without a
@@ -8,7 +8,7 @@ byte) or once it generates (the answer is ``null``, or a stream that never begin
 from __future__ import annotations
 
 import enum
-import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,11 +18,10 @@ __all__ = [
     "NoAnswer",
     "NullAnswer",
     "Poison",
-    "end_mark",
+    "adapter_prompt",
     "find_dialect",
-    "plain_payload",
+    "messages_of",
     "read_job",
-    "stream_event",
 ]
 
 _MOST_STOPS = 32
@@ -34,8 +33,6 @@ _NUMBERS = {
     "presence_penalty": 0.0,
 }
 _STRINGS = ("prompt", "memory", "genkey", "grammar")
-_CHAT_ID, _TEXT_ID, _STREAM_ID = "chatcmpl-A1", "cmpl-A1", "koboldcpp"
-_USAGE = {"prompt_tokens": 100, "completion_tokens": 100, "total_tokens": 200}
 
 
 class Dialect(enum.Enum):
@@ -54,6 +51,9 @@ _PATHS = (
     ("/api/latest/generate", Dialect.NATIVE, False),
     ("/api/extra/generate/stream", Dialect.NATIVE, True),
 )
+
+
+LayOut = Callable[[Any, dict[str, Any]], tuple[str, str, list[str]]]
 
 
 class NoAnswer(Exception):
@@ -90,6 +90,16 @@ class Job:
     context_tokens: int | None
     spoiled: bool
     """The generation runs, then its result is lost."""
+    literal: str | None = None
+    """The one text that a grammar allows."""
+    thinks: bool = False
+    """The model thinks before it answers."""
+    in_thought: bool = False
+    """The prompt ends where a thought has begun."""
+    tells_usage: bool = False
+    """A stream is to tell what it cost."""
+    shares_batch: bool = True
+    names_model: bool = False
 
 
 def find_dialect(path: str) -> tuple[Dialect, bool] | None:
@@ -100,8 +110,16 @@ def find_dialect(path: str) -> tuple[Dialect, bool] | None:
     return None
 
 
-def read_job(dialect: Dialect, stream_path: bool, body: Any) -> Job:
-    """Turn a JSON body into a job.
+def read_job(
+    dialect: Dialect, stream_path: bool, body: Any, *, lay_out: LayOut | None = None
+) -> Job:
+    """Turn a JSON body into a job, as version 1.76 does.
+
+    Args:
+        dialect: Of the path.
+        stream_path: Whether the path asks for a stream.
+        body: The JSON.
+        lay_out: Makes the prompt of a conversation: its text, its last user message, its stops.
 
     Raises:
         NoAnswer: The body breaks the server's reading of it.
@@ -131,7 +149,9 @@ def read_job(dialect: Dialect, stream_path: bool, body: Any) -> Job:
             if not isinstance(adapter, dict):
                 raise NoAnswer
             limit = body.get("max_tokens", adapter.get("max_length", 400))
-            prompt, subject, own_stops = _chat_prompt(body.get("messages", []), adapter)
+            prompt, subject, own_stops = (lay_out or adapter_prompt)(
+                body.get("messages", []), adapter
+            )
             stops += own_stops
     trim = bool(body.get("trim_stop")) or dialect is Dialect.CHAT
     return _checked_job(body, dialect, stream, prompt, subject, limit, seed, stops, trim)
@@ -183,7 +203,7 @@ def _checked_job(
     )
 
 
-def _chat_prompt(messages: Any, adapter: dict[str, Any]) -> tuple[str, str, list[str]]:
+def adapter_prompt(messages: Any, adapter: dict[str, Any]) -> tuple[str, str, list[str]]:
     """Build the prompt of a chat: its text, the last user message, and the stops it adds."""
     user_start = adapter.get("user_start", "\n### Instruction:\n")
     assistant_start = adapter.get("assistant_start", "\n### Response:\n")
@@ -193,15 +213,9 @@ def _chat_prompt(messages: Any, adapter: dict[str, Any]) -> tuple[str, str, list
         "assistant": assistant_start,
         "tool": adapter.get("tools_start", ""),
     }
-    if not isinstance(messages, list):
-        raise NoAnswer
     parts = [adapter.get("chat_start", "")]
     subject = ""
-    for message in messages:
-        if not isinstance(message, dict) or "role" not in message or "content" not in message:
-            raise NoAnswer
-        role = message["role"]
-        text = _content_text(message["content"])
+    for role, text in messages_of(messages):
         if isinstance(role, str):
             parts += [starts.get(role, ""), text, adapter.get(f"{role}_end", "")]
         if role == "user":
@@ -210,6 +224,22 @@ def _chat_prompt(messages: Any, adapter: dict[str, Any]) -> tuple[str, str, list
     if not all(isinstance(part, str) for part in (*parts, user_start)):
         raise NoAnswer
     return "".join(parts), subject, [user_start.strip(), assistant_start.strip()]
+
+
+def messages_of(messages: Any) -> list[tuple[Any, str]]:
+    """Return role and text of each message.
+
+    Raises:
+        NoAnswer: They break the server's reading of them.
+    """
+    if not isinstance(messages, list):
+        raise NoAnswer
+    found = []
+    for message in messages:
+        if not isinstance(message, dict) or "role" not in message or "content" not in message:
+            raise NoAnswer
+        found.append((message["role"], _content_text(message["content"])))
+    return found
 
 
 def _content_text(content: Any) -> str:
@@ -221,56 +251,3 @@ def _content_text(content: Any) -> str:
         return "".join(part["text"] for part in content if part["type"] == "text")
     except (KeyError, TypeError):
         raise NoAnswer from None
-
-
-def plain_payload(
-    dialect: Dialect, text: str, finish_reason: str, model: str, created: int
-) -> dict[str, Any]:
-    """The JSON of a whole answer."""
-    if dialect is Dialect.NATIVE:
-        return {"results": [{"text": text, "finish_reason": finish_reason}]}
-    if dialect is Dialect.TEXT:
-        return {
-            "id": _TEXT_ID,
-            "object": "text_completion",
-            "created": created,
-            "model": model,
-            "usage": _USAGE,
-            "choices": [{"text": text, "index": 0, "finish_reason": finish_reason}],
-        }
-    message = {"role": "assistant", "content": text, "tool_calls": []}
-    return {
-        "id": _CHAT_ID,
-        "object": "chat.completion",
-        "created": created,
-        "model": model,
-        "usage": _USAGE,
-        "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}],
-    }
-
-
-def stream_event(
-    dialect: Dialect, text: str, finish_reason: str, model: str, created: int
-) -> tuple[bytes, ...]:
-    """One event, in the pieces in which the server writes it."""
-    if dialect is Dialect.NATIVE:
-        data = json.dumps({"token": text, "finish_reason": finish_reason})
-        return b"event: message\n", f"data: {data}\n\n".encode()
-    choice: dict[str, Any] = {"index": 0, "finish_reason": finish_reason}
-    if dialect is Dialect.CHAT:
-        choice["delta"] = {"role": "assistant", "content": text}
-    else:
-        choice["text"] = text
-    payload = {
-        "id": _STREAM_ID,
-        "object": "chat.completion.chunk" if dialect is Dialect.CHAT else "text_completion",
-        "created": created,
-        "model": model,
-        "choices": [choice],
-    }
-    return (f"data: {json.dumps(payload)}\n\n".encode(),)
-
-
-def end_mark(dialect: Dialect) -> bytes:
-    """What follows the last event; native streams simply end."""
-    return b"" if dialect is Dialect.NATIVE else b"data: [DONE]"

@@ -9,6 +9,8 @@ from zlib import crc32
 import trio
 
 from .generate import tokenize
+from .lenient import prompt_of_count
+from .newer_endpoints import answer_newer_get, newer_perf, not_found
 from .wire import GET_NOT_FOUND, UNAUTHORIZED, json_answer
 
 if TYPE_CHECKING:
@@ -26,10 +28,13 @@ _CHECK = "/api/extra/generate/check"
 
 def answer_get(process: ServerProcess, request: Request) -> bytes:
     """Answer a GET; only the end of its path counts."""
+    newer = process.settings.newer
+    if newer and (answer_here := answer_newer_get(process, request)):
+        return answer_here
     for suffix, answer in _GETS:
         if request.path.endswith(suffix):
             return answer(process, request)
-    return GET_NOT_FOUND
+    return not_found(request) if newer else GET_NOT_FOUND
 
 
 def is_lock_free_post(path: str) -> bool:
@@ -52,23 +57,22 @@ async def answer_lock_free_post(process: ServerProcess, request: Request, body: 
 def _perf(process: ServerProcess, _request: Request) -> bytes:
     engine, now = process.engine, trio.current_time()
     busy = process.faults.busy
-    return json_answer(
-        {
-            "last_process": engine.last_process_ms,
-            "last_eval": engine.last_eval_ms,
-            "last_token_count": engine.last_token_count,
-            "last_seed": engine.last_seed,
-            "total_gens": engine.total_generations,
-            "stop_reason": engine.stop_reason,
-            "total_img_gens": 0,
-            "queue": process.settings.queue_limit if busy else process.lock.waiting,
-            "idle": 0 if busy or process.lock.held else 1,
-            "hordeexitcounter": -1,
-            "uptime": now - process.started_at,
-            "idletime": now - process.last_request_at,
-            "quiet": True,
-        }
-    )
+    perf = {
+        "last_process": engine.last_process_ms,
+        "last_eval": engine.last_eval_ms,
+        "last_token_count": engine.last_token_count,
+        "last_seed": engine.last_seed,
+        "total_gens": engine.total_generations,
+        "stop_reason": engine.stop_reason,
+        "total_img_gens": 0,
+        "queue": process.settings.queue_limit if busy else process.lock.waiting,
+        "idle": 0 if busy or process.lock.held else 1,
+        "hordeexitcounter": -1,
+        "uptime": now - process.started_at,
+        "idletime": now - process.last_request_at,
+        "quiet": True,
+    }
+    return json_answer(newer_perf(process, perf) if process.settings.newer else perf)
 
 
 def _model(process: ServerProcess, request: Request) -> bytes:
@@ -106,7 +110,8 @@ def _info_version(_process: ServerProcess, _request: Request) -> bytes:
 
 
 def _max_length(process: ServerProcess, _request: Request) -> bytes:
-    return json_answer({"value": process.settings.max_length_tokens})
+    settings = process.settings
+    return json_answer({"value": 1024 if settings.newer else settings.max_length_tokens})
 
 
 def _advertised_context(process: ServerProcess, _request: Request) -> bytes:
@@ -154,6 +159,9 @@ def _text_so_far(process: ServerProcess, key: str) -> bytes:
 
 
 async def _abort(process: ServerProcess, key: str) -> bytes:
+    if process.batch:  # It says yes, and nothing ends.
+        await trio.sleep(process.settings.abort_answer_seconds)
+        return json_answer({"success": "true", "done": "true"})
     if (key and key == process.current_genkey) or (not key and process.lock.waiting == 0):
         process.engine.abort()
         await trio.sleep(process.settings.abort_answer_seconds)
@@ -170,10 +178,14 @@ async def _count_tokens(process: ServerProcess, body: bytes) -> bytes:
     prompt = None if request is None else request.get("prompt", "")
     if request is None or not isinstance(prompt, str):
         return json_answer({"value": -1}, status=400)
+    told = {}
+    if process.settings.newer:
+        prompt = prompt_of_count(request, process.settings)
+        told = {"prompt": prompt}
     if not process.has_model:
-        return json_answer({"value": 0, "ids": []})
+        return json_answer({"value": 0, "ids": [], **told})
     ids = [200 + crc32(token.encode()) % 48_952 for token in tokenize(prompt)]
-    if request.get("special", True):
+    if request.get("special", True) and not prompt.startswith("<|im_start|>"):
         ids.insert(0, _BEGIN_OF_TEXT)
     process.token_buffer = ids
     await trio.sleep(process.settings.tokencount_seconds)
@@ -181,4 +193,4 @@ async def _count_tokens(process: ServerProcess, body: bytes) -> bytes:
     if found is not ids and process.accidents.random() < process.settings.wrong_count_chance:
         count = len(found)
     found = (found + ids[len(found) :])[:count]
-    return json_answer({"value": count, "ids": found})
+    return json_answer({"value": count, "ids": found, **told})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import trio
 
@@ -25,6 +25,9 @@ class Process(Protocol):
 
     def start(self, *, after_seconds: float = 0.0) -> None:
         """Come to life if dead, open the listener if closed."""
+
+    def reload(self, *, model: bool) -> None:
+        """Start anew with a model or without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,8 @@ class Faults:
         self.cut_after_events: int | None = None
         self.cut_with_reset = False
         self.cuts_left: int | None = None
+        self.ends_left_out: Literal["aborted", "all"] | None = None
+        self.left_out_ends: int | None = None
         self.script_answer: ScriptedAnswer | None = None
         self.scripts_left: int | None = None
 
@@ -177,6 +182,23 @@ class Faults:
         self.cut_with_reset = reset
         self._announce()
 
+    def leave_out_end(
+        self, *, of: Literal["aborted", "all"] = "all", times: int | None = None
+    ) -> None:
+        """Close the next streams after their text, without the final event; some builds do."""
+        if of not in ("aborted", "all"):
+            raise ValueError(f"of is aborted or all: not {of}")
+        self.ends_left_out, self.left_out_ends = of, times
+        self._announce()
+
+    def unload(self) -> None:
+        """Unload the model, as the server does when it was idle for long."""
+        self._process.reload(model=False)
+
+    def reload(self) -> None:
+        """Load the model anew, as an administrator can ask for."""
+        self._process.reload(model=True)
+
     def script(self, answer: str | ScriptedAnswer, *, times: int | None = None) -> None:
         """Give the next generations this answer, by name (see `SCRIPTS`) or in full."""
         if isinstance(answer, str):
@@ -216,6 +238,16 @@ class Faults:
         if self.scripts_left is not None:
             self.scripts_left -= 1
         return self.script_answer
+
+    def next_end_left_out(self, *, aborted: bool) -> bool:
+        """Whether this stream ends without its final event."""
+        if self.ends_left_out is None or (self.ends_left_out == "aborted" and not aborted):
+            return False
+        if self.left_out_ends == 0:
+            return False
+        if self.left_out_ends is not None:
+            self.left_out_ends -= 1
+        return True
 
     def next_cut(self) -> int | None:
         """After how many events this stream is to be cut, if at all."""

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Engine", "Plan", "answer_mark", "expected_completion", "plan_answer", "tokenize"]
 
-_TOKEN = re.compile(r" ?[A-Za-z]+|\d|\s|.", re.DOTALL)
+_TOKEN = re.compile(r"<\|im_(?:start|end)\|>|</?think>| ?[A-Za-z]+|\d|\s|.", re.DOTALL)
 _WORD = re.compile(r"\s*\S+|\s+$")
+THINKING_TOKENS = 8
+"""How many words a model that thinks thinks."""
 # A prime number of words, so that every step width visits all of them.
 _WORDS = tuple(
     re.findall(
@@ -28,6 +30,8 @@ _WORDS = tuple(
         " until someone from support restarted it which helped for one hour only, please check it",
     )
 )
+
+_THOUGHT = ("<think>", *_WORDS[:THINKING_TOKENS], "</think>")
 
 STOP_NONE, STOP_LIMIT, STOP_END_OF_TEXT, STOP_STRING = -1, 0, 1, 2
 
@@ -81,6 +85,8 @@ def plan_answer(
     stops: tuple[str, ...] = (),
     trim_stop: bool = False,
     ban_end_of_text: bool = False,
+    thinks: bool = False,
+    literal: str | None = None,
 ) -> Plan:
     """Write the answer to a subject: equal arguments give equal answers.
 
@@ -93,11 +99,15 @@ def plan_answer(
         stops: Strings that end the answer.
         trim_stop: Cut the stop string off instead of keeping it.
         ban_end_of_text: Write up to the limit.
+        thinks: Think before the answer, between tags.
+        literal: The one text that may be written.
     """
     if max_tokens <= 0:
         return Plan((), "", STOP_LIMIT)
     mark = answer_mark(subject)
-    if settings.reply == "echo":
+    if literal is not None:
+        natural = tokenize(literal)
+    elif settings.reply == "echo":
         natural = _WORD.findall(subject) or [mark]
         if ban_end_of_text:
             natural *= math.ceil(max_tokens / len(natural))
@@ -108,6 +118,8 @@ def plan_answer(
         length = min(length, max_tokens + 1)
         count, step, at = len(_WORDS), number // 7 % (len(_WORDS) - 1) + 1, number % len(_WORDS)
         natural = [mark, *(_WORDS[(at + step * i) % count] for i in range(length - 1))]
+    if thinks:
+        natural = [*_THOUGHT, *natural]
     reason = STOP_END_OF_TEXT if len(natural) <= max_tokens else STOP_LIMIT
     if ban_end_of_text:
         reason = STOP_LIMIT
@@ -162,6 +174,9 @@ class Engine:
         self.total_generations = 0
         self.last_process_ms = 0.0
         self.last_eval_ms = 0.0
+        self.last_process_seconds = 0.0
+        self.last_eval_seconds = 0.0
+        self.last_input_count = 0
         self.last_token_count = 0
         self.last_seed = -1
         self.last_seconds = 0.0
@@ -224,6 +239,9 @@ class Engine:
         self.last_process_ms = (prompt_ended - self._started) * 1000 / max(prompt_tokens, 1)
         self.last_eval_ms = (now - prompt_ended) * 1000 / max(self.produced, 1)
         self.last_seconds = now - self._started
+        self.last_process_seconds = prompt_ended - self._started
+        self.last_eval_seconds = now - prompt_ended
+        self.last_input_count = prompt_tokens
 
     def _prompt_seconds(self, prompt_tokens: int) -> float:
         fixed = self._faults.prompt_seconds

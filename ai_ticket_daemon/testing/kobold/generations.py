@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
 
-from .dialects import (
-    NoAnswer,
-    NullAnswer,
-    Poison,
-    end_mark,
-    find_dialect,
-    plain_payload,
-    read_job,
-    stream_event,
-)
+from .answers import Written
+from .dialects import NoAnswer, NullAnswer, Poison, find_dialect
 from .wire import (
     BAD_INPUT,
     BUSY,
     POST_NOT_FOUND,
-    STREAM_HEADERS,
     UNAUTHORIZED,
     ClientGone,
     json_answer,
@@ -31,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .dialects import Dialect, Job
+    from .generate import Engine
     from .observe import GenerationRecord
     from .process import ServerProcess
     from .wire import Connection, Request
@@ -98,7 +91,7 @@ async def _answer(
     except NullAnswer as mistake:
         record.outcome = "failed"
         if mistake.stream:
-            await connection.send(STREAM_HEADERS)
+            await connection.send(process.answers.stream_headers)
             return True
         await connection.send(json_answer(None))
     except Poison:
@@ -139,21 +132,38 @@ async def _authorised_answer(
         if not script.then_hang:
             connection.close(reset=script.reset)
         return script.then_hang
-    job = read_job(*target, genparams)
+    job = process.read_job(*target, genparams)
     record.genkey, record.stream = job.genkey, job.stream
-    await (_stream if job.stream else _plain)(process, connection, job, record)
+    if process.unloaded and job.names_model and process.settings.router:
+        await process.load()
+    async with process.engine_for(job) as engine:
+        await (_stream if job.stream else _plain)(process, engine, connection, job, record)
     return False
 
 
+def _written(process: ServerProcess, engine: Engine, record: GenerationRecord) -> Written:
+    return Written(
+        engine.text,
+        process.model,
+        process.created(),
+        record.prompt_tokens,
+        engine.produced,
+    )
+
+
 async def _plain(
-    process: ServerProcess, connection: Connection, job: Job, record: GenerationRecord
+    process: ServerProcess,
+    engine: Engine,
+    connection: Connection,
+    job: Job,
+    record: GenerationRecord,
 ) -> None:
-    text, finish = "", "length"
-    if _begin(process, job, record):
-        await process.engine.write(record.prompt_tokens)
-        text, finish = process.engine.text, process.finish_reason()
-        _note_end(process, record)
-    payload = plain_payload(job.dialect, text, finish, process.model, process.created())
+    written, reason = Written("", process.model, process.created()), process.empty_reason
+    if _begin(process, engine, job, record):
+        await engine.write(record.prompt_tokens)
+        written, reason = _written(process, engine, record), process.finish_reason(engine)
+        _note_end(process, engine, record)
+    payload = process.answers.plain(job, written, reason)
     try:
         await connection.send(json_answer(None if job.spoiled else payload))
     except ClientGone:
@@ -162,44 +172,59 @@ async def _plain(
 
 
 async def _stream(
-    process: ServerProcess, connection: Connection, job: Job, record: GenerationRecord
+    process: ServerProcess,
+    engine: Engine,
+    connection: Connection,
+    job: Job,
+    record: GenerationRecord,
 ) -> None:
-    engine = process.engine
-    await connection.send(STREAM_HEADERS)
+    await connection.send(process.answers.stream_headers)
     if not process.has_model:
-        _begin(process, job, record)
-        await _pour(process, connection, job, record, lambda: ("", True))
-    elif not _begin(process, job, record) or not engine.running:
+        _begin(process, engine, job, record)
+        if process.settings.newer:
+            await _hold(process.settings.first_event_seconds)
+        else:
+            await _pour(process, engine, connection, job, record, lambda: ("", True))
+    elif not _begin(process, engine, job, record) or not engine.running:
         # An aborted request shows whatever the previous generation left in the token buffer.
-        await _pour(process, connection, job, record, lambda: (engine.text, True))
+        await _pour(process, engine, connection, job, record, lambda: (engine.text, True))
     else:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(engine.write, record.prompt_tokens)
-            await _pour(process, connection, job, record, lambda: (engine.text, not engine.running))
+            await _pour(
+                process,
+                engine,
+                connection,
+                job,
+                record,
+                lambda: (engine.text, not engine.running),
+            )
     if record.outcome == "running":
-        _note_end(process, record)
+        _note_end(process, engine, record)
     await _hold(process.settings.stream_hold_seconds)
 
 
-def _begin(process: ServerProcess, job: Job, record: GenerationRecord) -> bool:
+def _begin(process: ServerProcess, engine: Engine, job: Job, record: GenerationRecord) -> bool:
     """Start the engine on a job; false if nothing is generated for it."""
-    process.current_genkey = job.genkey
+    alone = engine is process.engine
+    if alone:
+        process.current_genkey = job.genkey
     if not process.has_model:
         record.outcome = "completed"
         return False
-    if process.pending_abort_key and process.pending_abort_key == job.genkey:
+    if alone and process.pending_abort_key and process.pending_abort_key == job.genkey:
         process.pending_abort_key = ""
         record.outcome = "skipped"
         return False
     plan, record.prompt_tokens = process.plan(job)
     process.observations.started_total += 1
-    process.engine.begin(plan, record.prompt_tokens, process.seed_of(job))
+    engine.begin(plan, record.prompt_tokens, process.seed_of(job))
     return True
 
 
-def _note_end(process: ServerProcess, record: GenerationRecord) -> None:
+def _note_end(process: ServerProcess, engine: Engine, record: GenerationRecord) -> None:
     """Write down how the generation that has just ended went."""
-    engine, observations = process.engine, process.observations
+    observations = process.observations
     record.tokens = engine.produced
     record.outcome = "aborted" if engine.aborted else "completed"
     observations.busy_seconds += engine.last_seconds
@@ -212,6 +237,7 @@ def _note_end(process: ServerProcess, record: GenerationRecord) -> None:
 
 async def _pour(
     process: ServerProcess,
+    engine: Engine,
     connection: Connection,
     job: Job,
     record: GenerationRecord,
@@ -221,41 +247,38 @@ async def _pour(
 
     Args:
         process: The server.
+        engine: Writes the text.
         connection: The client's connection.
         job: What was asked.
         record: Where a vanished client is noted.
         look: Gives the text so far, and whether that is all of it.
     """
-    settings = process.settings
+    settings, answers = process.settings, process.answers
     await _hold(settings.first_event_seconds)
-    sent, events, cut = 0, 0, process.faults.next_cut()
+    sent, events, cut = "", 0, process.faults.next_cut()
     try:
         while True:
             text, finished = look()
-            if len(text) > sent or finished:
+            if len(text) > len(sent) or finished:
                 if events == cut:
                     connection.cut(reset=process.faults.cut_with_reset)
-                reason = process.finish_reason() if process.has_model else "length"
-                pieces = stream_event(
-                    job.dialect,
-                    text[sent:],
-                    reason if finished else "null",
-                    process.model,
-                    process.created(),
-                )
+                written = replace(_written(process, engine, record), text=text)
+                if not finished:
+                    pieces = answers.more(job, sent, written)
+                elif process.faults.next_end_left_out(aborted=engine.aborted):
+                    pieces = answers.more(job, sent, written) if len(text) > len(sent) else ()
+                else:
+                    pieces = answers.end(job, sent, written, process.finish_reason(engine))
                 for piece in pieces:
                     await connection.send(piece)
-                sent = len(text)
+                sent = text
                 events += 1
             if finished:
-                mark = end_mark(job.dialect)
-                if mark:
-                    await connection.send(mark)
                 return
             await trio.sleep(settings.poll_seconds or _LEAST_POLL_SECONDS)
     except ClientGone:
         record.client_gone = True
-        process.engine.abort()
+        engine.abort()
         await _hold(settings.gone_client_seconds)
 
 

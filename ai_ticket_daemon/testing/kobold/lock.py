@@ -1,4 +1,4 @@
-"""The single generation lock and the small queue in front of it."""
+"""The generation lock, with a place for each that shares a batch, and the queue in front of it."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class _Waiter:
 
 
 class GenerationLock:
-    """One holder, a few waiting, and an order that newcomers can break.
+    """As many holders as share a batch, a few waiting, and an order that newcomers can break.
 
     The real server uses a lock of the operating system: on release the first waiting thread is
     woken, but until it runs, a thread that has just arrived can take the lock.
     """
 
     def __init__(self, settings: KoboldSettings, accidents: random.Random) -> None:
-        self.held = False
+        self._holders = 0
         self.overtaken_total = 0
         self._limit = settings.queue_limit
         self._settings = settings
@@ -42,15 +42,20 @@ class GenerationLock:
         self._waiters: deque[_Waiter] = deque()
 
     @property
+    def held(self) -> bool:
+        """Whether anybody holds it."""
+        return self._holders > 0
+
+    @property
     def waiting(self) -> int:
         """Requests that wait, without the one that holds the lock."""
         return len(self._waiters)
 
     def try_acquire(self) -> bool:
-        """Take the lock if it is free this very moment, whoever may be waiting."""
-        if self.held:
+        """Take a place if one is free this very moment, whoever may be waiting."""
+        if self._holders >= self._settings.parallel:
             return False
-        self.held = True
+        self._holders += 1
         return True
 
     @property
@@ -69,12 +74,10 @@ class GenerationLock:
                     return
                 waiter.turn = trio.Event()
                 await trio.sleep(waiter.gap_seconds)
-                if self.held:
-                    self.overtaken_total += 1
-                else:
-                    self.held = True
+                if self.try_acquire():
                     self._waiters.remove(waiter)
                     return
+                self.overtaken_total += 1
         except trio.Cancelled:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
@@ -85,13 +88,13 @@ class GenerationLock:
     def release(self) -> None:
         """Give the lock back: hand it to the first waiting request, or leave a gap for others."""
         if not self._waiters:
-            self.held = False
+            self._holders -= 1
             return
         settings = self._settings
         if settings.overtake and self._accidents.random() < settings.overtake_chance:
             first = self._waiters[0]
             first.gap_seconds = settings.overtake_gap_seconds
-            self.held = False
+            self._holders -= 1
         else:
             first = self._waiters.popleft()
             first.owner = True

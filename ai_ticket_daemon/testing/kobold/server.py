@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import socket
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
 
+from .admin import is_reload, reload_as_asked, unload_when_idle
 from .endpoints import answer_get, answer_lock_free_post, is_lock_free_post
 from .faults import Faults
 from .generate import expected_completion
@@ -15,7 +17,7 @@ from .generations import serve_locked_post
 from .observe import Observations
 from .process import ServerProcess
 from .settings import KoboldSettings
-from .wire import OK_EMPTY, TOO_BIG, ClientGone, Connection, error_page
+from .wire import OK_EMPTY, TOO_BIG, ClientGone, Connection, bad_gateway, error_page
 
 if TYPE_CHECKING:
     from collections import deque
@@ -30,7 +32,7 @@ _MOST_BODY_BYTES = 32 * 1024 * 1024
 
 
 class SimulatedKobold:
-    """A KoboldCPP 1.76 without a model, on real sockets, with its accidents on demand.
+    """A KoboldCPP without a model, on real sockets, with its accidents on demand.
 
     `faults` makes it misbehave; the properties and `observations` tell what it has seen.
     """
@@ -44,6 +46,7 @@ class SimulatedKobold:
         self._reserve: socket.socket | None = None
         self._listener: trio.socket.SocketType | None = None
         self._nursery: trio.Nursery | None = None
+        self._starts_unloaded = False
 
     @property
     def url(self) -> str:
@@ -57,7 +60,7 @@ class SimulatedKobold:
 
     @property
     def running(self) -> int:
-        """Requests that hold the generation lock now: 0 or 1."""
+        """Requests that hold a place at the generation lock now."""
         return self.observations.running
 
     @property
@@ -67,14 +70,17 @@ class SimulatedKobold:
 
     @property
     def tokens_written(self) -> int:
-        """Tokens of the running generation so far; 0 if none runs."""
-        engine = self._process.engine if self._process else None
-        return engine.produced if engine is not None and engine.running else 0
+        """Tokens of what is generated now, so far; 0 if nothing is."""
+        return self._process.tokens_written if self._process else 0
 
     @property
     def log(self) -> deque[GenerationRecord]:
         """Every request for the lock in order of arrival, across restarts."""
         return self.observations.log
+
+    def is_back(self) -> bool:
+        """Whether it listens, and what generates there is not being started."""
+        return self._listener is not None and self._process is not None and not self._process.away
 
     async def wait_for(self, condition: Callable[[SimulatedKobold], object]) -> None:
         """Return once the condition holds; it is looked at again after each change of state."""
@@ -122,6 +128,7 @@ class SimulatedKobold:
     async def _live(self, process: ServerProcess) -> None:
         with process.scope:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(unload_when_idle, process)
                 await self._accept(process, nursery)
 
     async def _accept(self, process: ServerProcess, nursery: trio.Nursery) -> None:
@@ -135,7 +142,12 @@ class SimulatedKobold:
                 accepted, _ = await listener.accept()
             except (OSError, trio.ClosedResourceError):
                 continue
-            connection = Connection(accepted, self.faults)
+            connection = Connection(
+                accepted,
+                self.faults,
+                newer=self.settings.newer,
+                routed=self.settings.router,
+            )
             process.connections.add(connection)
             self.observations.connections_total += 1
             self.observations.open_connections += 1
@@ -181,10 +193,15 @@ class SimulatedKobold:
             await connection.send(TOO_BIG)
             return
         body = await connection.read_body(request)
-        if is_lock_free_post(request.path):
+        if is_reload(process, request):
+            await connection.send(reload_as_asked(process, body))
+        elif is_lock_free_post(request.path):
             await connection.send(await answer_lock_free_post(process, request, body))
         else:
-            await serve_locked_post(process, connection, request, body)
+            with process.generating() as scope:
+                await serve_locked_post(process, connection, request, body)
+            if scope.cancelled_caught and not connection.answered:
+                await connection.send(bad_gateway())
 
     # What faults do to the process.
 
@@ -211,12 +228,29 @@ class SimulatedKobold:
             self._nursery.start_soon(self._start_later, after_seconds)
             return
         if self._process is None:
-            self._process = ServerProcess(self.settings, self.faults, self.observations)
+            self._process = ServerProcess(
+                self.settings, self.faults, self.observations, unloaded=self._starts_unloaded
+            )
+            self._starts_unloaded = False
         if self._listener is None:
             opened = _bound_socket(self.settings.host, self.port)
             opened.listen(self.settings.listen_backlog)
             self._listener = trio.socket.from_stdlib_socket(opened)
         self.observations.changed()
+
+    def reload(self, *, model: bool) -> None:
+        """Start the process that generates anew, with a model or without one."""
+        process = self._process
+        if process is None:
+            return
+        if self.settings.router and self._nursery is not None:
+            process.away = True
+            self.observations.changed()
+            self._nursery.start_soon(partial(process.begin_anew, model=model))
+            return
+        self._starts_unloaded = not model
+        self.kill(reset=False)
+        self.start(after_seconds=self.settings.load_seconds)
 
     async def _start_later(self, seconds: float) -> None:
         deaths = self.observations.deaths_total

@@ -6,8 +6,10 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-__all__ = ["KoboldSettings"]
+__all__ = ["VERSIONS", "KoboldSettings"]
 
+VERSIONS = ("1.76", "1.115")
+"""What can be simulated: the versions that were recorded."""
 _DEFAULT_MODEL = "koboldcpp/SmolLM2-135M-Instruct.Q4_1"
 
 
@@ -18,14 +20,32 @@ class KoboldSettings:
     The defaults are those of the recorded server: a small model on a CPU, started without options.
     """
 
+    version: str = "1.76"
+    """One of `VERSIONS`. What only later ones have is off for an earlier one."""
+    parallel: int = 1
+    """``--parallelrequests``: how many generations share a batch."""
+    jinja: bool = False
+    """``--jinja``: conversations are laid out with the model's own template."""
+    admin: bool = False
+    """``--admin``: whoever asks may unload and reload the model."""
+    router: bool = False
+    """``--routermode``: a request that names a model loads it; answers say HTTP/1.1."""
+    thinking: bool = False
+    """Whether the model thinks before it answers."""
+    unload_after_seconds: float | None = None
+    """``--adminunloadtimeout``: counted from the start of the last request."""
+    reload_after_seconds: float = 0.5
+    """Between the order to load another model and the end of the process."""
+    load_seconds: float = 2.0
+    """How long a model takes to load, in full run or in a process that starts anew."""
     host: str = "127.0.0.1"
     """Numeric address to listen on."""
     model: str = _DEFAULT_MODEL
     has_model: bool = True
     """False is the server's ``--nomodel``: it looks healthy and answers with empty text."""
     password: str | None = field(default=None, repr=False)
-    multiuser: int = 1
-    """Queue option: 0 none may wait, 1 six may wait, N above 1 lets N-1 wait."""
+    multiuser: int | None = None
+    """Queue option: 0 none may wait, 1 six may wait, N above 1 lets N-1 wait. None: not given."""
     context_tokens: int = 2048
     context_cap_tokens: int = 8192
     """Upper bound of the advertised context length."""
@@ -78,7 +98,17 @@ class KoboldSettings:
         """Refuse settings that could not be those of a server."""
         if self.tokens_per_second <= 0 or self.prompt_tokens_per_second <= 0:
             raise ValueError("speeds must be above zero; use the stall fault to stop a generation")
-        if self.multiuser < 0:
+        if self.version not in VERSIONS:
+            raise ValueError(f"there are the versions {' and '.join(VERSIONS)}: not {self.version}")
+        if not self.newer and (
+            self.parallel > 1
+            or self.jinja
+            or self.admin
+            or self.router
+            or self.unload_after_seconds is not None
+        ):
+            raise ValueError(f"version {self.version} has no such option")
+        if self.multiuser is not None and self.multiuser < 0:
             raise ValueError(f"multiuser is {self.multiuser}, but must be 0 or more")
         if not 1 <= self.natural_tokens[0] <= self.natural_tokens[1]:
             raise ValueError(f"natural_tokens {self.natural_tokens} must be (least, most), from 1")
@@ -86,9 +116,15 @@ class KoboldSettings:
     @property
     def queue_limit(self) -> int:
         """How many requests may wait for the lock."""
-        if self.multiuser == 0:
+        multiuser = (10 if self.newer else 1) if self.multiuser is None else self.multiuser
+        if multiuser == 0:
             return 0
-        return 6 if self.multiuser == 1 else self.multiuser - 1
+        return 6 if multiuser == 1 else multiuser - 1
+
+    @property
+    def newer(self) -> bool:
+        """Whether it is the newer of the two versions."""
+        return self.version != VERSIONS[0]
 
     def instant(self) -> KoboldSettings:
         """The same server without any delay, in strict order: the backend of benchmarks."""
@@ -109,6 +145,8 @@ class KoboldSettings:
             first_event_seconds=self.first_event_seconds * factor,
             poll_seconds=self.poll_seconds * factor,
             abort_answer_seconds=self.abort_answer_seconds * factor,
+            reload_after_seconds=self.reload_after_seconds * factor,
+            load_seconds=self.load_seconds * factor,
             gone_client_seconds=self.gone_client_seconds * factor,
             tokencount_seconds=self.tokencount_seconds * factor,
         )

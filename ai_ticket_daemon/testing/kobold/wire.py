@@ -17,6 +17,7 @@ __all__ = [
     "BAD_INPUT",
     "BUSY",
     "GET_NOT_FOUND",
+    "NEWER_STREAM_HEADERS",
     "OK_EMPTY",
     "POST_NOT_FOUND",
     "STREAM_HEADERS",
@@ -25,8 +26,11 @@ __all__ = [
     "ClientGone",
     "Connection",
     "Request",
+    "bad_gateway",
     "error_page",
     "json_answer",
+    "newer_not_found",
+    "text_answer",
 ]
 
 _READ_BYTES = 65536
@@ -72,6 +76,10 @@ STREAM_HEADERS = (
     b"HTTP/1.0 200 OK\r\ncache-control: no-cache\r\nconnection: keep-alive\r\n"
     b"cache-control: no-store\r\ncontent-type: text/event-stream\r\n\r\n"
 )
+NEWER_STREAM_HEADERS = (
+    b"HTTP/1.0 200 OK\r\nx-accel-buffering: no\r\ncache-control: no-cache\r\n"
+    b"connection: keep-alive\r\ncache-control: no-store\r\ncontent-type: text/event-stream\r\n\r\n"
+)
 _ERROR_PAGE = """\
 <!DOCTYPE HTML>
 <html lang="en">
@@ -98,6 +106,36 @@ def json_answer(payload: Any, status: int = 200) -> bytes:
         len(body),
         _JSON_HEAD,
         body,
+    )
+
+
+def text_answer(text: str) -> bytes:
+    """A complete answer in plain text."""
+    return (
+        f"HTTP/1.0 200 OK\r\ncontent-length: {len(text)}\r\ncache-control: no-store\r\n"
+        f"content-type: text/plain\r\n\r\n{text}"
+    ).encode()
+
+
+def bad_gateway() -> bytes:
+    """What a router answers while the process behind it is away."""
+    page = "<!DOCTYPE html><html><head><title>502 - KoboldCpp</title></head></html>"
+    return (
+        f"HTTP/1.1 502 Bad Gateway\r\ncontent-type: text/html; charset=utf-8\r\n"
+        f"content-length: {len(page)}\r\n\r\n{page}"
+    ).encode()
+
+
+def newer_not_found(path: str) -> bytes:
+    """What version 1.115 says to a GET of a path it does not know."""
+    return (
+        POST_NOT_FOUND
+        + (
+            "Error: KoboldCpp HTTP Server is running, but this endpoint does not exist. "
+            'Please check the URL and METHOD.<br><a href="/api">[Read API documentation '
+            "here]</a><br><br>"
+            f"Current path: {path}"
+        ).encode()
     )
 
 
@@ -133,11 +171,21 @@ class Request:
 class Connection:
     """One accepted socket; everything on it stands still while the server is frozen."""
 
-    __slots__ = ("_faults", "_socket")
+    __slots__ = ("_faults", "_newer", "_routed", "_socket", "answered")
 
-    def __init__(self, sock: trio.socket.SocketType, faults: Faults) -> None:
+    def __init__(
+        self,
+        sock: trio.socket.SocketType,
+        faults: Faults,
+        *,
+        newer: bool = False,
+        routed: bool = False,
+    ) -> None:
         self._socket = sock
         self._faults = faults
+        self._newer = newer
+        self._routed = routed
+        self.answered = False
 
     async def read_request(self) -> Request | None:
         """Read up to the blank line after the headers; None if it does not look like HTTP.
@@ -158,10 +206,13 @@ class Connection:
         for line in lines:
             name, _, value = line.partition(":")
             headers[name.lower()] = value.strip()
-        return Request(words[0], words[1].rstrip("/"), headers, data[end + 4 :])
+        path = words[1].partition("?")[0] if self._newer else words[1]
+        return Request(words[0], path.rstrip("/"), headers, data[end + 4 :])
 
     async def read_body(self, request: Request) -> bytes:
         """Read the announced body, for as long as it takes; shorter if the peer stops sending."""
+        if self._newer and request.headers.get("transfer-encoding") == "chunked":
+            return await self._read_chunks(request.surplus)
         missing = request.length_bytes - len(request.surplus)
         if missing <= 0:
             return request.surplus[: request.length_bytes]
@@ -173,6 +224,16 @@ class Connection:
                 break
             missing -= len(parts[-1])
         return b"".join(parts)
+
+    async def _read_chunks(self, data: bytes) -> bytes:
+        while not data.endswith(b"0\r\n\r\n"):
+            data += await self._receive()
+        body = b""
+        while data:
+            size, _, data = data.partition(b"\r\n")
+            length = int(size, 16)
+            body, data = body + data[:length], data[length + 2 :]
+        return body
 
     async def wait_until_closed(self) -> None:
         """Return when the peer has gone, and not before."""
@@ -201,6 +262,10 @@ class Connection:
         """
         if self._faults.frozen:
             await self._faults.thawed()
+        if self._routed and not self.answered:
+            data = data.replace(b"HTTP/1.0", b"HTTP/1.1", 1)
+            data = data.replace(b"connection: keep-alive\r\n", b"", 1)
+        self.answered = True
         try:
             sent = await self._socket.send(data)
             while sent < len(data):

@@ -27,6 +27,9 @@ class NoProcess:
     def start(self, *, after_seconds: float = 0.0) -> None:
         return
 
+    def reload(self, *, model: bool) -> None:
+        return
+
 
 @pytest.fixture
 def faults() -> Faults:

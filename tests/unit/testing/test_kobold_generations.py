@@ -36,6 +36,9 @@ class NoProcess:
     def start(self, *, after_seconds: float = 0.0) -> None:
         raise AssertionError
 
+    def reload(self, *, model: bool) -> None:
+        raise AssertionError
+
 
 class Client(Connection):
     """A connection that keeps what it is sent, and when; it can go away."""
