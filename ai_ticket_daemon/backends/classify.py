@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ai_ticket_daemon.backends import failure_table as table
 from ai_ticket_daemon.backends.failure import BackendError, HealthEvent, RetryRule
 from ai_ticket_daemon.backends.finish import FILTERED
-from ai_ticket_daemon.backends.observation import Aftermath, Observation, Seen
+from ai_ticket_daemon.backends.observation import Aftermath, Observation, Seen, SlotEnd
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.backends.failure import Failure
@@ -24,6 +24,8 @@ _UNPAID_TYPES = frozenset(
 )
 _FILTER_TYPES = FILTERED | {"content_policy_violation", "ResponsibleAIPolicyViolation"}
 
+_STILL_TAKEN = frozenset({SlotEnd.READING, SlotEnd.TAKEN})
+
 
 def classify(backend: str, observation: Observation) -> BackendError:
     """Return the error that says what went wrong at ``backend`` and how to treat it."""
@@ -31,12 +33,14 @@ def classify(backend: str, observation: Observation) -> BackendError:
     sentence = failure.sentence
     wait = observation.retry_after_seconds if failure is table.BUSY else None
     sizes = _sizes(observation) if failure is table.OVERFLOW else ""
-    if not observation.slot_freed:
+    if observation.slot is SlotEnd.TAKEN:
         # Whatever the failure was: a server that does not stop generating is of no use to anyone.
         failure = replace(failure, health_event=HealthEvent.STALLED)
     if observation.passed_on and failure.retry is not RetryRule.FINAL:
         failure = replace(failure, retry=RetryRule.FINAL)
         sentence += "; a part of the text was already delivered"
+    if observation.slot is SlotEnd.READING:
+        sentence += "; it stops after the prompt is read"
     if observation.words:
         sentence += f'; it says: "{observation.words}"'
     return BackendError(
@@ -123,6 +127,6 @@ def _details(backend: str, observation: Observation) -> dict[str, str | int]:
         "margin_tokens": observation.margin_tokens or None,
         "context_tokens": observation.context_tokens,
         "max_tokens": observation.max_tokens,
-        "slot_freed": None if observation.slot_freed else False,
+        "slot_freed": False if observation.slot in _STILL_TAKEN else None,
     }
     return {name: fact for name, fact in facts.items() if fact is not None}

@@ -10,6 +10,7 @@ from ai_ticket_daemon.backends.software import NOTHING_TOLD, Software
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from ai_ticket_daemon.backends.observation import SlotEnd
     from ai_ticket_daemon.events.event import Message, Sampling
     from ai_ticket_daemon.events.outcome import Usage
     from ai_ticket_daemon.events.reasoning import ReasoningEffort
@@ -20,14 +21,16 @@ class Received:
     """How much of a generation has come so far: the client notes it, whoever asked reads it.
 
     ``tokens`` None: some may have been made, and nobody knows how many. ``estimated`` is True where
-    they follow from the length of the text.
+    they follow from the length of the text. ``slot``: what became of the server's slot, if the
+    generation was given up.
     """
 
     tokens: int | None = 0
     estimated: bool = False
+    slot: SlotEnd | None = None
 
     def note(self, tokens: int | None, *, estimated: bool = False) -> None:
-        """Set both."""
+        """Set how many there are."""
         self.tokens, self.estimated = tokens, estimated
 
 

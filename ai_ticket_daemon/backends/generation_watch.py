@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from ai_ticket_daemon.backends.observation import AttemptFailed, Observation, Seen
+from ai_ticket_daemon.backends.observation import AttemptFailed, Observation, Seen, SlotEnd
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.backends.generation_stream import Completion, GenerationStream
@@ -48,8 +48,8 @@ class Guard(Protocol):
         next look.
         """
 
-    async def stop(self, generation: GenerationStream, reason: Seen | None) -> bool:
-        """End the generation; True if the server is known to be free of it.
+    async def stop(self, generation: GenerationStream, reason: Seen | None) -> SlotEnd:
+        """End the generation, and return what became of its slot.
 
         Args:
             generation: the generation.
@@ -77,7 +77,7 @@ async def carry_out(generation: GenerationStream, limits: Limits, guard: Guard) 
         AttemptFailed: there is no completion.
     """
     reason: Seen | None = None
-    freed = True
+    slot = SlotEnd.FREE
     async with trio.open_nursery() as nursery:
         nursery.start_soon(generation.run)
         try:
@@ -85,10 +85,11 @@ async def carry_out(generation: GenerationStream, limits: Limits, guard: Guard) 
         finally:
             if not generation.finished.is_set():
                 generation.discard()
-                freed = await guard.stop(generation, reason)
+                slot = await guard.stop(generation, reason)
+                generation.received.slot = slot
                 generation.close()
     if reason is not None:
-        raise AttemptFailed(Observation(reason, passed_on=generation.passed_on, slot_freed=freed))
+        raise AttemptFailed(Observation(reason, passed_on=generation.passed_on, slot=slot))
     if generation.error is not None:
         raise generation.error
     if generation.completion is None:

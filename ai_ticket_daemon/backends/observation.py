@@ -62,6 +62,19 @@ BUSY_STATUSES = frozenset({429, 503, 529})
 """HTTP statuses that say no more than: later."""
 
 
+class SlotEnd(StrEnum):
+    """What became of the server's slot when a generation was given up."""
+
+    FREE = "free"
+    """It was seen to be free, or never taken."""
+    UNSEEN = "unseen"
+    """The connection was closed; this kind of server does not tell whether it stops then."""
+    READING = "reading"
+    """It stops after the prompt is read, which takes no longer than it should."""
+    TAKEN = "taken"
+    """The server was told to stop, and did not within reasonable time."""
+
+
 class Aftermath(StrEnum):
     """What the server was found to be right after it broke off."""
 
@@ -84,10 +97,9 @@ class Observation:
 
     ``passed_on``: the caller was already given a part of the text. ``error_type``: the server's
     own short word for the error; ``words`` is what it says of it, cleaned, and None where that
-    repeats the prompt or the credential. ``slot_freed`` False: the server was told to stop
-    generating and did not within reasonable time. ``margin_tokens``: as many more than
-    ``prompt_tokens`` the markers of an unknown template may take. ``lacking`` is what this host had
-    run out of.
+    repeats the prompt or the credential. ``margin_tokens``: as many more than ``prompt_tokens`` the
+    markers of an unknown template may take. ``slot``: what became of it. ``lacking`` is what this
+    host had run out of.
     """
 
     seen: Seen
@@ -101,7 +113,7 @@ class Observation:
     max_tokens: int | None = None
     aftermath: Aftermath = Aftermath.NOT_ASKED
     passed_on: bool = False
-    slot_freed: bool = True
+    slot: SlotEnd = SlotEnd.FREE
     lacking: Resource | None = None
 
 

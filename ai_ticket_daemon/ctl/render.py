@@ -138,7 +138,9 @@ def backends(servers: Sequence[Mapping[str, Any]]) -> Table:
         if not server["usable"]:
             serves = "pinned, but cannot" if server["pinned"] else "no"
         rest = server["resting_seconds"]
-        why = f"left alone for {seconds(rest)} more" if rest else server["reason"]
+        why = server["reason"]
+        if rest:
+            why = f"left alone for {seconds(rest)} more: {why}"
         table.add_row(
             escape(server["name"]),
             server["role"],

@@ -7,7 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ai_ticket_daemon import __version__, timekeeper
-from ai_ticket_daemon.backends.kobold.abort import AbortReason
+from ai_ticket_daemon.backends.kobold.abort import AbortEnd, AbortReason
+from ai_ticket_daemon.backends.observation import SlotEnd
 from ai_ticket_daemon.backends.wrappers.fault_injection import FaultInjectingClient, FaultInjection
 from ai_ticket_daemon.backends.wrappers.host_lacks import HostAwareClient
 from ai_ticket_daemon.backends.wrappers.plain_text import PlainTextClient
@@ -129,8 +130,10 @@ class Servers:
         aware = HostAwareClient(plain, self._look.exhaustion)
         return self._look.client(FaultInjectingClient(aware, self.fault_injection), server)
 
-    def _aborted(self, name: str, reason: AbortReason, freed: bool) -> None:
-        self._look.pool.aborted(name, reason, freed)
+    def _aborted(self, name: str, reason: AbortReason, end: AbortEnd) -> None:
+        self._look.pool.aborted(name, reason, end)
+        if end.slot is SlotEnd.READING:
+            self.pool.reads_on(name, end.reading_seconds)
         # Of any other reason the pool learns by the error of the attempt.
-        if reason is AbortReason.CANCELLED and not freed:
+        elif end.slot is SlotEnd.TAKEN and reason is AbortReason.CANCELLED:
             self.pool.abort_ignored(name)

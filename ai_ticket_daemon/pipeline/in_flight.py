@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import trio
 
 from ai_ticket_daemon.backends.generation import Received
+from ai_ticket_daemon.backends.observation import SlotEnd
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.outcome import Attempt, Failed, Waste
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from ai_ticket_daemon.backends.failure import BackendError
     from ai_ticket_daemon.events.event import Event
@@ -31,6 +32,14 @@ _BECAUSE = {
     Waste.DEADLINE_EXCEEDED: "the deadline has passed",
     Waste.DAEMON_STOPPED: "the daemon stopped; it costs no attempt",
     Waste.LEASE_LOST: "the event was taken over or ended elsewhere",
+}
+
+_STOPPED: Mapping[SlotEnd | None, str] = {
+    None: "aborted",
+    SlotEnd.FREE: "aborted on the backend",
+    SlotEnd.READING: "aborted; the backend stops after the prompt is read",
+    SlotEnd.UNSEEN: "connection closed; the backend does not tell whether it has stopped",
+    SlotEnd.TAKEN: "the backend was told to stop, and goes on",
 }
 
 
@@ -93,7 +102,7 @@ class InFlight:
         return replace(
             self.attempt(now),
             error=_STOPPED_AS.get(waste, ErrorCode.CANCELLED),
-            message="aborted on the backend",
+            message=_STOPPED[self.received.slot],
             counted=not stopped,
             waste=waste,
             retried=stopped,

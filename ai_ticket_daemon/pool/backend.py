@@ -34,7 +34,8 @@ class Backend:
     ``slots`` counts the slots in use by the client they were taken with: a changed setting brings
     a new client, while generations go on with the old one. ``guests`` are those of them that are
     here by exception. Until ``paused_until`` (seconds, monotonic) nothing is sent, because the
-    server was busy with requests of others ``refusals`` times in a row.
+    server was busy with requests of others ``refusals`` times in a row, or because it ``reads_on``:
+    it was told to stop while it read a prompt, and stops when it has read that.
     """
 
     config: ServerConfig
@@ -44,6 +45,7 @@ class Backend:
     guests: Counter[GuestReason] = field(default_factory=Counter)
     paused_until: float | None = None
     refusals: int = 0
+    reads_on: bool = False
     removed: bool = False
     doubted: Wakeup = field(default_factory=Wakeup)
 
@@ -51,6 +53,11 @@ class Backend:
     def name(self) -> str:
         """The server's name in the conf file."""
         return self.config.name
+
+    @property
+    def reason(self) -> str:
+        """Why it is as it is, in words."""
+        return "stops after the prompt is read" if self.reads_on else self.health.reason
 
     @property
     def in_flight(self) -> int:

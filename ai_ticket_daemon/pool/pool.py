@@ -186,6 +186,8 @@ class BackendPool:
 
     def probed(self, backend: Backend, result: ProbeResult) -> None:
         """Take in what a probe found."""
+        if backend.reads_on and result.busy is False:
+            self._end_pause(backend)
         self.saw(backend, ProbeAnswered(result, self._expected(backend)))
 
     def probe_failed(self, backend: Backend, error: BackendError) -> None:
@@ -224,7 +226,7 @@ class BackendPool:
     def attempt_succeeded(self, slot: Slot) -> None:
         """Take in that a server gave a completion."""
         backend = slot.backend
-        backend.refusals, backend.paused_until = 0, None
+        backend.refusals, backend.paused_until, backend.reads_on = 0, None, False
         health = backend.health
         if health.setbacks or health.failed_events or health.state is HealthState.STUCK:
             self.saw(backend, GenerationSucceeded())
@@ -256,6 +258,18 @@ class BackendPool:
             reason = "does not stop generating when told to"
             self.saw(backend, GenerationFailed(HealthEvent.STALLED, reason))
 
+    def reads_on(self, name: str, seconds: float) -> None:
+        """Take in that a server stops when it has read a prompt, in so many seconds at the most.
+
+        Nothing is sent there meanwhile; a probe that finds it idle ends that sooner.
+        """
+        backend = self._backends.get(name)
+        if backend is not None:
+            backend.reads_on = True
+            backend.paused_until = max(backend.paused_until or 0.0, self._clock() + seconds)
+            backend.doubted.notify()
+            self.changed.notify()
+
     @property
     def next_pause_ends_at(self) -> float | None:
         """When the first pause of a busy server ends (seconds, monotonic); None without pauses."""
@@ -270,8 +284,11 @@ class BackendPool:
         now = self._clock()
         for backend in self:
             if backend.paused_until is not None and backend.paused_until <= now:
-                backend.paused_until = None
-                self.changed.notify()
+                self._end_pause(backend)
+
+    def _end_pause(self, backend: Backend) -> None:
+        backend.paused_until, backend.reads_on = None, False
+        self.changed.notify()
 
     # Who serves.
 

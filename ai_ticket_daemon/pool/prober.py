@@ -96,7 +96,7 @@ async def _until_due(
     while True:
         seen = backend.doubted.version
         rules = settings()
-        doubtful = backend.health.in_transition
+        doubtful = backend.health.in_transition or backend.reads_on
         pause = rules.probe_fast_interval_seconds if doubtful else rules.probe_interval_seconds
         beat(pause)
         with trio.move_on_at(since + pause):

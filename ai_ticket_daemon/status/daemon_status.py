@@ -163,7 +163,7 @@ def _backends(pool: BackendPool) -> Iterator[BackendSnapshot]:
             kind=backend.config.kind.value,
             url=backend.config.url,
             state=backend.health.state.value,
-            reason=backend.health.reason,
+            reason=backend.reason,
             usable=backend.health.usable,
             active=backend in active,
             pinned=pool.active.pinned == backend.name,

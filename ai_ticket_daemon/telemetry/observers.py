@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import trio
 from opentelemetry.trace import SpanKind
 
+from ai_ticket_daemon.backends.observation import SlotEnd
 from ai_ticket_daemon.config.backends import BackendRole
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.outcome import Failed, Waste
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from opentelemetry.util.types import AttributeValue
     from structlog.typing import FilteringBoundLogger
 
-    from ai_ticket_daemon.backends.kobold.abort import AbortReason
+    from ai_ticket_daemon.backends.kobold.abort import AbortEnd, AbortReason
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Attempt, Outcome
     from ai_ticket_daemon.host.exhaustion import Resource
@@ -346,11 +347,19 @@ class PoolTelemetry(PoolObserver):
         if health.state is HealthState.WRONG_MODEL and not health.credential_accepted:
             self._log.error("backend_credential_refused", backend=backend.name)
 
-    def aborted(self, backend: str, reason: AbortReason, freed: bool) -> None:
-        """Count a generation that was made to stop; log one that would not."""
+    def aborted(self, backend: str, reason: AbortReason, end: AbortEnd) -> None:
+        """Count a generation that was made to stop; log one that did not, or not yet."""
         self._metrics.kobold_aborts.labels(backend, reason.value).inc()
-        if not freed:
-            self._log.warning("abort_without_effect", backend=backend, reason=reason.value)
+        match end.slot:
+            case SlotEnd.READING:
+                self._log.info(
+                    "abort_after_prompt",
+                    backend=backend,
+                    reason=reason.value,
+                    at_most_seconds=round(end.reading_seconds, 1),
+                )
+            case SlotEnd.TAKEN:
+                self._log.warning("abort_without_effect", backend=backend, reason=reason.value)
 
     def restarted(self, backend: Backend) -> None:
         """Log and count a restart of a server."""

@@ -28,7 +28,7 @@ def asks(text: str = "hello", *, stream: bool = False, max_tokens: int = 8) -> G
 
 def open_client(config: ServerConfig) -> BackendClient:
     return factory.open_client(
-        config, stall_seconds=lambda: 60.0, on_abort=lambda _reason, _freed: None
+        config, stall_seconds=lambda: 60.0, on_abort=lambda _reason, _end: None
     )
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import httpx
 import pytest
 import trio
 
+from ai_ticket_daemon.backends.kobold import guard
 from ai_ticket_daemon.config.backends import BackendRole, ServerConfig
 from ai_ticket_daemon.testing.daemon import config_for, open_daemon
 from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobold
@@ -186,3 +188,31 @@ async def test_one_of_two_primaries_carries_on_and_the_standby_stays_out_of_it()
         assert backends == ["two"] * 4
         assert not standby.log
         assert not daemon.log("failover")
+
+
+async def test_a_cancelled_event_whose_prompt_is_read_leaves_a_server_that_is_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(guard, "ABORT_BOUND_SECONDS", 0.05)
+    reads_long = replace(SLOW, prompt_seconds=1.0)
+    async with open_simulated_kobold(reads_long) as simulated:
+        config = config_for(ServerConfig(name="primary", url=simulated.url))
+        async with (
+            open_daemon(config) as daemon,
+            httpx.AsyncClient(base_url=daemon.url, timeout=60) as client,
+            trio.open_nursery() as nursery,
+        ):
+            body = {"content": "a long prompt"}
+            headers = {"prefer": "respond-async"}
+            first = (await client.post("/event", json=body, headers=headers)).json()["event_id"]
+            await simulated.wait_for(lambda s: s.running == 1)
+            nursery.start_soon(partial(client.post, "/event", json={"content": "next"}))
+            assert (await client.delete(f"/event/{first}")).is_success
+            states = set()
+            with trio.fail_after(60):
+                while simulated.observations.started_total < 2:
+                    states.add(await state_of(client, "primary"))
+                    await trio.sleep(0.01)
+            assert states <= {"ready", "busy"}
+            assert [line["reason"] for line in daemon.log("abort_after_prompt")] == ["cancelled"]
+            assert daemon.log("abort_without_effect") == []

@@ -58,7 +58,7 @@ async def outcome(server: HostileServer, request: GenerationRequest) -> BackendE
     client = factory.open_client(
         ServerConfig(name="primary", url=server.url),
         stall_seconds=lambda: 60.0,
-        on_abort=lambda _reason, _freed: None,
+        on_abort=lambda _reason, _end: None,
     )
     try:
         await client.probe(identify=True)

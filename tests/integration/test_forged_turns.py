@@ -40,7 +40,7 @@ async def sent(
         config = ServerConfig(name="primary", url=server.url, kind=kind, dialect=dialect)
         client = PlainTextClient(
             factory.open_client(
-                config, stall_seconds=lambda: 60.0, on_abort=lambda _reason, _freed: None
+                config, stall_seconds=lambda: 60.0, on_abort=lambda _reason, _end: None
             ),
             lambda: EscapedTexts.USER,
         )

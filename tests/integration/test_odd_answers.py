@@ -51,7 +51,7 @@ def config_of(kind: BackendKind, url: str) -> ServerConfig:
 
 def open_client(config: ServerConfig) -> BackendClient:
     return factory.open_client(
-        config, stall_seconds=lambda: 60.0, on_abort=lambda _reason, _freed: None
+        config, stall_seconds=lambda: 60.0, on_abort=lambda _reason, _end: None
     )
 
 

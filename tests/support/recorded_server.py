@@ -69,7 +69,7 @@ async def open_recorded(
             total_timeout_seconds=60.0,
         )
         client = factory.open_client(
-            config, stall_seconds=lambda: 60.0, on_abort=lambda _reason, _freed: None
+            config, stall_seconds=lambda: 60.0, on_abort=lambda _reason, _end: None
         )
         yield client
         await client.aclose()

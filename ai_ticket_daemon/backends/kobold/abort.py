@@ -7,12 +7,13 @@ forgotten. So it is told again and again until the answer has ended.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
-from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
+from ai_ticket_daemon.backends.observation import AttemptFailed, Seen, SlotEnd
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.backends.transport.wire import Wire
@@ -36,11 +37,19 @@ class AbortReason(StrEnum):
     """The answer made no sense, and the generation may still be running."""
 
 
+@dataclass(frozen=True, slots=True)
+class AbortEnd:
+    """What came of an abort: ``reading_seconds`` is how long a prompt may still be read."""
+
+    slot: SlotEnd = SlotEnd.FREE
+    reading_seconds: float = 0.0
+
+
 class AbortObserver(Protocol):
     """Is told of each abort, to log and count it."""
 
-    def __call__(self, reason: AbortReason, freed: bool, /) -> None:
-        """``freed`` False: the server did not stop in time, and may go on generating."""
+    def __call__(self, reason: AbortReason, end: AbortEnd, /) -> None:
+        """An abort was made for ``reason`` and ended like that."""
 
 
 def abort_reason(seen: Seen | None) -> AbortReason:

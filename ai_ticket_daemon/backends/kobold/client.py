@@ -13,11 +13,12 @@ from ai_ticket_daemon.backends.dialects.kobold import PLACEHOLDERS_STAY
 from ai_ticket_daemon.backends.generation import GenerationResult
 from ai_ticket_daemon.backends.generation_stream import GenerationStream
 from ai_ticket_daemon.backends.generation_watch import Limits, carry_out
-from ai_ticket_daemon.backends.kobold.abort import AbortReason, abort_once
+from ai_ticket_daemon.backends.kobold.abort import AbortEnd, AbortReason, abort_once
 from ai_ticket_daemon.backends.kobold.context import ContextGuard
 from ai_ticket_daemon.backends.kobold.guard import KoboldGuard
 from ai_ticket_daemon.backends.kobold.perf import find_aftermath
 from ai_ticket_daemon.backends.kobold.probe import KoboldProbe
+from ai_ticket_daemon.backends.kobold.reading import Reading
 from ai_ticket_daemon.backends.kobold.stream_end import find_end
 from ai_ticket_daemon.backends.kobold.usage import settle
 from ai_ticket_daemon.backends.observation import Aftermath, AttemptFailed, Observation, Seen
@@ -133,6 +134,7 @@ class KoboldClient:
             counter=self._counter,
             look_seconds=limits.look_seconds,
             on_abort=self._on_abort,
+            reading=self._reading(request, prompt_tokens),
         )
         self._generations.add(generation)
         try:
@@ -162,6 +164,12 @@ class KoboldClient:
         return GenerationResult(
             completion.text, finish_reason, completion.bill(usage), completion.reasoning
         )
+
+    def _reading(self, request: GenerationRequest, prompt_tokens: int | None) -> Reading:
+        unmeasured = self._config.first_token_timeout_seconds
+        if prompt_tokens is not None:
+            return Reading(self._probe.speed, prompt_tokens, unmeasured)
+        return Reading.of_text(self._probe.speed, self._dialect.prompt(request), unmeasured)
 
     async def _completed(
         self,
@@ -196,7 +204,7 @@ class KoboldClient:
             return replace(observation, aftermath=aftermath)
         if observation.seen in _GIVEN_UP and generation.stream:
             await abort_once(self._wire, genkey)
-            self._on_abort(AbortReason.UNREADABLE, True)
+            self._on_abort(AbortReason.UNREADABLE, AbortEnd())
         if observation.status in (401, 403):
             self._probe.forget()
         # A later KoboldCPP says so where an earlier one answers with an empty text.

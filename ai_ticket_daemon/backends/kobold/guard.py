@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
 
-from ai_ticket_daemon.backends.kobold.abort import ABORT_BOUND_SECONDS, abort_reason, abort_until
+from ai_ticket_daemon.backends.kobold.abort import (
+    ABORT_BOUND_SECONDS,
+    AbortEnd,
+    abort_reason,
+    abort_until,
+)
 from ai_ticket_daemon.backends.kobold.check import read_text
 from ai_ticket_daemon.backends.kobold.perf import read_perf
 from ai_ticket_daemon.backends.kobold.usage import statistics
-from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
+from ai_ticket_daemon.backends.observation import AttemptFailed, Seen, SlotEnd
 from ai_ticket_daemon.backends.tokens import estimate_tokens
 
 if TYPE_CHECKING:
@@ -19,6 +25,7 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.backends.generation_stream import GenerationStream
     from ai_ticket_daemon.backends.kobold.abort import AbortObserver
+    from ai_ticket_daemon.backends.kobold.reading import Reading
     from ai_ticket_daemon.backends.tokens import TokenCounter
     from ai_ticket_daemon.backends.transport.wire import Wire
 
@@ -33,7 +40,7 @@ _ABORT_BOUNDS_SECONDS: Mapping[Seen | None, float] = {
     Seen.IDLE_TIMEOUT: 2.0,
     Seen.FIRST_TOKEN_TIMEOUT: 3.0,
 }
-"""Shorter where the client still waits: if it does not help, the server counts as stuck."""
+"""Shorter where the client still waits: if it does not help, another server is tried."""
 
 
 class KoboldGuard:
@@ -45,6 +52,7 @@ class KoboldGuard:
         counter: counts what a generation had made when it was stopped.
         look_seconds: between two looks at a generation that goes on.
         on_abort: is told of an abort.
+        reading: how long the prompt may be read.
     """
 
     def __init__(
@@ -55,12 +63,14 @@ class KoboldGuard:
         counter: TokenCounter,
         look_seconds: float,
         on_abort: AbortObserver,
+        reading: Reading,
     ) -> None:
         self._wire = wire
         self._genkey = genkey
         self._counter = counter
         self._look_seconds = look_seconds
         self._on_abort = on_abort
+        self._reading = reading
         self._characters = 0
         self._idle_looks = 0
         self._silent_looks = 0
@@ -103,10 +113,10 @@ class KoboldGuard:
             return _CONFIRM_SECONDS
         return Seen.SILENT_STREAM if generation.answering else Seen.LOST
 
-    async def stop(self, generation: GenerationStream, reason: Seen | None) -> bool:
-        """See :class:`Guard`; takes ``ABORT_BOUND_SECONDS`` at the most."""
+    async def stop(self, generation: GenerationStream, reason: Seen | None) -> SlotEnd:
+        """See :class:`Guard`; takes ``ABORT_BOUND_SECONDS`` at the most, and two short calls."""
         if generation.sent_at is None or reason in _NOTHING_TO_ABORT:
-            return True  # There is nothing to abort, only a connection to close.
+            return SlotEnd.FREE  # There is nothing to abort, only a connection to close.
         bound = _ABORT_BOUNDS_SECONDS.get(reason, ABORT_BOUND_SECONDS)
         freed = await abort_until(
             generation.finished,
@@ -114,10 +124,27 @@ class KoboldGuard:
             self._genkey,
             bound_seconds=bound,
         )
-        self._on_abort(abort_reason(reason), freed)
+        end = AbortEnd() if freed else await self._not_freed(generation, generation.sent_at)
+        self._on_abort(abort_reason(reason), end)
         if freed and generation.received.tokens:
             await self._count(generation)
-        return freed
+        return end.slot
+
+    async def _not_freed(self, generation: GenerationStream, sent_at: float) -> AbortEnd:
+        """Tell a server that reads the prompt to its end first from one that does not stop."""
+        left = self._reading.left_seconds(sent_at, trio.current_time())
+        if generation.progress_at is None and left > 0 and not await self._wrote(generation):
+            return AbortEnd(SlotEnd.READING, left)
+        return AbortEnd(SlotEnd.TAKEN)
+
+    async def _wrote(self, generation: GenerationStream) -> bool:
+        """Whether there is any text, or it cannot be known; a plain generation has to be asked."""
+        if generation.stream:
+            return False
+        wrote = True
+        with trio.CancelScope(shield=True), suppress(AttemptFailed):
+            wrote = await self._advanced(generation)
+        return wrote
 
     async def _count(self, generation: GenerationStream) -> None:
         """Count what a generation had made when it was stopped; else the estimate stays.

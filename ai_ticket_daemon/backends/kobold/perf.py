@@ -34,6 +34,9 @@ class Perf:
     last_token_count: int
     last_input_count: int | None = None
     """None: this version does not tell."""
+    prompt_token_seconds: float = 0.0
+    written_token_seconds: float = 0.0
+    """How long a token took to read and to write; 0 where nothing was measured."""
 
     def restarted_since(self, before: Perf) -> bool:
         """Whether another process gave this than gave ``before``."""
@@ -78,7 +81,16 @@ def parse_perf(value: dict[str, Any]) -> Perf:
         last_stop_reason=whole_number(value.get("stop_reason")) or 0,
         last_token_count=token_count,
         last_input_count=whole_number(value.get("last_input_count")),
+        prompt_token_seconds=_seconds(value.get("last_process")),
+        written_token_seconds=_seconds(value.get("last_eval")),
     )
+
+
+def _seconds(milliseconds: object) -> float:
+    """Return a time that makes sense, or 0."""
+    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
+        return 0.0
+    return milliseconds / 1000 if 0 < milliseconds <= LARGEST_NUMBER else 0.0
 
 
 async def find_aftermath(wire: Wire, *, sent_at: float) -> Aftermath:

@@ -9,6 +9,7 @@ from ai_ticket_daemon.backends.generation import ProbeResult
 from ai_ticket_daemon.backends.kobold.features import OLDEST, Features, Told, features_of
 from ai_ticket_daemon.backends.kobold.model_name import is_masked, names_no_model
 from ai_ticket_daemon.backends.kobold.perf import Perf, read_perf
+from ai_ticket_daemon.backends.kobold.reading import PromptSpeed
 from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class KoboldProbe:
         self._context_tokens: int | None = None
         self._features_due = True
         self.features: Features = OLDEST
+        self.speed = PromptSpeed()
 
     async def probe(self, *, identify: bool) -> ProbeResult:
         """Look at the server, and read its model if it may have changed or ``identify`` says so.
@@ -56,6 +58,7 @@ class KoboldProbe:
         if self._perf is None or perf.restarted_since(self._perf):
             self.forget()
         self._perf = perf
+        self.speed.note(perf)
         if identify or self._probes_to_identify == 0:
             await self._identify()
             self._probes_to_identify = IDENTIFY_EVERY
@@ -99,6 +102,7 @@ class KoboldProbe:
         self._probes_to_identify = 0
         self._context_tokens = None
         self._features_due = True
+        self.speed.forget()
         self._on_change()
 
     async def _identify(self) -> None:

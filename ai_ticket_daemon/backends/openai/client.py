@@ -18,7 +18,7 @@ from ai_ticket_daemon.backends.generation import GenerationResult, ProbeResult
 from ai_ticket_daemon.backends.generation_stream import GenerationStream
 from ai_ticket_daemon.backends.generation_watch import Limits, carry_out
 from ai_ticket_daemon.backends.kobold.model_name import names_no_model
-from ai_ticket_daemon.backends.observation import Aftermath, AttemptFailed, Seen
+from ai_ticket_daemon.backends.observation import Aftermath, AttemptFailed, Seen, SlotEnd
 from ai_ticket_daemon.backends.quoting import quotable
 from ai_ticket_daemon.backends.tokens import estimate_length, estimate_tokens
 from ai_ticket_daemon.backends.transport.wire import Wire
@@ -57,9 +57,9 @@ class SocketGuard:
                 return Seen.NO_REPLY
         return math.inf
 
-    async def stop(self, generation: GenerationStream, reason: Seen | None) -> bool:  # noqa: ARG002
+    async def stop(self, generation: GenerationStream, reason: Seen | None) -> SlotEnd:  # noqa: ARG002
         """Leave it to the closing of the connection, which follows."""
-        return True
+        return SlotEnd.FREE if generation.sent_at is None else SlotEnd.UNSEEN
 
 
 class OpenAIClient:

@@ -7,7 +7,7 @@ import pytest
 from ai_ticket_daemon.backends.classify import classify
 from ai_ticket_daemon.backends.failure import HealthEvent, RetryRule
 from ai_ticket_daemon.backends.failure_table import BY_SEEN
-from ai_ticket_daemon.backends.observation import Aftermath, Observation, Seen
+from ai_ticket_daemon.backends.observation import Aftermath, Observation, Seen, SlotEnd
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.host.exhaustion import Resource
 
@@ -148,7 +148,7 @@ def test_a_host_that_lacks_something_says_nothing_of_the_server() -> None:
 
 def test_a_server_that_goes_on_generating_counts_as_stalled_whatever_the_failure_was() -> None:
     for seen in Seen:
-        error = classify("primary", Observation(seen, slot_freed=False))
+        error = classify("primary", Observation(seen, slot=SlotEnd.TAKEN))
         assert error.failure.health_event is HealthEvent.STALLED
         assert error.details is not None
         assert error.details["slot_freed"] is False

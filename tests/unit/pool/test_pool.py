@@ -68,7 +68,7 @@ class House(PoolObserver):
 
     def well(self, *names: str, **facts: Any) -> None:
         for name in names:
-            self.pool.probed(self.pool[name], ProbeResult("m", busy=False, **facts))
+            self.pool.probed(self.pool[name], ProbeResult("m", **{"busy": False} | facts))
 
     def lost(self, name: str) -> None:
         self.pool.saw(self.pool[name], GenerationFailed(HealthEvent.LOST, "it is gone"))
@@ -180,6 +180,29 @@ def test_a_busy_server_is_left_alone_for_a_while_that_grows() -> None:
     slot.release()
     own.pool.attempt_failed(own.take(), "e", BUSY)
     assert own.pool.pause_left_seconds(slot.backend) == pytest.approx(0.2)
+
+
+def test_a_server_that_stops_after_its_prompt_is_left_alone_until_it_has_read_it() -> None:
+    own = house(server("p"))
+    backend = own.pool["p"]
+    for found_idle in (True, False):
+        own.well("p", busy=True)
+        slot = own.take()
+        own.pool.reads_on("p", 42.0)
+        slot.release()
+        assert own.pool.acquire() is None
+        assert (backend.reason, backend.health.usable) == ("stops after the prompt is read", True)
+        own.well("p", busy=True)
+        assert own.pool.acquire() is None
+        assert own.pool.next_pause_ends_at == own.now + 42.0
+        if found_idle:
+            own.well("p", busy=False)
+        else:
+            own.now += 42.0
+            own.pool.end_pauses()
+        own.take().release()
+        assert backend.reason in ("answers", "a generation runs")
+    own.pool.reads_on("unknown", 1.0)
 
 
 @pytest.mark.parametrize("spill", [False, True])

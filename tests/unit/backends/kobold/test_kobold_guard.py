@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import trio
@@ -11,11 +11,21 @@ from hostile_server import Odd, open_hostile_server
 from odd_answers import answer
 from well_server import PERF, WELL
 
+from ai_ticket_daemon.backends.bounds import answer_bounds
 from ai_ticket_daemon.backends.generation import Received
 from ai_ticket_daemon.backends.generation_stream import Completion, GenerationStream
+from ai_ticket_daemon.backends.kobold import guard as kobold_guard
 from ai_ticket_daemon.backends.kobold.guard import KoboldGuard
+from ai_ticket_daemon.backends.kobold.perf import parse_perf
+from ai_ticket_daemon.backends.kobold.reading import PromptSpeed, Reading
+from ai_ticket_daemon.backends.observation import SlotEnd
 from ai_ticket_daemon.backends.tokens import TokenCounter
 from ai_ticket_daemon.backends.transport.wire import Wire
+
+if TYPE_CHECKING:
+    from ai_ticket_daemon.backends.kobold.abort import AbortEnd
+
+CHECK = "/api/extra/generate/check"
 
 
 def stopped(*, stream: bool, tokens: int, text: str) -> GenerationStream:
@@ -31,6 +41,8 @@ def stopped(*, stream: bool, tokens: int, text: str) -> GenerationStream:
         ended_at=trio.current_time() + 3600.0,  # however busy this machine is
         finished=finished,
         completion=completion,
+        progress_at=None,
+        bounds=answer_bounds(8, 100),
         received=Received(tokens, estimated=tokens > 0),
     )
     return cast("GenerationStream", generation)
@@ -57,8 +69,74 @@ async def test_what_was_made_in_vain_is_counted_by_the_server(
             "key",
             counter=TokenCounter(wire),
             look_seconds=60.0,
-            on_abort=lambda _reason, _freed: None,
+            on_abort=lambda _reason, _end: None,
+            reading=Reading(PromptSpeed(), 1, 60.0),
         )
         generation = stopped(stream=stream, tokens=received, text="Hello." if received else "")
-        assert await guard.stop(generation, None)
+        assert await guard.stop(generation, None) is SlotEnd.FREE
     assert (generation.received.tokens, generation.received.estimated) == (tokens, estimated)
+
+
+READS = {"idle": 0, "queue": 0, "uptime": 1e6, "total_gens": 3, "last_token_count": 5}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("token_ms", "elapsed", "text", "end"),
+    [
+        (10, 12.0, "", SlotEnd.READING),  # 2000 tokens take up to 35 s
+        (10, 36.0, "", SlotEnd.TAKEN),
+        (1, 12.0, "", SlotEnd.TAKEN),  # a faster server should have been through
+        (0, 12.0, "", SlotEnd.READING),  # nothing measured: 120 s are allowed for the first token
+        (0, 121.0, "", SlotEnd.TAKEN),
+        (10, 12.0, "Hello", SlotEnd.TAKEN),  # it writes, and does not stop
+    ],
+)
+async def test_a_server_that_still_reads_the_prompt_is_told_from_one_that_does_not_stop(
+    stream: bool,
+    token_ms: float,
+    elapsed: float,
+    text: str,
+    end: SlotEnd,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kobold_guard, "ABORT_BOUND_SECONDS", 0.01)
+    odd = {CHECK: Odd(answer({"results": [{"text": text}]}))}
+    async with open_hostile_server({**WELL, **odd}) as server:
+        wire = Wire(server.url, password=None, connect_timeout_seconds=60.0, keep_alive=False)
+        speed = PromptSpeed()
+        speed.note(parse_perf(READS | {"last_process": token_ms}))
+        ends: list[AbortEnd] = []
+        guard = KoboldGuard(
+            wire,
+            "key",
+            counter=TokenCounter(wire),
+            look_seconds=60.0,
+            on_abort=lambda _reason, found: ends.append(found),
+            reading=Reading(speed, 2000, 120.0),
+        )
+        generation = stopped(stream=stream, tokens=0, text="")
+        generation.finished = trio.Event()
+        generation.sent_at = trio.current_time() - elapsed
+        generation.progress_at = trio.current_time() if stream and text else None
+        assert await guard.stop(generation, None) is end
+    assert [found.slot for found in ends] == [end]
+    if end is SlotEnd.READING:
+        longest = 120.0 if token_ms == 0 else 2000 * 0.01 * 1.5 + 5
+        assert longest - elapsed - 60 < ends[0].reading_seconds < longest - elapsed
+
+
+def test_the_slowest_of_the_last_generations_says_how_long_a_prompt_may_be_read() -> None:
+    speed = PromptSpeed()
+    assert speed.longest_seconds(100) is None
+    for number, token_ms in enumerate([50, 1, 1], 1):
+        speed.note(parse_perf(READS | {"total_gens": number, "last_process": token_ms}))
+    assert speed.longest_seconds(100) == pytest.approx(100 * 0.05 * 1.5 + 5)
+    for number in range(4, 12):  # prompts that it knew already
+        speed.note(parse_perf(READS | {"total_gens": number, "last_process": 1}))
+    assert speed.longest_seconds(100) == pytest.approx(100 * 0.001 * 1.5 + 5)
+    speed.note(parse_perf(READS | {"total_gens": 12, "last_process": -1}))
+    speed.note(parse_perf(READS | {"total_gens": 12}))
+    assert speed.longest_seconds(100) == pytest.approx(100 * 0.001 * 1.5 + 5)
+    speed.forget()
+    assert speed.longest_seconds(100) is None
