@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ai_ticket_daemon.config.control import DEFAULT_SOCKET
-from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobold
+from ai_ticket_daemon.testing.kobold import VERSIONS, KoboldSettings, open_simulated_kobold
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -52,7 +52,9 @@ async def open_demo(config: Config) -> AsyncIterator[Config]:
     async with AsyncExitStack() as stack:
         servers = []
         for server in config.backends.servers:
-            simulated = await stack.enter_async_context(open_simulated_kobold(KoboldSettings()))
+            simulated = await stack.enter_async_context(
+                open_simulated_kobold(KoboldSettings(version=VERSIONS[-1]))
+            )
             servers.append(replace(server, url=simulated.url))
         config = replace(config, backends=replace(config.backends, servers=tuple(servers)))
         if config.control.socket == DEFAULT_SOCKET:

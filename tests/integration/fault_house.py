@@ -135,9 +135,14 @@ class House:
 
 
 @asynccontextmanager
-async def open_house() -> AsyncIterator[House]:
-    """Run the parts for the length of a block, with limits short enough for a test."""
-    async with open_simulated_kobold(SPEED) as primary, open_simulated_kobold(SPEED) as standby:
+async def open_house(version: str) -> AsyncIterator[House]:
+    """Run the parts for the length of a block, with limits short enough for a test.
+
+    Args:
+        version: what the servers are.
+    """
+    speed = replace(SPEED, version=version)
+    async with open_simulated_kobold(speed) as primary, open_simulated_kobold(speed) as standby:
         config = config_for(
             _server(primary, "primary", BackendRole.PRIMARY),
             _server(standby, "standby", BackendRole.STANDBY),

@@ -1,6 +1,7 @@
 """The fault table: what each way of each client comes to under each fault, and within what time.
 
-Real sockets, the whole daemon, a simulated primary and standby. A generation takes 0.7 s, a server
+Real sockets, the whole daemon, a simulated primary and standby of version 1.115; what a fault comes
+to on 1.76 where the server itself makes the difference. A generation takes 0.7 s, a server
 is probed every 0.2 s (0.05 s in doubt) with 0.5 s to answer, a first token has 3.5 s, the next one
 1.5 s. The time allowed runs from the fault, or from the request if that came later; each has 3 s in
 it for a slow machine. The cells run side by side, a few at a time, and are judged one by one.
@@ -26,6 +27,7 @@ from fault_house import (
 from trio.testing import MockClock
 
 from ai_ticket_daemon.backends.kobold.probe import IDENTIFY_EVERY
+from ai_ticket_daemon.testing.kobold import VERSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -43,6 +45,9 @@ SLOWLY_READ_SECONDS = SLOW_PROMPT_SECONDS + TOKENS / 60
 SLOWLY_GENERATED_SECONDS = 0.2 + TOKENS / SLOW_TOKENS_A_SECOND
 """How long a generation of a slow server takes."""
 MODES = ("waiting", "streaming", "async", "batch")
+OLDER, NEWER = VERSIONS
+Cell = tuple[str, str, str]
+"""The version of the servers, a fault, a mode."""
 
 
 # The faults. Each strikes before the event is sent, or while it is worked on.
@@ -381,8 +386,32 @@ class Result:
     ended: int
 
 
-async def run_cell(row: Row, mode: str) -> Result:
-    async with open_house() as house:
+# Of the older version only what it does itself, for one client at a time.
+OLDER_FAULTS = (
+    "dies generating",
+    "freezes generating",
+    "makes no first token",
+    "stalls generating",
+    "stalls, can be aborted",
+    "reads prompts slowly",
+    "generates slowly",
+    "loses its model",
+    "swaps its model",
+    "refuses the credential",
+    "is busy for a second",
+    "cuts the stream at its start",
+)
+CELLS: list[Cell] = [
+    (NEWER, fault, mode)
+    for fault in TABLE
+    # What a server answers is the same for everybody who waits for it.
+    for mode in (MODES[:2] if fault.startswith("answers ") else MODES)
+]
+CELLS += [(OLDER, fault, mode) for fault in OLDER_FAULTS for mode in MODES[:2]]
+
+
+async def run_cell(version: str, row: Row, mode: str) -> Result:
+    async with open_house(version) as house:
         if row.before is not None:
             await row.before(house)
         async with trio.open_nursery() as nursery:
@@ -406,15 +435,16 @@ async def run_cell(row: Row, mode: str) -> Result:
         )
 
 
-async def run_cells(cells: list[tuple[str, str]]) -> dict[tuple[str, str], Result | Exception]:
-    results: dict[tuple[str, str], Result | Exception] = {}
+async def run_cells(cells: list[Cell]) -> dict[Cell, Result | Exception]:
+    results: dict[Cell, Result | Exception] = {}
     limit = trio.CapacityLimiter(AT_ONCE)
 
-    async def run(cell: tuple[str, str]) -> None:
+    async def run(cell: Cell) -> None:
         async with limit:
             try:
                 with trio.fail_after(30):
-                    results[cell] = await run_cell(TABLE[cell[0]], cell[1])
+                    version, fault, mode = cell
+                    results[cell] = await run_cell(version, TABLE[fault], mode)
             except Exception as error:  # noqa: BLE001 - it fails its own cell
                 results[cell] = error
 
@@ -425,22 +455,25 @@ async def run_cells(cells: list[tuple[str, str]]) -> dict[tuple[str, str], Resul
 
 
 @pytest.fixture(scope="module")
-def results(request: pytest.FixtureRequest) -> dict[tuple[str, str], Result | Exception]:
+def results(request: pytest.FixtureRequest) -> dict[Cell, Result | Exception]:
     """Run the cells that were selected, once."""
-    cells: list[tuple[str, str]] = [
-        (str(item.callspec.params["fault"]), str(item.callspec.params["mode"]))
+    cells: list[Cell] = [
+        (
+            str(item.callspec.params["version"]),
+            str(item.callspec.params["fault"]),
+            str(item.callspec.params["mode"]),
+        )
         for item in request.session.items
         if isinstance(item, pytest.Function) and item.module is request.module
     ]
     return trio.run(run_cells, cells, clock=MockClock(rate=CLOCK_RATE))
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("fault", TABLE)
+@pytest.mark.parametrize(("version", "fault", "mode"), CELLS)
 def test_the_fault_table(
-    fault: str, mode: str, results: dict[tuple[str, str], Result | Exception]
+    version: str, fault: str, mode: str, results: dict[Cell, Result | Exception]
 ) -> None:
-    row, result = TABLE[fault], results[fault, mode]
+    row, result = TABLE[fault], results[version, fault, mode]
     if isinstance(result, Exception):
         raise result
     size = 2 if mode == "batch" else 1

@@ -7,10 +7,11 @@ from .faults import SCRIPTS, Faults, ScriptedAnswer
 from .generate import answer_mark, expected_completion
 from .observe import GenerationRecord, Observations
 from .server import SimulatedKobold, open_simulated_kobold
-from .settings import KoboldSettings
+from .settings import VERSIONS, KoboldSettings
 
 __all__ = [
     "SCRIPTS",
+    "VERSIONS",
     "Faults",
     "GenerationRecord",
     "KoboldSettings",
