@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Mapping  # noqa: TC003 - msgspec reads the annotations at run time
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -88,6 +89,11 @@ def without_text(event: Event) -> Event:
     Thousands may wait for days, each for an event of a megabyte.
     """
     return replace(event, messages=(), sampling=Sampling())
+
+
+def text_bytes(event: Event) -> int:
+    """Return how much memory the texts of ``event`` take: up to four bytes for each character."""
+    return sum(sys.getsizeof(message.content) for message in event.messages)
 
 
 def payload_digest(event: Event) -> bytes:

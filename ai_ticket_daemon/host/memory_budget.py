@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
+from ai_ticket_daemon.events.event import text_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,8 +103,7 @@ class MemoryShare:
         Raises:
             RequestRefused: ``memory_exhausted``.
         """
-        texts = sum(sys.getsizeof(message.content) for message in event.messages)
-        if not self.take(texts + _MESSAGE_BYTES * len(event.messages)):
+        if not self.take(text_bytes(event) + _MESSAGE_BYTES * len(event.messages)):
             raise self._budget.exhausted()
 
     def exhausted(self) -> RequestRefused:

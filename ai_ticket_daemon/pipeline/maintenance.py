@@ -37,8 +37,8 @@ OTHERS_SECONDS = 0.25
 
 PRUNE_SECONDS = 5.0
 PRUNE_BATCH = 500
-CANCEL_AT_ONCE = 100
-"""Cancellations under way together; they share the store's commits."""
+CANCEL_AT_ONCE = 25
+"""Cancellations under way together; they share the store's commits, each a turn of the loop."""
 
 EXPIRE_BATCH = 500
 """Events ended or pruned in one transaction; others are to get their turn in between."""
@@ -155,8 +155,9 @@ class Maintenance:
                 if record.outcome is not None:
                     self._counters.event_ended(record.event, record.state, record.outcome)
                     self._waiters.end(record.event.event_id, record.outcome)
-            if len(expired) < EXPIRE_BATCH:
+            if not expired:
                 return
+            await trio.lowlevel.checkpoint()
 
     async def _wake_for_retries(self) -> float:
         """Wake the dispatcher if something is due; return how long to wait for what comes next."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ai_ticket_daemon.errors import StoreUnavailable
-from ai_ticket_daemon.events.event import payload_digest
+from ai_ticket_daemon.events.event import payload_digest, without_text
 from ai_ticket_daemon.events.outcome import Failed
 from ai_ticket_daemon.events.state import FINAL_STATES, EventState, transition
 from ai_ticket_daemon.store.port import (
@@ -199,7 +199,7 @@ class MemoryStore:
         before = row.state
         if before not in FINAL_STATES:
             self._end(row, EventState.CANCELLED, outcome(row.attempts), now)
-        return before, self._record(row)
+        return before, replace(self._record(row), event=without_text(row.event))
 
     async def retry(self, event_id: str, now: float) -> EventRecord | None:
         """See :meth:`EventStore.retry`."""

@@ -199,6 +199,10 @@ class StoreObserver(Protocol):
         """Clients waited at a daemon that died; some of them, if there were very many."""
 
 
+MAX_EXPIRED_BYTES = 4 * 1024 * 1024
+"""Texts of this size together are enough to expire at a time."""
+
+
 class EventStore(Protocol):
     """Keeps events and hands them out, first by priority, then first in, first out."""
 
@@ -271,8 +275,8 @@ class EventStore(Protocol):
             outcome: makes the outcome, given the attempts so far.
 
         Returns:
-            The state it was in and what is known of it now; None if unknown. An event that had
-            already ended stays as it is.
+            The state it was in and what is known of it now, but for its text, since a crowd may be
+            cancelled together; None if unknown. An event that had already ended stays as it is.
         """
 
     async def retry(self, event_id: str, now: float) -> EventRecord | None:
@@ -284,6 +288,8 @@ class EventStore(Protocol):
 
     async def expire(self, now: float, limit: int, *, held: str | None = None) -> list[EventRecord]:
         """End up to ``limit`` queued events whose deadline is before ``now``; durable.
+
+        Fewer at a time if their texts are long: it is over when none is returned.
 
         ``held`` says, in words, what keeps events from being started; while an order of the store
         does (see :meth:`order`), only those end that a client waits for.

@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 MAX_WAITING = 20_000
 """Writes that may wait for the disk; more than all clients and workers can cause."""
 
+GROUP_WRITES = 100
+"""Writes that share a transaction at the most: it is one turn of the event loop."""
+
 LOOK_SECONDS = 1.0
 """How often a store that failed is tried, and one that works is looked at."""
 
@@ -206,7 +209,7 @@ class Writer:
     async def _write_groups(self) -> None:
         """Write all that waits, and what comes while it is being written."""
         while self._waiting:
-            group, self._waiting = self._waiting, []
+            group, self._waiting = self._waiting[:GROUP_WRITES], self._waiting[GROUP_WRITES:]
             if self._database is None:
                 for write in group:
                     write.error = StoreUnavailable(self.fault or CLOSED)

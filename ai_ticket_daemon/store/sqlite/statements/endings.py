@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ai_ticket_daemon.events.event import text_bytes, without_text
 from ai_ticket_daemon.events.state import FINAL_STATES, EventState
-from ai_ticket_daemon.store.port import EventRecord
+from ai_ticket_daemon.store.port import MAX_EXPIRED_BYTES, EventRecord
 from ai_ticket_daemon.store.rules import expired_in_queue, fresh, retried_event
 from ai_ticket_daemon.store.sqlite.connection import row, rows, value
 from ai_ticket_daemon.store.sqlite.statements.codec import decode_attempts, encode
@@ -29,6 +31,7 @@ def cancel(
     record = get(transaction.connection, event_id)
     if record is None:
         return None
+    record = replace(record, event=without_text(record.event))
     if record.state in FINAL_STATES:
         return record.state, record
     ended = outcome(record.attempts)
@@ -53,11 +56,15 @@ def expire(
         now,
         limit,
     )
-    expired = []
+    expired: list[EventRecord] = []
+    size_bytes = 0
     for seq, priority, attempts in late:
+        if size_bytes >= MAX_EXPIRED_BYTES:
+            break
         event = transaction.content(seq)
         outcome = expired_in_queue(event, decode_attempts(attempts), held)
         transaction.end(seq, priority, EventState.QUEUED, EventState.EXPIRED, outcome, now)
+        size_bytes += text_bytes(event)
         expired.append(EventRecord(event, EventState.EXPIRED, outcome.attempts, outcome))
     return expired
 
