@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from ai_ticket_daemon.events.limits import MAX_TOKENS, PRIORITY, TEMPERATURE, TOP_P
+from ai_ticket_daemon.events.reasoning import Reasoning, ReasoningEffort
 
 
 class Role(StrEnum):
@@ -74,6 +75,10 @@ class Event:
     not agree."""
     client: str | None = field(default=None, repr=False)
     """The address it came from, if that is recorded."""
+    reasoning: Reasoning = Reasoning.DROP
+    """Whether the client wants what the model thinks before it answers."""
+    reasoning_effort: ReasoningEffort | None = None
+    """How much the model is to think; None leaves it to the backend."""
 
     @property
     def given_seconds(self) -> float:
@@ -101,5 +106,8 @@ def payload_digest(event: Event) -> bytes:
 
     How the answer is to travel and how long the client would wait are no part of it.
     """
-    payload = (event.messages, event.sampling, event.priority, event.metadata)
+    payload: tuple[object, ...] = (event.messages, event.sampling, event.priority, event.metadata)
+    if event.reasoning is not Reasoning.DROP or event.reasoning_effort is not None:
+        # Left out otherwise: an earlier version knew neither, and its digests are in the store.
+        payload = (*payload, event.reasoning, event.reasoning_effort)
     return hashlib.sha256(msgspec.json.encode(payload, order="deterministic")).digest()

@@ -93,7 +93,7 @@ RANGES: Mapping[str, Range[int] | Range[float]] = MappingProxyType(
 )
 """The fields of a request that are numbers."""
 
-FIELDS = ("content", *RANGES, "stop", "metadata", "stream")
+FIELDS = ("content", *RANGES, "stop", "metadata", "stream", "reasoning", "reasoning_effort")
 """All fields of a request; others are ignored."""
 
 

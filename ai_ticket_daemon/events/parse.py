@@ -8,7 +8,8 @@ are ignored.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Protocol
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 
@@ -28,6 +29,7 @@ from ai_ticket_daemon.events.limits import (
     TOP_P,
     takes_stop,
 )
+from ai_ticket_daemon.events.reasoning import Reasoning, ReasoningEffort
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.events.limits import Range
 
 _ENCODER = msgspec.json.Encoder()
+Word = TypeVar("Word", bound=StrEnum)
 
 
 class EventLimits(Protocol):
@@ -131,6 +134,8 @@ def parse_event(
         idempotency_key=idempotency_key,
         timeout_seconds=timeout_seconds,
         client=client,
+        reasoning=_word(body, "reasoning", Reasoning) or Reasoning.DROP,
+        reasoning_effort=_word(body, "reasoning_effort", ReasoningEffort),
     )
 
 
@@ -186,6 +191,17 @@ def _stop(value: object) -> tuple[str, ...]:
             {"max_strings": MAX_STOP_STRINGS, "max_characters": MAX_STOP_CHARACTERS},
         )
     return tuple(strings)
+
+
+def _word(body: Mapping[str, Any], field: str, words: type[Word]) -> Word | None:
+    value = body.get(field)
+    if value is None:
+        return None
+    known = {word.value: word for word in words}
+    word = known.get(value) if isinstance(value, str) else None
+    if word is None:
+        raise _refused(field, f"one of {', '.join(known)}", value, {"allowed": list(known)})
+    return word
 
 
 def _stream(value: object) -> bool:

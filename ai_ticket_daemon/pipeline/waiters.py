@@ -6,6 +6,7 @@ A waiter is a value to wait on, not a mailbox: a slow one never holds up the bac
 from __future__ import annotations
 
 import sys
+from collections import deque
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import trio
 
 from ai_ticket_daemon.events.event import without_text
 from ai_ticket_daemon.events.outcome import Failed, Succeeded
+from ai_ticket_daemon.events.reasoning import ReasoningText
 from ai_ticket_daemon.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -42,13 +44,11 @@ class Waiter:
     def __init__(
         self, on_outcome: Callable[[Outcome], None] | None = None, *, delays_stop: bool = True
     ) -> None:
-        self._pieces: list[str] = []
+        self._runs: deque[_Run] = deque()
         self._outcome: Outcome | None = None
         self._changed = trio.Event()
         self._on_outcome = on_outcome
         self.delays_stop = delays_stop
-        self._joined: list[str] = []
-        self._waiting_bytes = 0
         self._memory: MemoryShare | None = None
 
     def count_in(self, memory: MemoryShare) -> None:
@@ -72,16 +72,16 @@ class Waiter:
         return self._outcome
 
     async def deltas(self) -> AsyncGenerator[str]:
-        """Yield the text in the pieces it came in, or several joined if the reader is slow."""
+        """Yield the text in the pieces it came in, or several joined if the reader is slow.
+
+        What the model thinks comes as :class:`ReasoningText`.
+        """
         while True:
-            if self._pieces or self._joined:
-                text = "".join([*self._joined, *self._pieces])
-                self._joined.clear()
-                self._pieces.clear()
-                size_bytes, self._waiting_bytes = self._waiting_bytes, 0
-                yield text
+            if self._runs:
+                run = self._runs.popleft()
+                yield run.text()
                 if self._memory is not None:  # it is written by now
-                    self._memory.take_unread(-size_bytes)
+                    self._memory.take_unread(-run.size_bytes)
             elif self._outcome is not None:
                 return
             else:
@@ -98,26 +98,24 @@ class Waiter:
             return
         if not self._has_room(text):
             return
-        self._waiting_bytes += _size_bytes(text)
-        self._pieces.append(text)
-        if len(self._pieces) >= _JOINED_PIECES:
-            self._joined.append("".join(self._pieces))
-            self._pieces.clear()
+        is_thinking = isinstance(text, ReasoningText)
+        if not self._runs or self._runs[-1].is_thinking is not is_thinking:
+            self._runs.append(_Run(is_thinking))
+        self._runs[-1].add(text)
         self._wake()
 
     def end(self, outcome: Outcome) -> None:
         """Tell how the event ended."""
         if self._outcome is not None:
             return
-        if isinstance(outcome, Failed) or self._has_room(outcome.text):
+        if isinstance(outcome, Failed) or self._has_room(outcome.text, outcome.reasoning or ""):
             self._finish(outcome)
 
-    def _has_room(self, text: str) -> bool:
-        """Count ``text``; if there is no room for it, drop what waits and end with that error."""
-        if self._memory is None or self._memory.take_unread(_size_bytes(text)):
+    def _has_room(self, *texts: str) -> bool:
+        """Count ``texts``; if there is no room for them, drop what waits, end with that error."""
+        if self._memory is None or self._memory.take_unread(sum(map(_size_bytes, texts))):
             return True
-        self._pieces.clear()
-        self._joined.clear()
+        self._runs.clear()
         self._finish(Failed.from_error(self._memory.unread()))
         return False
 
@@ -231,6 +229,8 @@ class Submission:
     async def _whole_text(self) -> AsyncIterator[str]:
         outcome = await self.waiter.outcome()
         if isinstance(outcome, Succeeded):
+            if outcome.reasoning:
+                yield ReasoningText(outcome.reasoning)
             yield outcome.text
 
     def release(self) -> None:
@@ -244,6 +244,29 @@ class Submission:
         can come back for it, having given it an idempotency key.
         """
         self._stop(self, True)
+
+
+class _Run:
+    """Pieces in a row of the answer, or of the thinking, that nobody has fetched yet."""
+
+    __slots__ = ("_joined", "_pieces", "is_thinking", "size_bytes")
+
+    def __init__(self, is_thinking: bool) -> None:
+        self.is_thinking = is_thinking
+        self.size_bytes = 0
+        self._pieces: list[str] = []
+        self._joined: list[str] = []
+
+    def add(self, text: str) -> None:
+        self.size_bytes += _size_bytes(text)
+        self._pieces.append(text)
+        if len(self._pieces) >= _JOINED_PIECES:
+            self._joined.append("".join(self._pieces))
+            self._pieces.clear()
+
+    def text(self) -> str:
+        text = "".join([*self._joined, *self._pieces])
+        return ReasoningText(text) if self.is_thinking else text
 
 
 def _size_bytes(text: str) -> int:

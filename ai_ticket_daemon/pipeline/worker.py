@@ -12,6 +12,7 @@ from ai_ticket_daemon.backends.generation import GenerationRequest
 from ai_ticket_daemon.backends.wrappers.host_lacks import not_asked
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.outcome import Attempt, Succeeded, Waste
+from ai_ticket_daemon.events.reasoning import Reasoning
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.host.exhaustion import AGAIN_SECONDS
 from ai_ticket_daemon.pipeline.in_flight import abandoned, failed, not_tried_again, out_of_time
@@ -155,7 +156,12 @@ class Worker:
             self._waiters.add_delta(event.event_id, text)
 
         request = GenerationRequest(
-            event.messages, event.sampling, stream=event.stream, received=running.received
+            event.messages,
+            event.sampling,
+            stream=event.stream,
+            reasoning=event.reasoning is Reasoning.INCLUDE,
+            reasoning_effort=event.reasoning_effort,
+            received=running.received,
         )
         running.scope.deadline = trio.current_time() + (event.deadline_at - self._now())
         with running.scope:
@@ -207,6 +213,7 @@ class Worker:
                 usage,
                 duration_seconds=now - event.submitted_at,
                 attempts=self._ended(running, running.attempt(now)),
+                reasoning=result.reasoning if event.reasoning is Reasoning.INCLUDE else None,
             ),
         )
 

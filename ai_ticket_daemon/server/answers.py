@@ -13,6 +13,7 @@ from msgspec.structs import asdict, replace
 
 from ai_ticket_daemon.errors import HTTP_STATUS, ErrorCode, TicketError
 from ai_ticket_daemon.events.outcome import Failed, Succeeded
+from ai_ticket_daemon.events.reasoning import ReasoningText
 from ai_ticket_daemon.server import shapes
 from ai_ticket_daemon.server.shapes import (
     Accepted,
@@ -22,6 +23,7 @@ from ai_ticket_daemon.server.shapes import (
     Health,
     StreamDelta,
     StreamError,
+    StreamReasoning,
     Usage,
     stream_end,
 )
@@ -139,6 +141,7 @@ def completion_object(event: Event, outcome: Succeeded, event_id: str | None = N
     usage = outcome.usage
     return Completion(
         completion=outcome.text,
+        reasoning=UNSET if outcome.reasoning is None else outcome.reasoning,
         event_id=event_id or event.event_id,
         backend=outcome.backend,
         attempts=len(outcome.attempts),
@@ -148,6 +151,7 @@ def completion_object(event: Event, outcome: Succeeded, event_id: str | None = N
             completion_tokens=usage.completion_tokens,
             total_tokens=usage.prompt_tokens + usage.completion_tokens,
             estimated=usage.estimated,
+            reasoning_tokens=UNSET if usage.reasoning_tokens is None else usage.reasoning_tokens,
         ),
         duration_seconds=round(outcome.duration_seconds, 3),
         metadata=event.metadata,
@@ -210,7 +214,9 @@ def to_time(seconds: float | None, ahead: float) -> str | None:
 
 
 def delta_frame(delta: str) -> bytes:
-    """Return one piece of a completion as a server-sent event."""
+    """Return one piece of a completion, or of the thinking before it, as a server-sent event."""
+    if isinstance(delta, ReasoningText):
+        return _frame(StreamReasoning(reasoning=str(delta), done=False))
     return _frame(StreamDelta(delta=delta, done=False))
 
 

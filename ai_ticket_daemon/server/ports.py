@@ -42,7 +42,8 @@ class Submission(Protocol):
     def deltas(self) -> AsyncIterator[str]:
         """Yield the completion in pieces as they come; ends when the event has ended.
 
-        Of an event that had been accepted before, the whole text comes as one piece at its end.
+        What the model thinks comes as :class:`ReasoningText`, if the client wants it. Of an event
+        that had been accepted before, the whole text comes as one piece at its end.
         """
 
     def release(self) -> None:

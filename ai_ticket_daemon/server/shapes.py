@@ -46,12 +46,14 @@ class Usage(Struct, frozen=True, kw_only=True):
     completion_tokens: int
     total_tokens: int
     estimated: bool
+    reasoning_tokens: int | UnsetType = UNSET
 
 
 class Completion(Struct, frozen=True, kw_only=True):
     """What was made of an event."""
 
     completion: str
+    reasoning: str | UnsetType = UNSET
     event_id: Id
     backend: str
     attempts: int
@@ -66,6 +68,13 @@ class StreamDelta(Struct, frozen=True, kw_only=True):
     """A piece of a completion."""
 
     delta: str
+    done: No
+
+
+class StreamReasoning(Struct, frozen=True, kw_only=True):
+    """A piece of what the model thinks before it answers, for a client that wants it."""
+
+    reasoning: str
     done: No
 
 
@@ -167,10 +176,11 @@ def _behind(name: str, first: list[tuple[str, Any]], rest: Iterable[FieldInfo]) 
     return msgspec.defstruct(name, [*first, *fields], frozen=True, kw_only=True)
 
 
+_IN_PIECES = frozenset({"completion", "reasoning"})
 StreamEnd = _behind(
     "StreamEnd",
     [("delta", str), ("done", Yes)],
-    [field for field in msgspec.structs.fields(Completion) if field.name != "completion"],
+    [field for field in msgspec.structs.fields(Completion) if field.name not in _IN_PIECES],
 )
 _IN_BATCH = {
     shape: _behind(
@@ -183,9 +193,9 @@ BATCH_ITEMS = tuple(_IN_BATCH.values())
 
 def stream_end(completion: Completion) -> Struct:
     """Return the end of a stream whose pieces were the text of ``completion``."""
-    fields = msgspec.structs.asdict(completion)
-    del fields["completion"]
-    return StreamEnd(delta="", done=True, **fields)
+    fields = msgspec.structs.asdict(completion).items()
+    rest = {name: value for name, value in fields if name not in _IN_PIECES}
+    return StreamEnd(delta="", done=True, **rest)
 
 
 def in_batch(index: int, status: int, answer: Completion | Accepted | Error) -> Struct:

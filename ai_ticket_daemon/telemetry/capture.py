@@ -222,6 +222,8 @@ def _of_event(ended: _Ended) -> Mapping[str, object]:
             "top_p": sampling.top_p,
             "stop": list(sampling.stop),
             "seed": sampling.seed,
+            "reasoning": event.reasoning.value,
+            "reasoning_effort": event.reasoning_effort,
             "messages": [
                 {"role": message.role.value, "content": message.content}
                 for message in event.messages

@@ -8,7 +8,7 @@ import pytest
 import trio
 from hostile_server import Odd
 from odd_answers import answer
-from recorded_server import checked, open_recorded, perf
+from recorded_server import checked, open_recorded, perf, recorded
 
 from ai_ticket_daemon.backends.failure import BackendError, HealthEvent, RetryRule
 from ai_ticket_daemon.backends.generation import GenerationRequest, GenerationResult
@@ -109,6 +109,17 @@ async def test_thinking_cut_by_the_limit_is_thinking_plain_and_streamed(stream: 
     assert result.usage.reasoning_tokens == result.usage.completion_tokens == 12
     assert "".join(pieces) == (result.reasoning if stream else "")
     assert all(isinstance(piece, ReasoningText) for piece in pieces)
+
+
+@pytest.mark.parametrize(("wanted", "retry"), [(True, RetryRule.FINAL), (False, RetryRule.OVER)])
+async def test_thinking_that_was_passed_on_cannot_be_taken_back(
+    wanted: bool, retry: RetryRule
+) -> None:
+    name = "chat_reasoning_cut_by_limit_stream"
+    thinking, _, _ = recorded(name).raw.rpartition(b"data: {")
+    request = asks(stream=True, reasoning=wanted)
+    error = await failed(name, request, made=Odd(thinking), check=checked("else"))
+    assert error.failure.retry is retry
 
 
 async def test_text_dialects_part_the_thinking_at_its_tags() -> None:

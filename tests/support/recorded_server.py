@@ -6,10 +6,10 @@ import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from hostile_server import Odd, open_hostile_server
+from hostile_server import HostileServer, Odd, open_hostile_server
 from odd_answers import answer
 from project import ROOT
-from well_server import PERF, WELL
+from well_server import MODEL, PERF, WELL
 
 from ai_ticket_daemon.backends import factory
 from ai_ticket_daemon.config.backends import Dialect, ServerConfig
@@ -46,20 +46,26 @@ def checked(text: str) -> Odd:
 
 
 @asynccontextmanager
-async def open_recorded(
-    name: str, *, dialect: Dialect = Dialect.OPENAI_CHAT, **odd: Odd
-) -> AsyncIterator[BackendClient]:
-    """Give a client of a server that answers generations as in a recording.
+async def open_recorded_server(name: str, **odd: Odd) -> AsyncIterator[HostileServer]:
+    """Serve generations as in a recording.
 
     Args:
         name: the recording.
-        dialect: what is spoken.
-        odd: what it answers else: ``perf``, ``check``, ``model``.
+        odd: what is answered else: ``perf``, ``check``, ``model``; ``made`` instead of it.
     """
-    paths = {"perf": PERF, "check": CHECK, "model": "/api/v1/model"}
+    paths = {"perf": PERF, "check": CHECK, "model": MODEL, "made": NEWER[name].path}
     others = {paths[key]: value for key, value in odd.items()}
     generation = {NEWER[name].path: recorded(name)}
     async with open_hostile_server({**WELL, PERF: perf(), **generation, **others}) as server:
+        yield server
+
+
+@asynccontextmanager
+async def open_recorded(
+    name: str, *, dialect: Dialect = Dialect.OPENAI_CHAT, **odd: Odd
+) -> AsyncIterator[BackendClient]:
+    """Give a client of such a server, which speaks ``dialect``."""
+    async with open_recorded_server(name, **odd) as server:
         config = ServerConfig(
             name="p",
             url=server.url,

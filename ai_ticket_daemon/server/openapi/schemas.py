@@ -22,6 +22,7 @@ from ai_ticket_daemon.events.limits import (
     PRIORITY,
     RANGES,
 )
+from ai_ticket_daemon.events.reasoning import Reasoning, ReasoningEffort
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.server.shapes import (
     BATCH_ITEMS,
@@ -30,6 +31,7 @@ from ai_ticket_daemon.server.shapes import (
     StreamDelta,
     StreamEnd,
     StreamError,
+    StreamReasoning,
     ref,
 )
 from ai_ticket_daemon.status.snapshot import HealthStatus
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.server.routes import Route, Shape
 
 _ENUMERATIONS: tuple[type[StrEnum], ...] = (Role, ErrorCode, EventState, HealthStatus)
+STREAM_EVENTS: tuple[type[Struct], ...] = (StreamDelta, StreamEnd, StreamError, StreamReasoning)
 _Json = dict[str, Any]
 
 
@@ -62,7 +65,7 @@ def shape_ref(shape: Shape) -> _Json:
 
 def _structs(routes: Sequence[Route]) -> _Json:
     """Return what the Structs say that are written to clients."""
-    found: set[type[Struct]] = {Completion, Error, StreamDelta, StreamEnd, StreamError}
+    found: set[type[Struct]] = {Completion, Error, *STREAM_EVENTS}
     found.update(BATCH_ITEMS)
     for route in routes:
         bodies = [body for answer in route.answers.values() for body in answer.bodies.values()]
@@ -111,6 +114,8 @@ def _requests() -> _Json:
             **numbers,
             metadata={"type": "object", "description": f"At most {MAX_METADATA_BYTES} bytes."},
             stream={"type": "boolean", "default": False},
+            reasoning={**_enumeration(Reasoning), "default": Reasoning.DROP.value},
+            reasoning_effort=_enumeration(ReasoningEffort),
         ),
         "BatchRequest": _list_of("EventRequest", minItems=1),
     }
@@ -127,7 +132,7 @@ def _unions() -> _Json:
         },
         "StreamEvent": {
             "description": "What a frame of a stream holds as its data.",
-            "oneOf": [shape_ref(shape) for shape in (StreamDelta, StreamEnd, StreamError)],
+            "oneOf": [shape_ref(shape) for shape in STREAM_EVENTS],
         },
         "BatchItem": {"oneOf": [shape_ref(shape) for shape in BATCH_ITEMS]},
         "BatchAnswer": _list_of("BatchItem"),

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from ai_ticket_daemon.config.events import EventsConfig
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
-from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
+from ai_ticket_daemon.events.event import Event, Message, Role, Sampling, payload_digest
 from ai_ticket_daemon.events.limits import MAX_METADATA_BYTES, MAX_STOP_CHARACTERS
 from ai_ticket_daemon.events.parse import parse_event
+from ai_ticket_daemon.events.reasoning import Reasoning, ReasoningEffort
 
 LIMITS = EventsConfig()
 SHAPE_FIELDS = ["content", "messages", "prompt", "role", "text", "type"]
@@ -26,7 +27,12 @@ PARAMETERS = [
     "timeout_seconds",
     "metadata",
     "stream",
+    "reasoning",
+    "reasoning_effort",
 ]
+
+
+EARLIER_DIGEST = "fe360997eef47c3fa2b4f262ff754ff3686d8002e15803faf2d7eac9d3cdb239"
 
 
 def parse(body: object, limits: EventsConfig = LIMITS) -> Event:
@@ -63,16 +69,40 @@ def test_all_fields_reach_the_event() -> None:
             "timeout_seconds": 1.5,
             "metadata": {"ticket": 17},
             "stream": True,
+            "reasoning": "include",
+            "reasoning_effort": "low",
             "backend": "http://elsewhere.example",
         }
     )
     assert event.sampling == Sampling(7, 0.0, 0.5, ("x", "y"), 42)
     assert event.deadline_at == 1001.5
     assert (event.priority, event.stream, event.metadata) == (9, True, {"ticket": 17})
+    assert (event.reasoning, event.reasoning_effort) == (Reasoning.INCLUDE, ReasoningEffort.LOW)
 
 
 def test_null_counts_as_not_given() -> None:
     assert parse({"content": "a"} | dict.fromkeys(PARAMETERS)) == parse({"content": "a"})
+
+
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_effort"])
+@pytest.mark.parametrize("value", [True, 1, "", "Include", "lots", ["low"], {"effort": "low"}])
+def test_a_word_that_is_not_known_is_refused_with_those_that_are(field: str, value: object) -> None:
+    with pytest.raises(RequestRefused) as caught:
+        parse({"content": "a", field: value})
+    assert caught.value.code is ErrorCode.INVALID_PARAMETER
+    assert caught.value.details is not None
+    assert caught.value.details["field"] == field
+    assert {"drop", "none"} & set(caught.value.details["allowed"])
+
+
+def test_an_earlier_versions_digest_of_the_same_request_is_the_same() -> None:
+    body = {"content": "a", "max_tokens": 7, "metadata": {"ticket": 17}}
+    digest = payload_digest(parse(body))
+    assert digest.hex() == EARLIER_DIGEST
+    assert payload_digest(parse(body | {"reasoning": "drop", "stream": True})) == digest
+    others = [{"reasoning": "include"}, {"reasoning_effort": "low"}, {"reasoning_effort": "none"}]
+    digests = {payload_digest(parse(body | other)) for other in others}
+    assert len(digests | {digest}) == 4
 
 
 def test_a_seed_of_minus_one_lets_the_backend_choose() -> None:

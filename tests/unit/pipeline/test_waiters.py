@@ -7,6 +7,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.outcome import Failed
+from ai_ticket_daemon.events.reasoning import ReasoningText
 from ai_ticket_daemon.host.memory_budget import FREE_BYTES, MemoryBudget
 from ai_ticket_daemon.pipeline.waiters import Waiter, Waiters
 from ai_ticket_daemon.testing.pipeline import succeeded
@@ -32,6 +33,23 @@ async def test_a_slow_reader_gets_what_it_missed_in_one_piece(autojump_clock: Mo
             await trio.sleep(1)
         waiters.end("id", GONE)
     assert pieces == ["a", "bc"]
+
+
+async def test_thinking_and_answer_are_never_joined_with_each_other() -> None:
+    memory = MemoryBudget(lambda: 1_000_000)
+    waiters = Waiters(memory)
+    waiter = waiters.add("id", Waiter())
+    for number in range(1000):
+        waiters.add_delta("id", ReasoningText(f"{number},"))
+    for text in ("Yes", "."):
+        waiters.add_delta("id", text)
+    waiters.end("id", GONE)
+    thought, answer = [text async for text in waiter.deltas()]
+    assert isinstance(thought, ReasoningText)
+    assert thought == "".join(f"{number}," for number in range(1000))
+    assert answer == "Yes."
+    assert not isinstance(answer, ReasoningText)
+    waiters.remove("id", waiter)
 
 
 async def test_the_outcome_can_be_asked_for_again_and_by_several() -> None:

@@ -11,7 +11,8 @@ from project import ROOT
 
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
-from ai_ticket_daemon.events.outcome import Attempt, Failed
+from ai_ticket_daemon.events.outcome import Attempt, Failed, Usage
+from ai_ticket_daemon.events.reasoning import ReasoningText
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.events.status import EventStatus
 from ai_ticket_daemon.server.answers import (
@@ -55,6 +56,7 @@ QUEUED = EventStatus(EVENT, EventState.QUEUED, position=3, estimated_start_at=1_
 HELD = replace(QUEUED, held="paused", estimated_start_at=None, ahead=1.5)
 ENDED = EventStatus(EVENT, EventState.SUCCEEDED, (LOST, ATTEMPT), succeeded("text"))
 LOST_ALL = EventStatus(BARE, EventState.FAILED, (LOST,), FAILED)
+THOUGHT_OF = replace(succeeded("text"), reasoning="Hm.", usage=Usage(3, 4, reasoning_tokens=2))
 REFUSED = RequestRefused(ErrorCode.QUEUE_FULL, "Sentence.")
 WELL = replace(
     healthy(),
@@ -83,6 +85,8 @@ MADE: dict[str, Callable[[], bytes]] = {
     "failed": lambda: to_json(status_object(LOST_ALL)),
     "health": lambda: to_json(health_object(WELL)),
     "delta": lambda: delta_frame("a\nb"),
+    "delta, thinking": lambda: delta_frame(ReasoningText("a\nb")),
+    "completion, with thinking": lambda: to_json(completion_object(BARE, THOUGHT_OF)),
     "end": lambda: last_frame(EVENT, succeeded("text"), TRACE),
     "end, warned": lambda: last_frame(BARE, succeeded("text"), TRACE, ["one"]),
     "failed end": lambda: last_frame(EVENT, FAILED, TRACE, ["one"]),

@@ -150,7 +150,7 @@ def test_the_parts_of_every_shape_have_names_that_a_generated_client_keeps() -> 
                 items = member.get("items", {})
                 assert scalar or "$ref" in member or "$ref" in items or items == STOP, (name, node)
     frames = [member["$ref"].rpartition("/")[2] for member in schemas["StreamEvent"]["oneOf"]]
-    assert frames == ["StreamDelta", "StreamEnd", "StreamError"]
+    assert frames == ["StreamDelta", "StreamEnd", "StreamError", "StreamReasoning"]
 
 
 def test_each_error_is_of_one_class_and_its_codes_stand_beside_it() -> None:
