@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 from hostile_server import Odd
 from odd_answers import answer
-from recorded_server import checked, open_recorded, perf, recorded
+from recorded_server import checked, client_of, open_recorded, open_recorded_server, perf, recorded
 
 from ai_ticket_daemon.backends.failure import BackendError, HealthEvent, RetryRule
 from ai_ticket_daemon.backends.generation import GenerationRequest, GenerationResult
@@ -120,6 +121,24 @@ async def test_thinking_that_was_passed_on_cannot_be_taken_back(
     request = asks(stream=True, reasoning=wanted)
     error = await failed(name, request, made=Odd(thinking), check=checked("else"))
     assert error.failure.retry is retry
+
+
+async def test_a_model_whose_template_thinks_is_asked_for_a_stream_whatever_the_client_wants() -> (
+    None
+):
+    template = Odd(answer({"chat_template": "{{ '<|im_start|>assistant\\n<think>\\n' }}"}))
+    name, pieces = "chat_reasoning_cut_by_limit_stream", list[str]()
+    async with open_recorded_server(name, props=template) as server:
+        client = client_of(server.url)
+        await client.probe()
+        with trio.fail_after(GUARD_SECONDS):
+            result = await client.generate(asks(max_tokens=12), pieces.append)
+        await client.aclose()
+        bodies = [json.loads(body) for body in server.bodies if b"messages" in body]
+    assert [body["stream"] for body in bodies] == [True]
+    assert (result.text, result.finish_reason) == ("", "length")
+    assert result.reasoning == "The primary colours are: Red, Blue, and Green."
+    assert pieces == []
 
 
 async def test_text_dialects_part_the_thinking_at_its_tags() -> None:

@@ -51,12 +51,20 @@ async def open_recorded_server(name: str, **odd: Odd) -> AsyncIterator[HostileSe
 
     Args:
         name: the recording.
-        odd: what is answered else: ``perf``, ``check``, ``model``; ``made`` instead of it.
+        odd: what is answered else: ``perf``, ``check``, ``model``, ``props``; ``made`` instead of
+            it.
     """
-    paths = {"perf": PERF, "check": CHECK, "model": MODEL, "made": NEWER[name].path}
+    paths = {
+        "perf": PERF,
+        "check": CHECK,
+        "model": MODEL,
+        "made": NEWER[name].path,
+        "props": "/props",
+    }
     others = {paths[key]: value for key, value in odd.items()}
     generation = {NEWER[name].path: recorded(name)}
-    async with open_hostile_server({**WELL, PERF: perf(), **generation, **others}) as server:
+    told = {"/api/extra/version": recorded("extra_version"), PERF: perf()}
+    async with open_hostile_server({**WELL, **told, **generation, **others}) as server:
         yield server
 
 
@@ -64,18 +72,24 @@ async def open_recorded_server(name: str, **odd: Odd) -> AsyncIterator[HostileSe
 async def open_recorded(
     name: str, *, dialect: Dialect = Dialect.OPENAI_CHAT, **odd: Odd
 ) -> AsyncIterator[BackendClient]:
-    """Give a client of such a server, which speaks ``dialect``."""
+    """Give a client of such a server, which speaks ``dialect`` and knows what it talks to."""
     async with open_recorded_server(name, **odd) as server:
-        config = ServerConfig(
-            name="p",
-            url=server.url,
-            dialect=dialect,
-            first_token_timeout_seconds=60.0,
-            idle_timeout_seconds=60.0,
-            total_timeout_seconds=60.0,
-        )
-        client = factory.open_client(
-            config, stall_seconds=lambda: 60.0, on_abort=lambda _reason, _end: None
-        )
+        client = client_of(server.url, dialect)
+        await client.probe()
         yield client
         await client.aclose()
+
+
+def client_of(url: str, dialect: Dialect = Dialect.OPENAI_CHAT) -> BackendClient:
+    """Return a client that waits as long as the test does."""
+    config = ServerConfig(
+        name="p",
+        url=url,
+        dialect=dialect,
+        first_token_timeout_seconds=60.0,
+        idle_timeout_seconds=60.0,
+        total_timeout_seconds=60.0,
+    )
+    return factory.open_client(
+        config, stall_seconds=lambda: 60.0, on_abort=lambda _reason, _end: None
+    )

@@ -15,17 +15,19 @@ from ai_ticket_daemon.backends.generation_stream import GenerationStream
 from ai_ticket_daemon.backends.generation_watch import Limits, carry_out
 from ai_ticket_daemon.backends.kobold.abort import AbortEnd, AbortReason, abort_once
 from ai_ticket_daemon.backends.kobold.context import ContextGuard
+from ai_ticket_daemon.backends.kobold.features import Feature
 from ai_ticket_daemon.backends.kobold.guard import KoboldGuard
 from ai_ticket_daemon.backends.kobold.perf import find_aftermath
 from ai_ticket_daemon.backends.kobold.probe import KoboldProbe
 from ai_ticket_daemon.backends.kobold.reading import Reading
 from ai_ticket_daemon.backends.kobold.stream_end import find_end
-from ai_ticket_daemon.backends.kobold.usage import settle
+from ai_ticket_daemon.backends.kobold.usage import Bill
 from ai_ticket_daemon.backends.observation import Aftermath, AttemptFailed, Observation, Seen
 from ai_ticket_daemon.backends.quoting import quotable
 from ai_ticket_daemon.backends.tokens import TokenCounter
 from ai_ticket_daemon.backends.transport.wire import Wire
 from ai_ticket_daemon.backends.validate import validate
+from ai_ticket_daemon.config.backends import Dialect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,6 +73,9 @@ class KoboldClient:
         self._context = ContextGuard(
             config, self._dialect, probe=self._probe, counter=self._counter
         )
+        self._bill = Bill(
+            config, self._dialect, wire=self._wire, counter=self._counter, probe=self._probe
+        )
 
     @property
     def name(self) -> str:
@@ -114,8 +119,11 @@ class KoboldClient:
         self, request: GenerationRequest, on_delta: Callable[[str], None] | None
     ) -> GenerationResult:
         size_bytes = validate(request)
+        wants_stream = request.stream
         laid_out = await self._context.lay_out(request, size_bytes)
         request, prompt_tokens = laid_out.request, laid_out.prompt_tokens
+        if Feature.THINKS in self.features and self._config.dialect is Dialect.OPENAI_CHAT:
+            request = replace(request, stream=True)
         # A key of its own for every attempt: the server may remember an abort for a used one.
         genkey = secrets.token_hex(16)
         generation = GenerationStream(
@@ -125,13 +133,14 @@ class KoboldClient:
             json.dumps(
                 {**self._dialect.body(request), **PLACEHOLDERS_STAY, "genkey": genkey}
             ).encode(),
-            on_delta=on_delta,
+            on_delta=on_delta if wants_stream else None,
         )
         limits = Limits.of(self._config, self._stall_seconds())
         guard = KoboldGuard(
             self._wire,
             genkey,
             counter=self._counter,
+            counts=self._bill.counts,
             look_seconds=limits.look_seconds,
             on_abort=self._on_abort,
             reading=self._reading(request, prompt_tokens),
@@ -151,12 +160,9 @@ class KoboldClient:
         may_lack_model = completion.was_empty and completion.finish_reason == "length"
         if may_lack_model and not await self._probe.has_model():
             raise AttemptFailed.seen(Seen.NO_MODEL)
-        finish_reason, usage = await settle(
+        finish_reason, usage = await self._bill.settle(
             completion,
             request,
-            wire=self._wire,
-            counter=self._counter,
-            prompt=self._dialect.prompt(request),
             prompt_tokens=prompt_tokens,
             took_seconds=generation.ended_at - (generation.sent_at or generation.started_at),
             ended_at=generation.ended_at,
@@ -179,7 +185,7 @@ class KoboldClient:
         request: GenerationRequest,
     ) -> Completion | None:
         """Return the completion of a stream that was at its end when it broke off; else None."""
-        if observation.seen is not Seen.CUT or not generation.stream:
+        if observation.seen is not Seen.CUT or not generation.stream or not self._bill.counts:
             return None
         end = await find_end(
             self._wire,
@@ -187,7 +193,7 @@ class KoboldClient:
             generation,
             counter=self._counter,
             max_tokens=request.sampling.max_tokens,
-            stops=request.sampling.stop,
+            stops=self._dialect.stops(request) or request.sampling.stop,
         )
         return None if end is None else generation.end_as(end.finish_reason, end.usage)
 

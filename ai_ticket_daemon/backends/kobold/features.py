@@ -22,6 +22,10 @@ NEWEST_KNOWN: Version = (1, 117)
 """The newest version whose behaviour was compared with this table."""
 _RECORDED: Version = (1, 115)
 """The oldest version that was recorded with the newer behaviour. One in between is not trusted."""
+_NEWEST_WITHOUT: Version = (1, 76)
+"""The newest version that was recorded without it."""
+_THINKING = ("<think>", "[THINK]", "<|channel|>", "reasoning_content", "enable_thinking")
+"""What the template of a model says that thinks, or can."""
 _VERSION = re.compile(r"\d{1,6}(\.\d{1,6}){0,3}")
 
 
@@ -32,6 +36,7 @@ class Feature(StrEnum):
     KEEPS_PLACEHOLDERS = "keeps_placeholders"
     TRUE_USAGE = "true_usage"
     REASONING = "reasoning"
+    THINKS = "thinks"
     PARALLEL = "parallel"
     TEMPLATE = "template"
     JINJA = "jinja"
@@ -59,10 +64,15 @@ class Told:
         return tuple(int(part) for part in text.split("."))
 
     @property
+    def template(self) -> str:
+        """The template of its model; empty if that has none."""
+        template = self.props.get("chat_template")
+        return template if isinstance(template, str) else ""
+
+    @property
     def chat_template(self) -> str | None:
         """The template of its model, if that has one."""
-        template = self.props.get("chat_template")
-        return template if isinstance(template, str) and template else None
+        return self.template or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +122,12 @@ TABLE = (
         "Thinking comes apart from the text, as `reasoning_content`.",
     ),
     Row(
+        Feature.THINKS,
+        lambda told: _recorded(told) and any(word in told.template for word in _THINKING),
+        "`chat_template` of `/props` has words for thinking",
+        "A chat is always asked for as a stream, which tells unfinished thinking from an answer.",
+    ),
+    Row(
         Feature.PARALLEL,
         _recorded,
         "version 1.115 or newer",
@@ -158,6 +174,8 @@ class Features:
     known: frozenset[Feature] = frozenset()
     version: str | None = None
     newer: bool = False
+    default_layout: bool = False
+    """Whether it lays every conversation out in its own way, whatever the model."""
     chat_template: str | None = field(default=None, repr=False)
 
     def __contains__(self, feature: Feature) -> bool:
@@ -181,5 +199,6 @@ def features_of(told: Told) -> Features:
         known=frozenset(row.feature for row in TABLE if row.recognised(told)),
         version=None if version is None else ".".join(map(str, version)),
         newer=version is not None and version[: len(NEWEST_KNOWN)] > NEWEST_KNOWN,
+        default_layout=version is not None and version[:2] <= _NEWEST_WITHOUT,
         chat_template=told.chat_template,
     )

@@ -50,6 +50,7 @@ class KoboldGuard:
         wire: leads to the server.
         genkey: names the generation.
         counter: counts what a generation had made when it was stopped.
+        counts: whether the server's statistics are those of its last generation.
         look_seconds: between two looks at a generation that goes on.
         on_abort: is told of an abort.
         reading: how long the prompt may be read.
@@ -61,6 +62,7 @@ class KoboldGuard:
         genkey: str,
         *,
         counter: TokenCounter,
+        counts: bool,
         look_seconds: float,
         on_abort: AbortObserver,
         reading: Reading,
@@ -68,6 +70,7 @@ class KoboldGuard:
         self._wire = wire
         self._genkey = genkey
         self._counter = counter
+        self._counts = counts
         self._look_seconds = look_seconds
         self._on_abort = on_abort
         self._reading = reading
@@ -155,7 +158,9 @@ class KoboldGuard:
         completion = generation.completion
         with trio.move_on_after(_COUNT_SECONDS, shield=True):
             try:
-                perf = await statistics(self._wire, generation.ended_at)
+                perf = None
+                if self._counts:
+                    perf = await statistics(self._wire, generation.ended_at)
                 if perf is not None and perf.last_token_count > 0:
                     generation.received.note(perf.last_token_count)
                 elif completion is not None and not generation.stream:

@@ -12,16 +12,22 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ai_ticket_daemon.backends.finish import LENGTH, STOP
+from ai_ticket_daemon.backends.kobold.features import Feature
 from ai_ticket_daemon.backends.kobold.perf import STOPPED_BY_STRING, Perf, read_perf
 from ai_ticket_daemon.backends.observation import AttemptFailed
 from ai_ticket_daemon.backends.tokens import estimate_length, estimate_tokens
+from ai_ticket_daemon.config.backends import Dialect
 from ai_ticket_daemon.events.outcome import Usage
 
 if TYPE_CHECKING:
+    from ai_ticket_daemon.backends.dialects import WireDialect
     from ai_ticket_daemon.backends.generation import GenerationRequest
     from ai_ticket_daemon.backends.generation_stream import Completion
+    from ai_ticket_daemon.backends.kobold.probe import KoboldProbe
     from ai_ticket_daemon.backends.tokens import TokenCounter
     from ai_ticket_daemon.backends.transport.wire import Wire
+    from ai_ticket_daemon.config.backends import ServerConfig
 
 WORTH_COUNTING_SECONDS = 0.05
 # The server holds its lock for 50 ms after an answer. Until then, "the last generation" is ours.
@@ -29,70 +35,119 @@ _STATISTICS_ARE_OURS_SECONDS = 0.035
 _SAME_FOR_ALL = (100, 100)
 
 
-async def settle(
-    completion: Completion,
-    request: GenerationRequest,
-    *,
-    wire: Wire,
-    counter: TokenCounter,
-    prompt: str,
-    prompt_tokens: int | None,
-    took_seconds: float,
-    ended_at: float,
-) -> tuple[str, Usage]:
-    """Return the finish reason and the usage of a generation; fails over nothing.
+class Bill:
+    """Makes the bills of one server.
 
     Args:
-        completion: what came over the wire.
-        request: what was asked.
-        wire: leads to the server.
+        config: the server.
+        dialect: how it is spoken to.
+        wire: leads to it.
         counter: counts there.
-        prompt: the text the server fed its model.
-        prompt_tokens: its tokens, if they are known already.
-        took_seconds: from sending the request to the end of the answer.
-        ended_at: when the answer ended, on trio's clock.
+        probe: knows what it is.
     """
-    told = true_usage(completion)
-    worth_counting = told is None and took_seconds >= WORTH_COUNTING_SECONDS
-    reason_unknown = completion.finish_reason == "length" and not completion.stopped
-    perf: Perf | None = None
-    if worth_counting or (reason_unknown and request.sampling.stop):
-        perf = await statistics(wire, ended_at)
-    reason = completion.finish_reason
-    if completion.stopped or (
-        reason_unknown and perf is not None and perf.last_stop_reason == STOPPED_BY_STRING
-    ):
-        reason = "stop"
-    if told is not None:
-        return reason, told
-    counted = perf is not None and (perf.last_token_count > 0 or completion.was_empty)
-    if counted and perf is not None and perf.last_input_count:
-        prompt_tokens = perf.last_input_count
-    if worth_counting:
-        try:
-            if prompt_tokens is None:
-                prompt_tokens = await counter.count(prompt, begin=True)
-            if counted and perf is not None:
-                return reason, Usage(prompt_tokens, perf.last_token_count)
-            # The tags around the thinking are gone.
-            written = await counter.count(completion.reasoning + completion.text, begin=False)
-            return reason, Usage(prompt_tokens, written, estimated=bool(completion.reasoning))
-        except AttemptFailed:
-            pass  # The completion is there; its bill is not worth losing it.
-    if prompt_tokens is None:
-        prompt_tokens = estimate_tokens(prompt)
-    limit = request.sampling.max_tokens
-    written = limit if reason == "length" else min(limit, estimate_length(completion.characters))
-    return reason, Usage(prompt_tokens, written, estimated=True)
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        dialect: WireDialect,
+        *,
+        wire: Wire,
+        counter: TokenCounter,
+        probe: KoboldProbe,
+    ) -> None:
+        self._lays_out = config.dialect is Dialect.OPENAI_CHAT
+        self._shares = config.max_in_flight > 1
+        self._dialect = dialect
+        self._wire = wire
+        self._counter = counter
+        self._probe = probe
+
+    async def settle(
+        self,
+        completion: Completion,
+        request: GenerationRequest,
+        *,
+        prompt_tokens: int | None,
+        took_seconds: float,
+        ended_at: float,
+    ) -> tuple[str, Usage]:
+        """Return the finish reason and the usage of a generation; fails over nothing.
+
+        Args:
+            completion: what came over the wire.
+            request: what was asked.
+            prompt_tokens: the tokens of its prompt, if they are known already.
+            took_seconds: from sending the request to the end of the answer.
+            ended_at: when the answer ended, on trio's clock.
+        """
+        told = true_usage(completion, trusted=Feature.TRUE_USAGE in self._probe.features)
+        worth_counting = told is None and took_seconds >= WORTH_COUNTING_SECONDS
+        reason_unknown = completion.finish_reason == LENGTH and not completion.stopped
+        perf: Perf | None = None
+        if (worth_counting or (reason_unknown and request.sampling.stop)) and self.counts:
+            perf = await statistics(self._wire, ended_at)
+        reason = completion.finish_reason
+        if completion.stopped or (
+            reason_unknown and perf is not None and perf.last_stop_reason == STOPPED_BY_STRING
+        ):
+            reason = STOP
+        if told is not None:
+            return reason, told
+        prompt = self._dialect.prompt(request)
+        if worth_counting:
+            try:
+                return reason, await self._counted(completion, perf, prompt, prompt_tokens)
+            except AttemptFailed:
+                pass  # The completion is there; its bill is not worth losing it.
+        if prompt_tokens is None:
+            prompt_tokens = estimate_tokens(prompt)
+        limit, characters = request.sampling.max_tokens, completion.characters
+        written = limit if reason == LENGTH else min(limit, estimate_length(characters))
+        return reason, Usage(prompt_tokens, written, estimated=True)
+
+    @property
+    def counts(self) -> bool:
+        """Whether the server's statistics can be those of the last generation.
+
+        One that makes several at once keeps none of them.
+        """
+        return not (self._shares and Feature.PARALLEL in self._probe.features)
+
+    async def _counted(
+        self, completion: Completion, perf: Perf | None, prompt: str, prompt_tokens: int | None
+    ) -> Usage:
+        if perf is not None and perf.last_token_count == 0 and not completion.was_empty:
+            perf = None  # They stand still.
+        if perf is not None and perf.last_input_count:
+            return Usage(perf.last_input_count, perf.last_token_count)
+        is_exact = self._knows_layout(prompt_tokens)
+        if prompt_tokens is None:
+            prompt_tokens = await self._counter.count(prompt, begin=True)
+        if perf is not None:
+            return Usage(prompt_tokens, perf.last_token_count, estimated=not is_exact)
+        # The tags around the thinking are gone.
+        is_exact = is_exact and not completion.reasoning
+        text = completion.reasoning + completion.text
+        written = await self._counter.count(text, begin=False)
+        return Usage(prompt_tokens, written, estimated=not is_exact)
+
+    def _knows_layout(self, prompt_tokens: int | None) -> bool:
+        """Whether a prompt was counted, or would be, as the server lays it out."""
+        features = self._probe.features
+        if not self._lays_out or features.default_layout:
+            return True
+        return prompt_tokens is not None and Feature.COUNTS_MESSAGES in features
 
 
-def true_usage(completion: Completion) -> Usage | None:
+def true_usage(completion: Completion, *, trusted: bool) -> Usage | None:
     """Return what the server says of the usage, if that can be true.
 
-    Old versions say the same of every completion.
+    Old versions say the same of every completion, which is true of hardly any.
     """
     usage = completion.usage
-    if usage is None or (usage.prompt_tokens, usage.completion_tokens) == _SAME_FOR_ALL:
+    if usage is None:
+        return None
+    if not trusted and (usage.prompt_tokens, usage.completion_tokens) == _SAME_FOR_ALL:
         return None
     if usage.prompt_tokens == 0 or (usage.completion_tokens == 0 and not completion.was_empty):
         return None

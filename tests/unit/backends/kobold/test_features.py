@@ -77,7 +77,7 @@ def probe_of(server: RecordedServer) -> KoboldProbe:
 
 
 def test_the_recorded_1_76_has_no_feature() -> None:
-    assert features_of(Told(OLD_ABOUT)) == Features(version="1.76")
+    assert features_of(Told(OLD_ABOUT)) == Features(version="1.76", default_layout=True)
 
 
 def test_the_recorded_1_115_has_the_features_it_was_recorded_with() -> None:
@@ -85,6 +85,35 @@ def test_the_recorded_1_115_has_the_features_it_was_recorded_with() -> None:
     assert found.known == NEW | {Feature.TEMPLATE}
     assert found.chat_template == PROPS["chat_template"]
     assert (found.version, found.newer) == ("1.115.1", False)
+
+
+@pytest.mark.parametrize(
+    ("template", "thinks"),
+    [
+        ("{{ '<|im_start|>assistant\n' }}", False),
+        ("{{ '<|im_start|>assistant\n<think>\n' }}", True),
+        ("{% if enable_thinking %}", True),
+        ("[THINK]", True),
+        (None, False),
+        (7, False),
+    ],
+)
+def test_a_model_whose_template_has_words_for_thinking_thinks(
+    template: object, thinks: bool
+) -> None:
+    assert (Feature.THINKS in features_of(Told(ABOUT, {"chat_template": template}))) is thinks
+    assert Feature.THINKS not in features_of(Told(OLD_ABOUT, {"chat_template": template}))
+
+
+@pytest.mark.parametrize(
+    ("version", "default"),
+    [("1.60", True), ("1.76", True), ("1.76.1", True), ("1.77", False), ("1.115.1", False)],
+)
+def test_only_old_versions_are_known_to_lay_out_in_their_own_way(
+    version: str, default: bool
+) -> None:
+    assert features_of(Told({"version": version})).default_layout is default
+    assert not features_of(Told({})).default_layout
 
 
 @pytest.mark.parametrize(

@@ -49,17 +49,19 @@ def stopped(*, stream: bool, tokens: int, text: str) -> GenerationStream:
 
 
 @pytest.mark.parametrize(
-    ("stream", "received", "told", "tokens", "estimated"),
+    ("stream", "received", "told", "counts", "tokens", "estimated"),
     [
-        (True, 44, 80, 80, False),
-        (False, 44, 80, 80, False),
-        (True, 44, 0, 44, True),  # with several slots the server counts nothing
-        (False, 44, 0, 3, False),  # as many as it counts in the text
-        (True, 0, 80, 0, False),  # stopped before its first token: that was another generation
+        (True, 44, 80, True, 80, False),
+        (False, 44, 80, True, 80, False),
+        (True, 44, 0, True, 44, True),  # the counters stand still
+        (True, 44, 80, False, 44, True),  # several at once: they are those of another generation
+        (False, 44, 0, True, 3, False),  # as many as it counts in the text
+        (False, 44, 80, False, 3, False),
+        (True, 0, 80, True, 0, False),  # stopped before its first token
     ],
 )
 async def test_what_was_made_in_vain_is_counted_by_the_server(
-    stream: bool, received: int, told: int, tokens: int, estimated: bool
+    stream: bool, received: int, told: int, counts: bool, tokens: int, estimated: bool
 ) -> None:
     figures = {"idle": 1, "queue": 0, "uptime": 1e6, "total_gens": 3, "last_token_count": told}
     async with open_hostile_server({**WELL, PERF: Odd(answer(figures))}) as server:
@@ -68,6 +70,7 @@ async def test_what_was_made_in_vain_is_counted_by_the_server(
             wire,
             "key",
             counter=TokenCounter(wire),
+            counts=counts,
             look_seconds=60.0,
             on_abort=lambda _reason, _end: None,
             reading=Reading(PromptSpeed(), 1, 60.0),
