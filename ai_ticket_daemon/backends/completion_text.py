@@ -30,6 +30,7 @@ class CompletionText:
         self._cutter = StopCutter(stops)
         self._splitter = ReasoningSplitter(close)
         self._parted = False
+        self._pieces = 0
         self._tail, self._tail_is_thought = "", False
         self._answer: list[str] = []
         self._thought: list[str] = []
@@ -40,6 +41,7 @@ class CompletionText:
 
     def take(self, text: str, reasoning: str) -> Iterator[str | ReasoningText]:
         """Take in a piece of both, the thinking first, and yield what is certain by now."""
+        self._pieces += 1
         if reasoning:
             self.thought_characters += len(reasoning)
             yield from self._take_thought(self._thought_joiner.feed(reasoning))
@@ -65,8 +67,8 @@ class CompletionText:
 
     @property
     def tokens(self) -> int:
-        """How many tokens that was, estimated."""
-        return estimate_length(self.characters)
+        """How many tokens that was, estimated; no piece has less than one."""
+        return max(self._pieces, estimate_length(self.characters))
 
     @property
     def stopped(self) -> bool:
