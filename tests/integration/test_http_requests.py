@@ -254,6 +254,8 @@ async def test_health_tells_how_things_stand() -> None:
                     "state": "busy",
                     "active": True,
                     "in_flight": 1,
+                    "version": None,
+                    "features": [],
                 }
             ],
             "queue": {"queued": 3},

@@ -114,6 +114,7 @@ async def test_a_server_that_still_reads_the_prompt_is_told_from_one_that_does_n
             wire,
             "key",
             counter=TokenCounter(wire),
+            counts=True,
             look_seconds=60.0,
             on_abort=lambda _reason, found: ends.append(found),
             reading=Reading(speed, 2000, 120.0),
