@@ -110,7 +110,7 @@ def _own(error: BaseException) -> Resource | None:
 def _causes(error: BaseException) -> Iterator[BaseException]:
     if error.__cause__ is not None:
         yield from _leaves(error.__cause__)
-    # The exceptions of httpcore hold what they stand for as an argument.
+    # Those of HTTP libraries hold what they stand for as an argument.
     for argument in error.args:
         if isinstance(argument, BaseException):
             yield from _leaves(argument)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-import httpcore
 import pytest
 from fuzzing import cases, mutate
+from scripted_stream import ScriptedStream, connection_over
 
 from ai_ticket_daemon.backends.factory import open_client
 from ai_ticket_daemon.backends.generation import GenerationRequest
@@ -17,6 +17,7 @@ from ai_ticket_daemon.events.event import Message, Role, Sampling
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.backends.generation import BackendClient
+    from ai_ticket_daemon.backends.transport.connection import Connection
 
 pytestmark = pytest.mark.system
 
@@ -78,7 +79,7 @@ SAMPLING = Sampling(max_tokens=24)
 REQUEST = (Message(Role.USER, "hello"),)
 
 
-class Network(httpcore.AsyncNetworkBackend):
+class Network:
     """A network with one server in it: it answers ``says`` at ``mutated_path``, and hangs up."""
 
     def __init__(self) -> None:
@@ -86,37 +87,12 @@ class Network(httpcore.AsyncNetworkBackend):
         self.mutated_path = b""
         self.piece = 65_536
 
-    async def connect_tcp(self, *args: Any, **options: Any) -> httpcore.AsyncNetworkStream:
-        return Line(self)
+    async def connect(self) -> Connection:
+        return connection_over(ScriptedStream(self.answer, self.piece))
 
-    async def sleep(self, seconds: float) -> None:
-        raise AssertionError("nobody asked for a retry in here")
-
-
-class Line(httpcore.AsyncNetworkStream):
-    """One connection to that server."""
-
-    def __init__(self, network: Network) -> None:
-        self._network = network
-        self._asked = b""
-        self._answer: list[bytes] | None = None
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
-        self._asked += buffer
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
-        if self._answer is None:
-            path, network = self._asked.split(b" ", 2)[1], self._network
-            whole = network.says if path == network.mutated_path else PROBES.get(path, b"")
-            pieces = range(0, len(whole), network.piece)
-            self._answer = [whole[at : at + network.piece] for at in pieces]
-        return self._answer.pop(0) if self._answer else b""
-
-    async def aclose(self) -> None:
-        self._answer = []
-
-    def get_extra_info(self, info: str) -> Any:
-        return None
+    def answer(self, asked: bytes) -> bytes:
+        path = asked.split(b" ", 2)[1]
+        return self.says if path == self.mutated_path else PROBES.get(path, b"")
 
 
 def client_of(kind: BackendKind, network: Network) -> BackendClient:
@@ -125,7 +101,7 @@ def client_of(kind: BackendKind, network: Network) -> BackendClient:
     config = ServerConfig("primary", "http://127.0.0.1:9", kind=kind, dialect=dialect)
     client = open_client(config, stall_seconds=lambda: 5.0, on_abort=lambda *_: None)
     wire: Any = vars(client)["_wire"]
-    wire._transport._pool._network_backend = network
+    wire._connect = network.connect
     return client
 
 

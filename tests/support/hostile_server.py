@@ -55,6 +55,7 @@ class HostileServer:
     """The server; ``odd`` says what it answers at which path, ``seen`` what it was asked.
 
     ``bodies`` has the body of each request in ``seen``.
+    ``opened`` and ``closed`` count the connections to it.
     """
 
     port: int
@@ -62,6 +63,8 @@ class HostileServer:
     scheme: str = "http"
     seen: list[bytes] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
+    opened: int = 0
+    closed: int = 0
 
     @property
     def url(self) -> str:
@@ -87,12 +90,15 @@ async def open_hostile_server(
 
 
 async def _serve(server: HostileServer, stream: Stream) -> None:
+    server.opened += 1
     try:
         async with stream:
             while await _answer(server, stream):
                 pass
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         return  # The client had enough.
+    finally:
+        server.closed += 1
 
 
 async def _answer(server: HostileServer, stream: Stream) -> bool:

@@ -1,61 +1,38 @@
 """The HTTP edge: sends one request to one server.
 
-It drives httpx's transport, not its client: no redirect is followed, no cookie kept, no proxy taken
-from the environment, and the cost of a request stays small. In the daemon,
-only this package knows httpx.
+No redirect is followed, no cookie kept, and no proxy taken from the environment.
 """
 
 from __future__ import annotations
 
 import json
-import ssl
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import trio
 
 from ai_ticket_daemon.backends.bounds import SHORT_ANSWER_BYTES
 from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
+from ai_ticket_daemon.backends.transport.address import address_of
 from ai_ticket_daemon.backends.transport.answer import Answer
-from ai_ticket_daemon.backends.transport.pieces import read_in_pieces
+from ai_ticket_daemon.backends.transport.connection import connect
+from ai_ticket_daemon.backends.transport.head import is_sendable
+from ai_ticket_daemon.backends.transport.kept import MOST_KEPT, KeptConnections
 from ai_ticket_daemon.backends.transport.replies import (
     parse_json,
     refuse_encoded,
     refuse_error,
     refuse_error_status,
 )
-from ai_ticket_daemon.backends.transport.translate import FOREIGN, translate
+from ai_ticket_daemon.backends.transport.translate import FOREIGN, Stage, translate
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import Callable, Mapping
 
+    from ai_ticket_daemon.backends.transport.connection import Connection
     from ai_ticket_daemon.config.values.secret import Secret
 
 CALL_TIMEOUT_SECONDS = 5.0
 """Longest time for a short call, one that needs no generation slot."""
-# llama.cpp closes an idle connection after 5 s; a request sent just then would be lost.
-_KEEPALIVE_SECONDS = 3.0
-_KEPT_CONNECTIONS = 16
-
-
-class _Body(httpx.AsyncByteStream):
-    """A request body that tells when it is taken: then the server is connected and will read it."""
-
-    def __init__(self, content: bytes, on_send: Callable[[], None] | None) -> None:
-        self._content: bytes | None = content
-        self._on_send = on_send
-
-    # No generator: one that is left half-way, because the connection broke, would be lying about.
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        content, self._content = self._content, None
-        if content is None:
-            raise StopAsyncIteration
-        if self._on_send is not None:
-            self._on_send()
-        return content
 
 
 class Wire:
@@ -77,27 +54,17 @@ class Wire:
         connect_timeout_seconds: float = 5.0,
         keep_alive: bool = False,
     ) -> None:
-        self._base = httpx.URL(url.rstrip("/"))
-        self._urls: dict[str, httpx.URL] = {}
-        self._headers = [(b"Host", self._base.netloc), (b"Accept-Encoding", b"identity")]
+        self._address = address_of(url)
+        self._connect_timeout_seconds = connect_timeout_seconds
+        self._kept = KeptConnections(MOST_KEPT if keep_alive else 0)
+        lines = [b"Host: " + self._address.authority.encode(), b"Accept-Encoding: identity"]
         if not keep_alive:
-            self._headers.append((b"Connection", b"close"))
-        if password is not None:
-            self._headers.append((b"Authorization", b"Bearer " + password.reveal().encode()))
-        self._extensions = {"timeout": {"connect": connect_timeout_seconds}}
-        self._transport = httpx.AsyncHTTPTransport(
-            # Loading the authorities costs 20 ms, and a plain URL never needs them.
-            verify=ssl.create_default_context()
-            if self._base.scheme == "https"
-            else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-            trust_env=False,
-            limits=httpx.Limits(
-                max_connections=None,
-                max_keepalive_connections=_KEPT_CONNECTIONS if keep_alive else 0,
-                keepalive_expiry=_KEEPALIVE_SECONDS,
-            ),
-        )
-        read_in_pieces(self._transport)
+            lines.append(b"Connection: close")
+        credential = b"" if password is None else b"Bearer " + password.reveal().encode()
+        if credential:
+            lines.append(b"Authorization: " + credential)
+        self._may_send = is_sendable(credential)
+        self._lines = b"\r\n".join(lines)
 
     async def send(
         self,
@@ -122,30 +89,43 @@ class Wire:
         Raises:
             AttemptFailed: no answer came.
         """
-        url = self._urls.get(path)
-        if url is None:
-            raw_path = self._base.raw_path.rstrip(b"/") + path.encode()
-            url = self._urls[path] = self._base.copy_with(raw_path=raw_path)
-        lines = [*self._headers]
-        if content is not None:
-            length = str(len(content)).encode()
-            lines += [(b"Content-Type", b"application/json"), (b"Content-Length", length)]
-        if headers:
-            lines += [(name.encode(), value.encode()) for name, value in headers.items()]
-        request = httpx.Request(
-            method,
-            url,
-            headers=lines,
-            stream=_Body(content or b"", on_send),
-            extensions=self._extensions,
-        )
+        request = self._request(method, path, content, headers or {})
+        connection = self._kept.take() or await self._connect()
+        answer: Answer | None = None
         try:
-            return Answer(await self._transport.handle_async_request(request))
-        except httpx.LocalProtocolError as error:
-            # Without its cause, whose message may show the header with the credential.
-            raise translate(error, answering=False) from None
+            if request is None:
+                raise AttemptFailed.seen(Seen.NOT_HTTP)
+            if on_send is not None:
+                on_send()
+            head, received = await connection.ask(request)
+            answer = Answer(head, received, connection, self._kept.give)
         except FOREIGN as error:
-            raise translate(error, answering=False) from error
+            raise translate(error, Stage.ASKING) from error
+        finally:
+            if answer is None:
+                connection.close()
+        return answer
+
+    def _request(
+        self, method: str, path: str, content: bytes | None, headers: Mapping[str, str]
+    ) -> bytes | None:
+        """Return the bytes of a request; None if one of its headers cannot be sent."""
+        lines = [f"{method} {self._address.path}{path} HTTP/1.1".encode(), self._lines]
+        if content is not None:
+            lines.append(b"Content-Type: application/json\r\nContent-Length: %d" % len(content))
+        may_send = self._may_send
+        for name, value in headers.items():
+            may_send = may_send and is_sendable(value.encode())
+            lines.append(f"{name}: {value}".encode())
+        lines += [b"", content or b""]
+        return b"\r\n".join(lines) if may_send else None
+
+    async def _connect(self) -> Connection:
+        try:
+            with trio.fail_after(self._connect_timeout_seconds):
+                return await connect(self._address)
+        except FOREIGN as error:
+            raise translate(error, Stage.CONNECTING) from error
 
     async def call(
         self,
@@ -198,4 +178,4 @@ class Wire:
 
     async def aclose(self) -> None:
         """Close the connections that are kept."""
-        await self._transport.aclose()
+        self._kept.close()

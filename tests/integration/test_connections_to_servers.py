@@ -1,0 +1,232 @@
+"""Connections to servers over real sockets: which are kept, and what goes over them."""
+
+from __future__ import annotations
+
+import resource
+import socket
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from hostile_server import Odd, Then, open_hostile_server
+from odd_answers import HELLO, answer, chat, stream
+from well_server import CHAT, MODELS, WELL
+
+from ai_ticket_daemon.backends import factory
+from ai_ticket_daemon.backends.generation import GenerationRequest
+from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
+from ai_ticket_daemon.backends.transport.wire import Wire
+from ai_ticket_daemon.config.backends import BackendKind, ServerConfig
+from ai_ticket_daemon.config.values.secret import Secret
+from ai_ticket_daemon.events.event import Message, Role, Sampling
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hostile_server import HostileServer
+
+    from ai_ticket_daemon.backends.generation import BackendClient
+
+GUARD_SECONDS = 60.0
+PLAIN = GenerationRequest((Message(Role.USER, "hi"),), Sampling(max_tokens=4))
+STREAMED = replace(PLAIN, stream=True)
+KEEPS = Odd(answer(chat()), Then.HANG)
+
+
+def in_chunks(raw: bytes) -> bytes:
+    """Return an answer that ends with its connection as one in chunks."""
+    head, _, body = raw.partition(b"\r\n\r\n")
+    chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    return head + b"\r\ntransfer-encoding: chunked\r\n\r\n" + chunks
+
+
+def open_client(kind: BackendKind, server: HostileServer) -> BackendClient:
+    config = ServerConfig(name="p", url=server.url, kind=kind)
+    return factory.open_client(
+        config, stall_seconds=lambda: 60.0, on_abort=lambda _reason, _freed: None
+    )
+
+
+async def generate(client: BackendClient, times: int, request: GenerationRequest = PLAIN) -> None:
+    with trio.fail_after(GUARD_SECONDS):
+        for _ in range(times):
+            assert (await client.generate(request)).text == "Hello."
+
+
+async def seen_of(wire: Wire, path: str = MODELS) -> Seen:
+    with trio.fail_after(GUARD_SECONDS), pytest.raises(AttemptFailed) as caught:
+        await wire.call("GET", path)
+    return caught.value.observation.seen
+
+
+@pytest.mark.parametrize("request_", [PLAIN, STREAMED], ids=["plain", "streamed"])
+async def test_a_server_of_kind_openai_is_asked_again_on_the_same_connection(
+    request_: GenerationRequest,
+) -> None:
+    odd = Odd(in_chunks(stream(*HELLO)), Then.HANG) if request_.stream else KEEPS
+    async with open_hostile_server({**WELL, CHAT: odd}) as server:
+        client = open_client(BackendKind.OPENAI, server)
+        await generate(client, 4, request_)
+        assert (len(server.seen), server.opened) == (4, 1)
+        assert b"connection" not in server.seen[0].lower()
+        await client.aclose()
+        with trio.fail_after(GUARD_SECONDS):
+            while not server.closed:
+                await trio.lowlevel.checkpoint()
+
+
+async def test_koboldcpp_is_never_asked_twice_on_a_connection() -> None:
+    async with open_hostile_server({**WELL, CHAT: KEEPS}) as server:
+        client = open_client(BackendKind.KOBOLDCPP, server)
+        await generate(client, 3)
+        await client.aclose()
+        assert server.opened == len(server.seen) >= 3
+        assert all(b"\r\nConnection: close\r\n" in head for head in server.seen)
+
+
+async def test_requests_at_the_same_time_have_connections_of_their_own() -> None:
+    async with open_hostile_server({**WELL, CHAT: KEEPS}) as server:
+        client = open_client(BackendKind.OPENAI, server)
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(generate, client, 2)
+        await client.aclose()
+        assert (len(server.seen), server.opened) == (6, 3)
+
+
+async def test_a_kept_connection_that_the_server_closed_meanwhile_costs_no_request() -> None:
+    async with open_hostile_server({**WELL, CHAT: Odd(KEEPS.raw)}) as server:
+        client = open_client(BackendKind.OPENAI, server)
+        for number in range(1, 4):
+            await generate(client, 1)
+            with trio.fail_after(GUARD_SECONDS):
+                while server.closed < number:
+                    await trio.lowlevel.checkpoint()
+        await client.aclose()
+        assert server.opened == len(server.seen) == 3
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        answer(chat(), "200 OK", "connection: close"),
+        answer(chat()).replace(b"1.1", b"1.0"),
+        answer(chat()) + b"\r\n",
+    ],
+    ids=["it says so", "HTTP/1.0", "more than its length"],
+)
+async def test_a_connection_that_may_not_serve_again_is_closed(raw: bytes) -> None:
+    async with open_hostile_server({**WELL, CHAT: Odd(raw, Then.HANG)}) as server:
+        client = open_client(BackendKind.OPENAI, server)
+        await generate(client, 3)
+        await client.aclose()
+        assert server.opened == len(server.seen) == 3
+
+
+async def test_what_is_sent_is_one_request_and_no_more_than_it_needs() -> None:
+    async with open_hostile_server({"*": Odd(answer({"value": 1}))}) as server:
+        wire = Wire(server.url + "/a/", password=Secret("pass"), keep_alive=True)
+        sent: list[int] = []
+        with trio.fail_after(GUARD_SECONDS):
+            asked = await wire.send(
+                "POST", "/b", b"{}", on_send=lambda: sent.append(1), headers={"traceparent": "t"}
+            )
+            await asked.aclose()
+            await wire.call("GET", "/c")
+        await wire.aclose()
+    host = f"Host: 127.0.0.1:{server.port}\r\nAccept-Encoding: identity\r\n"
+    token = "Authorization: Bearer pass\r\n"
+    body = "Content-Type: application/json\r\nContent-Length: 2\r\n"
+    assert [head.decode() for head in server.seen] == [
+        f"POST /a/b HTTP/1.1\r\n{host}{token}{body}traceparent: t\r\n\r\n",
+        f"GET /a/c HTTP/1.1\r\n{host}{token}\r\n",
+    ]
+    assert sent == [1]
+
+
+@pytest.mark.parametrize("password", ["line\r\nx: y", "nul\0", "trailing "])
+async def test_a_credential_that_no_header_may_carry_is_never_sent_nor_told(password: str) -> None:
+    async with open_hostile_server(WELL) as server:
+        wire = Wire(server.url, password=Secret(password))
+        with pytest.raises(AttemptFailed) as caught:
+            await wire.call("GET", MODELS)
+        assert caught.value.observation.seen is Seen.NOT_HTTP
+        assert caught.value.__cause__ is None
+        assert not server.seen
+        with pytest.raises(AttemptFailed):
+            await Wire(server.url).send("GET", MODELS, headers={"tracestate": password})
+        assert not server.seen
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
+async def test_a_server_is_reached_by_name_and_by_address(host: str) -> None:
+    local = "::1" if host == "[::1]" else "127.0.0.1"
+    with socket.socket(socket.AF_INET6 if host == "[::1]" else socket.AF_INET) as taken:
+        taken.bind((local, 0))
+        nobody = f"http://{host}:{taken.getsockname()[1]}"
+        assert await seen_of(Wire(nobody)) is Seen.UNREACHABLE
+    if host == "[::1]":
+        return
+    async with open_hostile_server(WELL) as server:
+        wire = Wire(f"http://{host}:{server.port}")
+        with trio.fail_after(GUARD_SECONDS):
+            assert await wire.call("GET", MODELS)
+        await wire.aclose()
+
+
+async def test_a_name_that_nobody_has_is_told_as_such() -> None:
+    assert await seen_of(Wire("http://nobody.invalid:1")) is Seen.UNREACHABLE
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """Take the descriptors of this process away for the length of a block."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_host_out_of_descriptors_says_so_of_itself(host: str) -> None:
+    async with open_hostile_server(WELL) as server:
+        with no_descriptors():
+            seen = await seen_of(Wire(f"http://{host}:{server.port}"))
+        assert seen is Seen.HOST_EXHAUSTED
+
+
+async def test_a_connection_that_is_not_accepted_in_time_is_given_up() -> None:
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        url = f"http://127.0.0.1:{full.getsockname()[1]}"
+        waiting: list[socket.socket] = []
+        try:
+            for _ in range(3):  # As many as the system queues for somebody who accepts nobody.
+                one = socket.socket()
+                one.setblocking(False)
+                one.connect_ex(full.getsockname())
+                waiting.append(one)
+            wire = Wire(url, connect_timeout_seconds=0.2)
+            assert await seen_of(wire) is Seen.CONNECT_TIMEOUT
+        finally:
+            for one in waiting:
+                one.close()
+
+
+async def test_a_generation_that_is_left_closes_its_connection() -> None:
+    async with open_hostile_server({**WELL, CHAT: Odd(then=Then.HANG)}) as server:
+        client = open_client(BackendKind.OPENAI, server)
+        with trio.fail_after(GUARD_SECONDS):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(client.generate, PLAIN)
+                while not server.seen:
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+            while not server.closed:
+                await trio.lowlevel.checkpoint()
+        await client.aclose()
