@@ -10,12 +10,14 @@ class Software:
     """The version of a server and what it can do beyond the oldest one.
 
     ``version`` None: it does not tell. ``newer``: than every version whose behaviour is known, so
-    that it is treated as the newest of those.
+    that it is treated as the newest of those. ``better_kind``: the ``kind`` that it should be
+    configured as; None if it is.
     """
 
     version: str | None = None
     features: tuple[str, ...] = ()
     newer: bool = False
+    better_kind: str | None = None
 
 
 NOTHING_TOLD = Software()

@@ -122,7 +122,10 @@ class HealthView(Protocol):
     """Knows how the daemon does."""
 
     def snapshot(self) -> Snapshot:
-        """Return how things stand now."""
+        """Return how things stand now; the events in the store are as they were last counted."""
+
+    async def recent(self) -> Snapshot:
+        """Return how things stand now, with the events in the store if those can be counted."""
 
 
 @dataclass(frozen=True, slots=True)

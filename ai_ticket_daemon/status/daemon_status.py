@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,7 @@ import trio
 
 from ai_ticket_daemon import __version__
 from ai_ticket_daemon.config.backends import BackendRole, Failback
+from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.pool.backend import GuestReason
 from ai_ticket_daemon.pool.failover import hold_down_seconds
 from ai_ticket_daemon.pool.selection import serving
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.status.snapshot import RefusedClient
     from ai_ticket_daemon.store.port import EventStore
 
+_RECENT_SECONDS = 0.1
+_LONGEST_COUNT_SECONDS = 0.5
 _GUESTS = {
     GuestReason.SPILL: "the primaries are busy with requests of others",
     GuestReason.RETRY: "they failed on the servers that serve",
@@ -78,8 +83,22 @@ class DaemonStatus:
         self.started = False
         self._sources = sources
         self._queue = QueueSnapshot()
+        self._counted_at = -math.inf
+        self._counting = trio.Lock()
         self._rate = Rate()
         self._since = time.monotonic()
+
+    async def recent(self) -> Snapshot:
+        """Return how things stand now, the events of the store with it: /health's view.
+
+        They are counted at most ten times a second, and if the store cannot be read in time they
+        are as they were last counted.
+        """
+        with trio.move_on_after(_LONGEST_COUNT_SECONDS), suppress(StoreUnavailable):
+            async with self._counting:
+                if trio.current_time() - self._counted_at >= _RECENT_SECONDS:
+                    await self.look()
+        return self.snapshot()
 
     async def look(self) -> Snapshot:
         """Count the events in the store anew, and return how things stand.
@@ -96,6 +115,7 @@ class DaemonStatus:
             oldest_queued_seconds=None if oldest is None else max(0.0, now() - oldest),
             difference=counts.difference,
         )
+        self._counted_at = trio.current_time()
         return self.snapshot()
 
     def snapshot(self) -> Snapshot:
@@ -107,7 +127,7 @@ class DaemonStatus:
             status=_status(pool, pipeline, usable=usable),
             ready=self.started and usable and not pipeline.draining,
             reasons=tuple(_reasons(sources, started=self.started)),
-            warnings=tuple(sources.warnings()),
+            warnings=(*sources.warnings(), *_of_another_kind(pool)),
             reload_problems=sources.reload_problems(),
             version=__version__,
             uptime_seconds=round(time.monotonic() - self._since, 3),
@@ -173,6 +193,17 @@ def _backends(pool: BackendPool) -> Iterator[BackendSnapshot]:
             features=backend.health.software.features,
             resting_seconds=max(0.0, pool.pause_left_seconds(backend)),
         )
+
+
+def _of_another_kind(pool: BackendPool) -> Iterator[str]:
+    for backend in pool:
+        better = backend.health.software.better_kind
+        if better is not None:
+            yield (
+                f'backend {backend.name} is of kind "{better}": as "{backend.config.kind}" its '
+                "slot stays taken when an event is cancelled, and its prompts are not counted; "
+                f'set `kind = "{better}"`'
+            )
 
 
 def _wasted(pipeline: AsyncInferencePipeline) -> Iterator[WasteSnapshot]:

@@ -369,6 +369,13 @@ class PoolTelemetry(PoolObserver):
     def identified(self, backend: Backend) -> None:
         """Log what runs there, once for each change."""
         software = backend.health.software
+        if software.better_kind is not None:
+            self._log.warning(
+                "backend_of_another_kind",
+                backend=backend.name,
+                kind=backend.config.kind.value,
+                better_kind=software.better_kind,
+            )
         self._log.info(
             "backend_identified",
             backend=backend.name,

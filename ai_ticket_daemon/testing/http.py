@@ -73,6 +73,11 @@ class ScriptedHealth:
         """Return how things stand now."""
         return self.current
 
+    async def recent(self) -> Snapshot:
+        """Return the same."""
+        await trio.lowlevel.checkpoint()
+        return self.current
+
 
 @dataclass
 class RecordedRequest(ObservedRequest):

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+import trio
 
 from ai_ticket_daemon.backends import factory
 from ai_ticket_daemon.backends.failure import BackendError, RetryRule
 from ai_ticket_daemon.backends.generation import BackendClient, GenerationRequest
+from ai_ticket_daemon.backends.observation import SlotEnd
 from ai_ticket_daemon.config.backends import BackendKind, Dialect, ServerConfig
 from ai_ticket_daemon.config.values.secret import Secret
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.event import Message, Role, Sampling
+from ai_ticket_daemon.events.outcome import Waste
+from ai_ticket_daemon.pipeline.in_flight import InFlight
 from ai_ticket_daemon.pool.identity import Expected, problem_of
 from ai_ticket_daemon.testing.kobold import KoboldSettings, answer_mark, open_simulated_kobold
+
+if TYPE_CHECKING:
+    from ai_ticket_daemon.store.port import Lease
 
 QUICK = KoboldSettings().scaled(0.1)
 
@@ -148,3 +155,51 @@ async def test_a_model_that_is_unloaded_and_loaded_again_is_noticed() -> None:
             found = await client.probe(identify=True)
             assert found.has_model is not unloaded
         await client.aclose()
+
+
+@pytest.mark.parametrize("kind", BackendKind)
+async def test_a_server_that_lets_nobody_wait_refuses_once_and_is_waited_for_then(
+    kind: BackendKind,
+) -> None:
+    lets_nobody_wait = replace(QUICK, multiuser=0, answer_hold_seconds=0.3)
+    async with open_simulated_kobold(lets_nobody_wait) as simulated:
+        client = open_client(ServerConfig(name="primary", url=simulated.url, kind=kind))
+        await client.probe(identify=True)
+        await client.generate(asks("first"))
+        with pytest.raises(BackendError) as refused:
+            await client.generate(asks("second"))
+        assert refused.value.failure.retry is RetryRule.BUSY
+        for number in range(3):
+            await client.generate(asks(str(number)))
+        await client.aclose()
+        assert simulated.observations.busy_answers_total == 1
+
+
+async def test_a_kobold_behind_the_wrong_kind_is_recognised_and_no_slot_is_called_free() -> None:
+    async with open_simulated_kobold(replace(QUICK, tokens_per_second=50)) as simulated:
+        config = ServerConfig(name="primary", url=simulated.url, kind=BackendKind.OPENAI)
+        client = open_client(config)
+        found = await client.probe(identify=True)
+        assert found.software.better_kind == "koboldcpp"
+        request = asks(max_tokens=50)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.generate, request)
+            await simulated.wait_for(lambda s: s.running == 1)
+            nursery.cancel_scope.cancel()
+        await client.aclose()
+        assert request.received.slot is SlotEnd.UNSEEN
+        assert simulated.running == 1
+        config = ServerConfig(name="primary", url=simulated.url)
+        client = open_client(config)
+        assert (await client.probe(identify=True)).software.better_kind is None
+        await client.aclose()
+
+
+@pytest.mark.parametrize("slot", [None, *SlotEnd])
+def test_the_record_of_a_stopped_attempt_says_what_was_seen_of_its_slot(
+    slot: SlotEnd | None,
+) -> None:
+    running = InFlight(cast("Lease", None))
+    running.received.slot = slot
+    message = running.cut_short(1.0, Waste.CANCELLED).message
+    assert (message == "aborted on the backend") is (slot is SlotEnd.FREE)

@@ -14,6 +14,7 @@ from ai_ticket_daemon.backends.generation import GenerationResult
 from ai_ticket_daemon.backends.generation_stream import GenerationStream
 from ai_ticket_daemon.backends.generation_watch import Limits, carry_out
 from ai_ticket_daemon.backends.kobold.abort import AbortEnd, AbortReason, abort_once
+from ai_ticket_daemon.backends.kobold.admission import BUSY_STATUS, Admission
 from ai_ticket_daemon.backends.kobold.context import ContextGuard
 from ai_ticket_daemon.backends.kobold.features import Feature
 from ai_ticket_daemon.backends.kobold.guard import KoboldGuard
@@ -69,6 +70,7 @@ class KoboldClient:
             keep_alive=False,
         )
         self._counter = TokenCounter(self._wire)
+        self._admission = Admission(self._wire)
         self._probe = KoboldProbe(self._wire, on_change=self._counter.forget)
         self._context = ContextGuard(
             config, self._dialect, probe=self._probe, counter=self._counter
@@ -124,6 +126,7 @@ class KoboldClient:
         request, prompt_tokens = laid_out.request, laid_out.prompt_tokens
         if Feature.THINKS in self.features and self._config.dialect is Dialect.OPENAI_CHAT:
             request = replace(request, stream=True)
+        await self._admission.wait()
         # A key of its own for every attempt: the server may remember an abort for a used one.
         genkey = secrets.token_hex(16)
         generation = GenerationStream(
@@ -213,6 +216,8 @@ class KoboldClient:
             self._on_abort(AbortReason.UNREADABLE, AbortEnd())
         if observation.status in (401, 403):
             self._probe.forget()
+        if observation.status == BUSY_STATUS:
+            await self._admission.refused()
         # A later KoboldCPP says so where an earlier one answers with an empty text.
         if observation.seen is Seen.HALF_ANSWER and not await self._has_model():
             return replace(observation, seen=Seen.NO_MODEL)

@@ -14,15 +14,19 @@ from typing import TYPE_CHECKING, Any
 from ai_ticket_daemon.backends.classify import classify
 from ai_ticket_daemon.backends.cleaning import clean_name, whole_number
 from ai_ticket_daemon.backends.dialects import wire_dialect
+from ai_ticket_daemon.backends.dialects.kobold import PLACEHOLDERS_STAY
 from ai_ticket_daemon.backends.generation import GenerationResult, ProbeResult
 from ai_ticket_daemon.backends.generation_stream import GenerationStream
 from ai_ticket_daemon.backends.generation_watch import Limits, carry_out
+from ai_ticket_daemon.backends.kobold.admission import BUSY_STATUS, Admission
 from ai_ticket_daemon.backends.kobold.model_name import names_no_model
 from ai_ticket_daemon.backends.observation import Aftermath, AttemptFailed, Seen, SlotEnd
 from ai_ticket_daemon.backends.quoting import quotable
+from ai_ticket_daemon.backends.software import Software
 from ai_ticket_daemon.backends.tokens import estimate_length, estimate_tokens
 from ai_ticket_daemon.backends.transport.wire import Wire
 from ai_ticket_daemon.backends.validate import validate
+from ai_ticket_daemon.config.backends import BackendKind
 from ai_ticket_daemon.events.outcome import Usage
 
 if TYPE_CHECKING:
@@ -76,6 +80,7 @@ class OpenAIClient:
         self._stall_seconds = stall_seconds
         self._generations: set[GenerationStream] = set()
         self._model = config.model
+        self._admission: Admission | None = None
         self._wire = Wire(
             # Such servers are often named with the path that their clients expect.
             config.url.rstrip("/").removesuffix("/v1"),
@@ -94,6 +99,8 @@ class OpenAIClient:
     ) -> GenerationResult:
         """Make one generation and return it; see :meth:`BackendClient.generate`."""
         validate(request)
+        if self._admission is not None:
+            await self._admission.wait()
         generation = GenerationStream(
             self._wire,
             self._dialect,
@@ -111,6 +118,8 @@ class OpenAIClient:
                 self._config.password,
                 (message.content for message in request.messages),
             )
+            if self._admission is not None and observation.status == BUSY_STATUS:
+                await self._admission.refused()
             if observation.seen in _BROKEN_OFF:
                 observation = replace(observation, aftermath=await self._find_aftermath())
             raise classify(self.name, observation) from failure
@@ -139,6 +148,10 @@ class OpenAIClient:
             observation = quotable(failure.observation, self._config.password)
             raise classify(self.name, observation) from failure
         self._model = self._config.model or name_to_send(models)
+        if result.software.better_kind is None:
+            self._admission = None
+        elif self._admission is None:
+            self._admission = Admission(self._wire)
         return result
 
     def doubt(self) -> None:
@@ -152,6 +165,8 @@ class OpenAIClient:
 
     def _body(self, request: GenerationRequest) -> dict[str, Any]:
         body = self._dialect.body(request)
+        if self._admission is not None:
+            body |= PLACEHOLDERS_STAY
         if self._model is not None:
             body["model"] = self._model
         return body
@@ -189,7 +204,13 @@ def read_models(value: dict[str, Any], wanted: str | None) -> ProbeResult:
         model=name if has_model else None,
         has_model=has_model,
         context_tokens=next((size for size in sizes if size), None),
+        software=Software(better_kind=BackendKind.KOBOLDCPP if _is_kobold(model) else None),
     )
+
+
+def _is_kobold(model: dict[str, Any]) -> bool:
+    """Whether a KoboldCPP names this model: closing a connection does not free its slot."""
+    return "koboldcpp" in (model.get("owned_by"), model.get("root"), model["id"].partition("/")[0])
 
 
 def name_to_send(value: dict[str, Any]) -> str | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 async def get_health(context: ServerContext, _exchange: HttpExchange) -> Response:
     """Tell how the daemon does, and why."""
-    snapshot = context.health.snapshot()
+    snapshot = await context.health.recent()
     well = snapshot.status is not HealthStatus.UNHEALTHY
     return _report(health_object(snapshot), well=well)
 

@@ -11,6 +11,8 @@ import trio
 from pipeline_house import PRIMARY, STANDBY, event, failure, running
 
 from ai_ticket_daemon.backends.failure import RetryRule
+from ai_ticket_daemon.backends.generation import ProbeResult
+from ai_ticket_daemon.backends.software import Software
 from ai_ticket_daemon.backends.wrappers.fault_injection import FaultInjection
 from ai_ticket_daemon.config.backends import BackendsConfig
 from ai_ticket_daemon.config.tree import Config
@@ -188,3 +190,46 @@ async def test_a_screen_tells_what_the_parts_tell(autojump_clock: MockClock) -> 
     [refused] = screen["refused_clients"]
     assert refused == {"client": "c", "number": 2, "error": "forbidden", "last_at": 7.0}
     assert [backend["name"] for backend in screen["backends"]] == ["primary", "standby"]
+
+
+async def test_health_tells_the_events_of_the_same_moment_as_the_servers(
+    autojump_clock: MockClock,
+) -> None:
+    async with watched() as told:
+        assert (await told.status.recent()).queue.states.get("queued", 0) == 0
+        await told.house.store.submit([event()])
+        await trio.sleep(0.2)
+        assert health_object(await told.status.recent()).queue["queued"] == 1
+
+
+@pytest.mark.parametrize("trouble", ["slow", "failed"])
+async def test_health_is_told_also_while_the_store_cannot_be_read(
+    trouble: str, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def counts() -> None:
+        if trouble == "slow":
+            await trio.sleep_forever()
+        raise StoreUnavailable("no disk")
+
+    async with watched() as told:
+        before = await told.status.look()
+        monkeypatch.setattr(told.house.store, "counts", counts)
+        await trio.sleep(1)
+        asked_at = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(told.status.recent)
+        assert (await told.status.recent()).queue == before.queue
+        assert trio.current_time() - asked_at <= 1.0
+
+
+async def test_a_kobold_that_is_taken_for_another_server_is_told_with_the_cure(
+    autojump_clock: MockClock,
+) -> None:
+    async with watched() as told:
+        assert not any("kind" in warning for warning in told.status.snapshot().warnings)
+        backend = next(iter(told.house.pool))
+        software = Software(better_kind="koboldcpp")
+        told.house.pool.probed(backend, ProbeResult("fake", software=software))
+        (warning,) = [w for w in told.status.snapshot().warnings if backend.name in w]
+    assert 'set `kind = "koboldcpp"`' in warning
