@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import trio
+from hostile_server import Odd, open_hostile_server
+from odd_answers import answer, chat
+from well_server import CHAT, MODELS, PERF, WELL
 
 from ai_ticket_daemon.backends import factory
 from ai_ticket_daemon.backends.failure import BackendError, RetryRule
 from ai_ticket_daemon.backends.generation import BackendClient, GenerationRequest
+from ai_ticket_daemon.backends.kobold import admission
 from ai_ticket_daemon.backends.observation import SlotEnd
 from ai_ticket_daemon.config.backends import BackendKind, Dialect, ServerConfig
 from ai_ticket_daemon.config.values.secret import Secret
@@ -159,20 +163,34 @@ async def test_a_model_that_is_unloaded_and_loaded_again_is_noticed() -> None:
 
 @pytest.mark.parametrize("kind", BackendKind)
 async def test_a_server_that_lets_nobody_wait_refuses_once_and_is_waited_for_then(
-    kind: BackendKind,
+    kind: BackendKind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lets_nobody_wait = replace(QUICK, multiuser=0, answer_hold_seconds=0.3)
-    async with open_simulated_kobold(lets_nobody_wait) as simulated:
-        client = open_client(ServerConfig(name="primary", url=simulated.url, kind=kind))
+    monkeypatch.setattr(admission, "_LONGEST_SECONDS", 60.0)
+    figures = {"queue": 0, "uptime": 1e6, "total_gens": 3, "last_token_count": 2}
+    idle, taken = (Odd(answer(figures | {"idle": number})) for number in (1, 0))
+    models = {"object": "list", "data": [{"id": "koboldcpp/m", "owned_by": "koboldcpp"}]}
+    refuses = Odd(answer({"detail": {"type": "service_unavailable"}}, "503 Busy"))
+    odd = {**WELL, MODELS: Odd(answer(models)), PERF: taken, CHAT: refuses}
+    async with open_hostile_server(odd) as server:
+
+        def asked(path: str) -> int:
+            return sum(f" {path} ".encode() in head for head in server.seen)
+
+        client = open_client(ServerConfig(name="primary", url=server.url, kind=kind))
         await client.probe(identify=True)
-        await client.generate(asks("first"))
         with pytest.raises(BackendError) as refused:
-            await client.generate(asks("second"))
+            await client.generate(asks())
         assert refused.value.failure.retry is RetryRule.BUSY
-        for number in range(3):
-            await client.generate(asks(str(number)))
+        before = asked(PERF)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client.generate, asks())
+            with trio.fail_after(60):
+                while asked(PERF) < before + 3:  # noqa: ASYNC110 - its list has no event
+                    await trio.sleep(0.01)
+            assert asked(CHAT) == 1
+            server.odd |= {PERF: idle, CHAT: Odd(answer(chat()))}
+        assert asked(CHAT) == 2
         await client.aclose()
-        assert simulated.observations.busy_answers_total == 1
 
 
 async def test_a_kobold_behind_the_wrong_kind_is_recognised_and_no_slot_is_called_free() -> None:

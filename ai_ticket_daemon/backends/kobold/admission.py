@@ -43,7 +43,7 @@ class Admission:
             return
         with trio.move_on_after(_LONGEST_SECONDS):
             try:
-                while not (await read_perf(self._wire)).idle:
-                    await trio.sleep(_ASK_EVERY_SECONDS)  # noqa: ASYNC110 - it tells only if asked
+                while not (await read_perf(self._wire)).idle:  # noqa: ASYNC110 - it has to be asked
+                    await trio.sleep(_ASK_EVERY_SECONDS)
             except AttemptFailed:
                 return  # The request itself will tell.
