@@ -48,8 +48,9 @@ check() {
   summary+=("$(printf '%-6s  %-10s %4d s' "$outcome" "$name" $((SECONDS - started)))")
 }
 
-# The first to read the tests compiles them for all processes: on the processor that the checks before
-# the tests leave idle.
+# Hundreds of processes start from the same files: they are compiled once, whatever a container's image
+# says, and by the first to read the tests, on the processor that the checks before the tests leave idle.
+unset PYTHONDONTWRITEBYTECODE
 .venv/bin/pytest -m "$tests" --collect-only --quiet "${arguments[@]}" &>/dev/null &
 compiled=$!
 

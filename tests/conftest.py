@@ -8,9 +8,11 @@ import subprocess
 import time
 import urllib.request
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import URLError
 
+import certifi
 import pytest
 from container import BUILD_SECONDS, CACHE, alone, container, need_container
 from costs import Costs
@@ -31,12 +33,12 @@ from stage import Watch, open_stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from stage import Rehearse
 
 NEXT_VERSION = "0.1.1"
-STAGES = 40
+STAGES = 12
+"""More than any one file of drills has."""
 START_SECONDS = 30
 NOBODY = "127.0.0.1:9"
 """Where no Alertmanager listens."""
@@ -55,6 +57,20 @@ def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Have reports of drills kept in a folder of the tests, not of whoever runs them."""
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have clients of this process load one authority, and not all there are.
+
+    That takes 20 ms for each client, and the tests make thousands; who tests TLS brings its own.
+    """
+    file = tmp_path_factory.mktemp("authority") / "one.pem"
+    first, end, _ = Path(certifi.where()).read_text().partition("-----END CERTIFICATE-----\n")
+    file.write_text(first + end)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(certifi, "where", lambda: str(file))
         yield
 
 
@@ -139,9 +155,12 @@ def host(installed_host: ServiceHost) -> ServiceHost:
 # -------------------------------------------------------------------------------------- drills
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
-    """A Prometheus with the shipped rules that looks at every stage."""
+    """A Prometheus with the shipped rules that looks at every stage of a file.
+
+    No longer than that: it takes a sixth of a processor, whether anybody asks it or not.
+    """
     need_tools()
     folder, port = tmp_path_factory.mktemp("drills") / "prometheus", free_port()
     # Addresses in the loopback network that nobody else uses: what is free now is so later. Test

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Outcome
 
-GUARD_SECONDS = 10.0
+GUARD_SECONDS = 60.0
 """How long anything may take before a test counts as hanging."""
 
 

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.testing.kobold import SimulatedKobold
 
-START_SECONDS = 30
-STOP_SECONDS = 30
+START_SECONDS = 60
+STOP_SECONDS = 60
 LOOK_SECONDS = 0.02
 PROGRAM = Path(__file__).with_name("metered_daemon.py")
 
@@ -177,7 +177,7 @@ async def _started(daemon: AttackedDaemon) -> None:
             await trio.sleep(LOOK_SECONDS)
     assert daemon.process.returncode is None, daemon.how_it_ended()
     assert daemon.logged("started"), daemon.how_it_ended()
-    async with httpx.AsyncClient(base_url=daemon.url, timeout=30, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=daemon.url, timeout=60, trust_env=False) as client:
         for path in ("/live", "/ready", "/health", "/openapi.json"):
             await client.get(path)
         await client.post("/event", json={"content": "first", "max_tokens": 2})

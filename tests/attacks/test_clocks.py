@@ -67,7 +67,7 @@ async def running(daemon: AttackedDaemon, client: httpx.AsyncClient, event_id: s
 
 async def why(daemon: AttackedDaemon, event_id: str) -> list[Any]:
     transport = httpx.AsyncHTTPTransport(uds=str(daemon.control))
-    async with httpx.AsyncClient(transport=transport, timeout=30) as control:
+    async with httpx.AsyncClient(transport=transport, timeout=60) as control:
         told = await control.get(f"http://localhost/control/why?event_id={event_id}")
     assert told.status_code == 200, told.text
     lines: list[Any] = told.json()["lines"]

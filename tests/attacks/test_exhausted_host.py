@@ -80,13 +80,13 @@ async def until(true: Callable[[], bool], daemon: AttackedDaemon) -> None:
 
 
 async def health(daemon: AttackedDaemon) -> dict[str, Any]:
-    async with httpx.AsyncClient(base_url=daemon.url, timeout=30, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=daemon.url, timeout=60, trust_env=False) as client:
         found: dict[str, Any] = (await client.get("/health")).json()
         return found
 
 
 async def live(daemon: AttackedDaemon) -> int:
-    async with httpx.AsyncClient(base_url=daemon.url, timeout=30, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=daemon.url, timeout=60, trust_env=False) as client:
         return (await client.get("/live")).status_code
 
 
@@ -98,7 +98,7 @@ async def submit(daemon: AttackedDaemon) -> int:
 
 async def scrape(daemon: AttackedDaemon) -> str:
     host, port = daemon.metrics
-    async with httpx.AsyncClient(timeout=30, trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
         answer = await client.get(f"http://{host}:{port}/metrics")
         assert answer.status_code == 200
         return answer.text

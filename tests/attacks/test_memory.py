@@ -93,7 +93,7 @@ async def crowd(daemon: AttackedDaemon, client: Part, *, is_paused: bool = False
 
 async def at_rest(daemon: AttackedDaemon) -> None:
     """Wait until no event is being generated, nor will be."""
-    async with httpx.AsyncClient(base_url=daemon.url, timeout=30, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=daemon.url, timeout=60, trust_env=False) as client:
         while True:
             health = (await client.get("/health")).json()
             in_flight = sum(server["in_flight"] for server in health["backends"])

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.system
 
 GUARD_SECONDS = 300.0
-READY_SECONDS = 30.0
+READY_SECONDS = 60.0
 LIMIT_SECONDS = 0.4
 KINDS = pytest.mark.parametrize("kind", BackendKind)
 CALM = Limits(log_kib=1024.0, expected=("backend_credential_refused",))
@@ -56,7 +56,7 @@ async def before(
             async with attacked(folder, *settings) as daemon:
                 yield daemon, server
                 server.odd |= {**WELL, CHAT: completion}
-                async with httpx.AsyncClient(base_url=daemon.url, timeout=30) as client:
+                async with httpx.AsyncClient(base_url=daemon.url, timeout=60) as client:
                     await ready(client)
                     reply = await client.post("/event", json={"content": "and now?"})
                     assert reply.json().get("completion") == "Hello.", reply.text
@@ -116,7 +116,7 @@ async def test_the_name_of_a_model_ends_no_daemon_and_fills_nothing(
 ) -> None:
     async with (
         before(tmp_path, kind) as (daemon, server),
-        httpx.AsyncClient(timeout=30) as client,
+        httpx.AsyncClient(timeout=60) as client,
         daemon.watched(CALM),
     ):
         page = f"http://{daemon.metrics[0]}:{daemon.metrics[1]}/metrics"

@@ -45,7 +45,7 @@ DAEMON = (sys.executable, "-m", "ai_ticket_daemon")
 
 @dataclass
 class Watch:
-    """A Prometheus that looks at every stage of this session, each at an address of its own.
+    """A Prometheus that looks at every stage of a file, each at an address of its own.
 
     Starting one takes 5 seconds, and one alone for each stage would take all of them.
     """
@@ -294,7 +294,7 @@ async def open_stage(
                 page=stack.enter_context(following(heading, on_host=False)),
                 primary=await enter(open_simulated_kobold(kobold)),
                 standby=await enter(open_simulated_kobold(kobold)),
-                client=await enter(httpx.AsyncClient(base_url=f"http://{http}", timeout=30)),
+                client=await enter(httpx.AsyncClient(base_url=f"http://{http}", timeout=60)),
                 http=http,
                 metrics=next(watch.addresses),
                 collector=collector,

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.system
 
 def write(store: Path, *statements: str) -> None:
     """Change the store's file behind the daemon's back."""
-    with closing(sqlite3.connect(store, timeout=10)) as connection, connection:
+    with closing(sqlite3.connect(store, timeout=60)) as connection, connection:
         for statement in statements:
             connection.execute(statement)
 

@@ -58,7 +58,7 @@ ExecStart={PYTHON} -c "{PROGRAM}" --config {CONF}
 """
 LOSE_ONE = f"""\
 import sqlite3
-with sqlite3.connect("{STORE}", timeout=10) as store:
+with sqlite3.connect("{STORE}", timeout=60) as store:
     store.execute("DELETE FROM event WHERE seq = (SELECT max(seq) FROM event)")
     store.execute("UPDATE tally SET value = value - 1 WHERE name = 'succeeded'")
 """
@@ -195,7 +195,7 @@ def firing(host: ServiceHost, alert: str) -> bool:
 
 
 def expect_alert(host: ServiceHost, alert: str, *, there: bool = True) -> None:
-    host.until(lambda: firing(host, alert) is there, f"{alert}: {there}", within_seconds=40)
+    host.until(lambda: firing(host, alert) is there, f"{alert}: {there}")
 
 
 def expect_line(host: ServiceHost, event: str, **fields: object) -> None:

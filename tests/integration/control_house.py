@@ -64,7 +64,7 @@ class House:
 
     async def until(self, met: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Ask for the status until it meets a condition, and return it."""
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while True:
                 report: dict[str, Any] = await self.json("status")
                 if met(report):

@@ -85,7 +85,7 @@ class House:
 
     async def until_state(self, name: str, *states: str) -> None:
         """Wait until a server is in one of some states."""
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while True:
                 if await self.state(name) in states:
                     return

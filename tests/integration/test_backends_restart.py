@@ -45,11 +45,11 @@ async def daemon_on(
     config = replace(config, store=StoreConfig(url=f"sqlite:///{path}"))
     async with (
         open_daemon(config) as daemon,
-        httpx.AsyncClient(base_url=daemon.url, timeout=30) as client,
+        httpx.AsyncClient(base_url=daemon.url, timeout=60) as client,
     ):
         yield daemon, client
         daemon.stop()
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await daemon.stopped.wait()
 
 
@@ -81,7 +81,7 @@ async def test_a_stuck_primary_gets_nothing_after_a_restart_until_it_gets_on(
         assert (await ask(client))["backend"] == "standby"
         assert len(primary.log) == asked_before
         primary.faults.clear()
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             while True:
                 if (await primary_of(client))[0] == "ready":
                     break

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.testing.kobold import SimulatedKobold
 
 QUICK = KoboldSettings().scaled(0.1)
-GUARD_SECONDS = 20
+GUARD_SECONDS = 60
 
 
 def server(
@@ -37,7 +37,7 @@ async def one_backend(
     async with (
         open_simulated_kobold(settings) as simulated,
         open_daemon(config_for(server(simulated))) as daemon,
-        httpx.AsyncClient(base_url=daemon.url, timeout=30) as client,
+        httpx.AsyncClient(base_url=daemon.url, timeout=60) as client,
     ):
         yield daemon, simulated, client
 
@@ -52,7 +52,7 @@ async def primary_and_standby() -> AsyncIterator[
         open_daemon(
             config_for(server(primary), server(standby, "standby", BackendRole.STANDBY))
         ) as daemon,
-        httpx.AsyncClient(base_url=daemon.url, timeout=30) as client,
+        httpx.AsyncClient(base_url=daemon.url, timeout=60) as client,
     ):
         yield primary, standby, daemon, client
 
@@ -67,7 +67,7 @@ def frames(text: str) -> list[dict[str, Any]]:
 
 async def until(client: httpx.AsyncClient, met: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """Ask /health until it meets a condition, and return it."""
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while True:
             report: dict[str, Any] = (await client.get("/health")).json()
             if met(report):

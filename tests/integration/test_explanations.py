@@ -102,7 +102,7 @@ async def explained(
         settle = partial(change, endpoint=collector.endpoint, servers=servers)
         async with (
             open_house(captured, QUICK, settle) as house,
-            httpx.AsyncClient(base_url=house.running.url, timeout=30) as client,
+            httpx.AsyncClient(base_url=house.running.url, timeout=60) as client,
         ):
             cause(house)
             answer = await client.post("/event", json={"content": "Hello there.", **body})
@@ -209,7 +209,7 @@ async def test_those_ahead_are_told_everywhere(capsys: pytest.CaptureFixture[str
         settle = partial(change, endpoint=collector.endpoint, servers=1)
         async with (
             open_house(capsys, QUICK, settle) as house,
-            httpx.AsyncClient(base_url=house.running.url, timeout=30) as client,
+            httpx.AsyncClient(base_url=house.running.url, timeout=60) as client,
         ):
             house.primary.faults.stall(after_tokens=1)
             items = [{"content": str(n), "max_tokens": 4} for n in range(4)]

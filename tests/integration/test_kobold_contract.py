@@ -37,7 +37,7 @@ NEWER_RECORDINGS = load_recordings(ROOT / "tests" / "fixtures" / "kobold-1.115")
 RECORDINGS = OLDER_RECORDINGS | {
     NEWER + name: recording for name, recording in NEWER_RECORDINGS.items()
 }
-GUARD_SECONDS = 20
+GUARD_SECONDS = 60
 SILENCE_SECONDS = 0.1
 SETTINGS = replace(
     KoboldSettings().scaled(0.1),

@@ -61,7 +61,7 @@ class Instance:
 
     async def until(self, met: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """Ask for the status until it meets a condition."""
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while True:
                 report: dict[str, Any] = await self.status()
                 if met(report):

@@ -63,7 +63,7 @@ async def one_backend(
             open_daemon(
                 replace(config, telemetry=telemetry, pipeline=PipelineConfig(max_attempts=1))
             ) as daemon,
-            httpx.AsyncClient(base_url=daemon.url, timeout=30) as client,
+            httpx.AsyncClient(base_url=daemon.url, timeout=60) as client,
         ):
             yield daemon, simulated, client
 
@@ -73,26 +73,27 @@ async def test_the_page_answers_while_the_event_loop_is_blocked_for_five_seconds
         before = value(
             await trio.to_thread.run_sync(page, daemon), "ai_ticket_event_loop_lag_seconds"
         )
-        read: list[tuple[float, str]] = []
+        read: list[str] = []
 
         def look() -> None:
             time.sleep(2)
-            text = page(daemon)
-            read.append((time.monotonic(), text))
+            read.append(page(daemon))
 
         looker = threading.Thread(target=look)
         looker.start()
-        blocked_until = time.monotonic() + 5
-        while time.monotonic() < blocked_until:
-            pass  # the harshest way to block: Python code that never waits
+        began = time.monotonic()
+        while not read or time.monotonic() < began + 5:
+            # The harshest way to block: Python code that never waits.
+            assert time.monotonic() < began + 60
+        blocked_seconds = time.monotonic() - began
         looker.join()
-        ((read_at, during),) = read
-        assert read_at < blocked_until - 1
+        [during] = read
         assert before < 1
         assert value(during, "ai_ticket_event_loop_lag_seconds") > 1.5
         await trio.sleep(0.5)  # two wake-ups of the lag's actor
         after = await trio.to_thread.run_sync(page, daemon)
-        assert 4 < value(after, "ai_ticket_event_loop_lag_seconds") < 6
+        lag = value(after, "ai_ticket_event_loop_lag_seconds")
+        assert blocked_seconds - 1 < lag < blocked_seconds + 1
 
 
 async def test_durations_carry_the_trace_of_a_request(capsys: pytest.CaptureFixture[str]) -> None:

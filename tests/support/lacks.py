@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 TIMES = 3
-REAL_SECONDS = 30
+REAL_SECONDS = 60
 
 LACKS: dict[Resource, Callable[[], Exception]] = {
     Resource.THREADS: lambda: RuntimeError("can't start new thread"),

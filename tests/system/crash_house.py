@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.testing.kobold import SimulatedKobold
 
 FINAL = {"succeeded", "failed", "cancelled", "expired"}
-FIRST_CLAIM_SECONDS = 10.0
+FIRST_CLAIM_SECONDS = 60.0
 """A third of a lease, for which an event would wait that a start does not take over."""
 MAX_OPEN = 120
 """Clients submit no more while so many of their events have not been seen to end."""
@@ -213,7 +213,7 @@ class Client:
         self._number = 0
 
     async def run(self) -> None:
-        async with httpx.AsyncClient(base_url=self._house.url, timeout=30) as http:
+        async with httpx.AsyncClient(base_url=self._house.url, timeout=60) as http:
             while await self._house.serving():
                 do = self._chance.choice(
                     [self._wait, self._submit, self._submit, self._batch, self._keyed]

@@ -65,7 +65,7 @@ class Server:
     def __init__(self, port: int, log: Path) -> None:
         self.address = f"127.0.0.1:{port}"
         self._log = log
-        self._client = httpx.AsyncClient(base_url=f"http://{self.address}", timeout=10)
+        self._client = httpx.AsyncClient(base_url=f"http://{self.address}", timeout=60)
 
     async def get(self, path: str, **parameters: str) -> Any:
         answer = await self._client.get(path, params=parameters)

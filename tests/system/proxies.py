@@ -22,7 +22,7 @@ UNPACKED = ROOT / ".cache" / "proxies"
 """Where ops/bootstrap.sh --with-proxies unpacks them."""
 HOST = "ai-ticket.example.org"
 CERTIFICATES = "/etc/ssl/ai-ticket"
-START_SECONDS = 20
+START_SECONDS = 60
 
 _NGINX = """\
 daemon off;

@@ -79,7 +79,7 @@ class Terminal:
 
     async def until(self, text: str) -> None:
         """Read until ``text`` is shown, and forget what came before."""
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             while text not in self.shown:
                 await self._read()
         self.shown = self.shown.partition(text)[2]
@@ -93,7 +93,7 @@ class Terminal:
 
     async def end(self) -> int:
         """Read until the program has ended; return its exit code."""
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             async with trio.open_nursery() as nursery:
 
                 async def drain() -> None:

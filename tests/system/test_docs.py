@@ -448,7 +448,7 @@ async def running(command: list[str], log: Path, **extra: str) -> AsyncIterator[
 
 
 def open_client(port: int) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30)
+    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60)
 
 
 async def until_ready(client: httpx.AsyncClient) -> None:

@@ -309,7 +309,7 @@ def test_a_stopped_bootstrap_leaves_no_process_behind(checkout: Path) -> None:
             connection, _ = silent_index.accept()  # pip is at work now, waiting for an answer
             with connection:
                 bootstrap.send_signal(signal.SIGTERM)
-                _, errors = bootstrap.communicate(timeout=30)
+                _, errors = bootstrap.communicate(timeout=60)
     assert bootstrap.returncode == 128 + signal.SIGTERM
     assert "interrupted" in errors
     assert processes_in(checkout) == []

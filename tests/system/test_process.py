@@ -52,7 +52,7 @@ class Process:
         self._more.set()
 
     async def logged(self, event: str, count: int = 1) -> dict[str, Any]:
-        with trio.fail_after(15):
+        with trio.fail_after(60):
             while True:
                 found = [line for line in self.lines if line["event"] == event]
                 if len(found) >= count:
@@ -69,7 +69,7 @@ class Process:
         return f"http://{started['addresses'][0]}"
 
     async def exit_code(self) -> int:
-        with trio.fail_after(15):
+        with trio.fail_after(60):
             return await self.process.wait()
 
 
@@ -110,7 +110,7 @@ async def running(
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, timeout=30, check=False
+        [*COMMAND, *arguments], capture_output=True, text=True, timeout=60, check=False
     )
 
 
@@ -126,7 +126,7 @@ async def generating(folder: Path) -> AsyncIterator[tuple[Process, SimulatedKobo
     ):
 
         async def post() -> None:
-            async with httpx.AsyncClient(timeout=30) as client:
+            async with httpx.AsyncClient(timeout=60) as client:
                 try:
                     body = {"content": "hello", "max_tokens": 10}
                     answer = await client.post(f"{process.url}/event", json=body)
@@ -191,7 +191,7 @@ async def test_hup_takes_over_a_changed_tokens_file_and_refuses_a_broken_one(
     tokens.write_text("bot:first-token-of-bot\n")
     async with (
         running(tmp_path, f'auth.tokens_file = "{tokens}"') as process,
-        httpx.AsyncClient(base_url=process.url, timeout=15) as client,
+        httpx.AsyncClient(base_url=process.url, timeout=60) as client,
     ):
 
         async def is_known(token: str) -> bool:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.system
 
-GUARD_SECONDS = 30
+GUARD_SECONDS = 60
 ONCE = RateLimitConfig(requests=1, window_seconds=3600)
 
 

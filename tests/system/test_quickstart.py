@@ -142,7 +142,7 @@ def test_the_loss_of_the_primary_is_reported_and_outlived(checkout: Path) -> Non
         os.kill(int(kill[1]), signal.SIGKILL)
         assert quickstart.stdout is not None
         assert any("The primary has ended with status -9" in line for line in quickstart.stdout)
-        with urllib.request.urlopen(health[1].replace("/health", "/live"), timeout=10) as live:
+        with urllib.request.urlopen(health[1].replace("/health", "/live"), timeout=60) as live:
             assert live.status == 200
         look = re.search(r"^ +(\S+/ai-ticketctl --socket \S+) top$", said, re.MULTILINE)
         if look is not None:  # the folder is not too deep for a socket

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.system
 
 COMMAND = [sys.executable, "-m", "ai_ticket_daemon"]
-GUARD_SECONDS = 30
+GUARD_SECONDS = 60
 WATCHDOG_SECONDS = 6.0
 
 CONF = """\

@@ -78,7 +78,7 @@ async def test_a_kill_and_a_restart_leave_the_trace_in_one_piece(
             simulated.faults.clear()
             async with (
                 life(conf) as second,
-                httpx.AsyncClient(base_url=second.url, timeout=30) as client,
+                httpx.AsyncClient(base_url=second.url, timeout=60) as client,
             ):
                 status = (await client.get(f"/event/{event_id}?wait=20")).json()
                 assert status["state"] == "succeeded", status
@@ -117,7 +117,7 @@ async def test_a_client_that_was_cut_off_leaves_no_hole_in_the_trace(
 
                 async def be_cut_off() -> None:
                     with pytest.raises(httpx.TransportError):
-                        await client.post(path, json=body, headers=headers, timeout=30)
+                        await client.post(path, json=body, headers=headers, timeout=60)
 
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(be_cut_off)
@@ -155,7 +155,7 @@ async def test_a_client_that_was_sent_away_has_its_span_once(tmp_path: Path) -> 
 
                 async def be_sent_away() -> None:
                     item = {"content": "hello", "max_tokens": 4}
-                    answer = await client.post("/event", json=item, timeout=30)
+                    answer = await client.post("/event", json=item, timeout=60)
                     assert answer.json()["error"] == "draining"
 
                 async with trio.open_nursery() as nursery:

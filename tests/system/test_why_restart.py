@@ -37,7 +37,7 @@ def folder() -> Iterator[Path]:
 async def ctl(folder: Path, *words: str) -> Any:
     command = [sys.executable, "-m", "ai_ticket_daemon.ctl.main"]
     command += ["--socket", str(folder / "c.sock"), "--json", *words]
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         done = await trio.run_process(command, capture_stdout=True, stderr=subprocess.STDOUT)
     return json.loads(done.stdout)
 
@@ -83,7 +83,7 @@ async def test_why_survives_a_kill_and_a_restart(folder: Path) -> None:
             first.process.send_signal(signal.SIGKILL)
             assert await first.exit_code() == -signal.SIGKILL
         standby.faults.clear()
-        async with life(conf) as second, httpx.AsyncClient(base_url=second.url, timeout=30) as c:
+        async with life(conf) as second, httpx.AsyncClient(base_url=second.url, timeout=60) as c:
             status = (await c.get(f"/event/{event_id}?wait=20")).json()
             assert status["state"] == "succeeded", status
             after = (await ctl(folder, "why", event_id))["lines"]
@@ -117,7 +117,7 @@ async def test_why_survives_a_kill_and_a_restart(folder: Path) -> None:
 async def until_told(folder: Path, event_id: str, text: str) -> list[dict[str, Any]]:
     """Return the lines once one that begins with ``text`` is on disk."""
     query = "SELECT count(*) FROM change WHERE text LIKE ? || '%'"
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         with closing(apsw.Connection(str(folder / "events.db"))) as store:
             while not store.execute(query, (text,)).get:  # noqa: ASYNC110
                 await trio.sleep(0.05)

@@ -14,7 +14,7 @@ from ai_ticket_daemon.store.sqlite.writer import Writer
 if TYPE_CHECKING:
     from pathlib import Path
 
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 60
 
 
 def threads() -> set[threading.Thread]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.store.sqlite.store import SqliteStore
 
-RECOVERY_SECONDS = 20
+RECOVERY_SECONDS = 60
 
 
 async def recovered(faults: Faults) -> None:

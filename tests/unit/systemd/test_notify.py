@@ -12,6 +12,7 @@ import pytest
 
 from ai_ticket_daemon.systemd.notify import (
     MAX_STATUS_CHARACTERS,
+    PATIENCE_SECONDS,
     Notifier,
     Systemd,
     from_environment,
@@ -97,9 +98,8 @@ def test_a_systemd_that_does_not_read_holds_up_nobody_for_long(address: str) -> 
         started = time.monotonic()
         for _ in range(100):
             assert not notifier.status("dropped at once")
-        assert time.monotonic() - started < 0.5
         notifier.ready()  # somebody waits for this one, so it is tried a little longer
-        assert time.monotonic() - started < 1
+        assert time.monotonic() - started < 100 * PATIENCE_SECONDS / 2
 
         manager.recv(4096)
         assert notifier.status("there is room again")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-GUARD_SECONDS = 20
+GUARD_SECONDS = 60
 
 
 @pytest.fixture

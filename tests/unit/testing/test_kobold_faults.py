@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FAST = KoboldSettings().instant()
 SLOW = replace(FAST, tokens_per_second=5, natural_tokens=(500, 500))
-GUARD_SECONDS = 10
+GUARD_SECONDS = 60
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-GUARD_SECONDS = 30
+GUARD_SECONDS = 60
 
 
 def written(stream: io.StringIO) -> list[dict[str, object]]:

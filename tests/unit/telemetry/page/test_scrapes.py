@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ASK = b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n"
-GUARD_SECONDS = 30.0
+GUARD_SECONDS = 60.0
 LARGE = "x" * 16_000_000
 """More than what the kernel keeps for somebody who does not read."""
 
