@@ -14,6 +14,7 @@ from ai_ticket_daemon import __version__
 from ai_ticket_daemon.config.read import otel_variables
 from ai_ticket_daemon.config.read.errors import ConfigError
 from ai_ticket_daemon.config.read.load import load_config
+from ai_ticket_daemon.host.c_heap import keep_large_apart
 from ai_ticket_daemon.host.descriptors import raise_limit
 from ai_ticket_daemon.host.exhaustion import Resource, exhausted, exhausted_by_name
 from ai_ticket_daemon.standard_streams import Parser, run_command
@@ -71,6 +72,7 @@ def _main(arguments: Sequence[str] | None) -> int:
     # When the watchdog ends a daemon that hangs (SIGABRT), this tells where it hung.
     faulthandler.enable()
     raise_limit()
+    keep_large_apart()
     try:
         logs = Logs(config.log.level, config.log.format)
     except (OSError, RuntimeError, MemoryError) as error:

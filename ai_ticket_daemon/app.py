@@ -22,7 +22,7 @@ from ai_ticket_daemon.backends.factory import open_client
 from ai_ticket_daemon.clock import Clock
 from ai_ticket_daemon.config.log import LogLevel
 from ai_ticket_daemon.errors import StoreUnavailable
-from ai_ticket_daemon.host import trimmer
+from ai_ticket_daemon.host import collector, trimmer
 from ai_ticket_daemon.host.memory_budget import MemoryBudget
 from ai_ticket_daemon.liveness import Liveness
 from ai_ticket_daemon.parts.control_plane import ControlPlane
@@ -247,7 +247,9 @@ class Daemon:
             starved=self._starved,
         )
         self.metrics_port = await self._look.start(start)
-        await start("trimmer", trimmer.run, memory=self._memory, exhaustion=self._look.exhaustion)
+        exhaustion = self._look.exhaustion
+        await start("trimmer", trimmer.run, memory=self._memory, exhaustion=exhaustion)
+        await start("collector", collector.run, exhaustion=exhaustion)
 
     async def _start_sampler(self, start: Callable[..., Awaitable[Any]]) -> None:
         await start(

@@ -9,7 +9,7 @@ import trio
 from ai_ticket_daemon.host import trimmer
 from ai_ticket_daemon.host.exhaustion import Exhaustion
 from ai_ticket_daemon.host.memory_budget import MemoryBudget
-from ai_ticket_daemon.host.trimmer import LOOK_SECONDS, WORTH_BYTES
+from ai_ticket_daemon.host.trimmer import LOOK_SECONDS, WORTH_BYTES, WORTH_OBJECTS
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
@@ -44,5 +44,24 @@ async def test_memory_is_given_back_once_when_large_requests_are_over(
         nursery.cancel_scope.cancel()
 
 
-def test_the_c_library_takes_the_call() -> None:
-    trimmer.trim()
+@pytest.mark.parametrize(("gone", "expected"), [(WORTH_OBJECTS, 1), (WORTH_OBJECTS - 1, 0)])
+async def test_memory_is_given_back_once_when_many_clients_have_gone(
+    autojump_clock: MockClock, gone: int, expected: int
+) -> None:
+    given: list[int] = []
+    left = [400_000, 400_000 + gone, 400_000]
+    async with trio.open_nursery() as nursery:
+        await nursery.start(
+            partial(
+                trimmer.run,
+                memory=MemoryBudget(lambda: 1),
+                exhaustion=Exhaustion(),
+                objects=lambda: left.pop(0) if len(left) > 1 else left[0],
+                give_back=lambda: given.append(1),
+            )
+        )
+        await trio.sleep(5.5 * LOOK_SECONDS)
+        while len(given) < expected:
+            await trio.lowlevel.checkpoint()
+        assert len(given) == expected
+        nursery.cancel_scope.cancel()
