@@ -98,9 +98,7 @@ def test_removing_leaves_data_and_settings_and_says_where(host: ServiceHost) -> 
 def test_a_killed_daemon_loses_no_event_that_was_accepted(host: ServiceHost) -> None:
     host.start_kobold("--tokens-per-second", "20", port=5003)
     host.configure(whole=SETTINGS.replace(":5001", ":5003"))
-    began = time.monotonic()
     host.systemctl("restart", "ai-ticket.service")
-    restart_seconds = time.monotonic() - began
     host.until(lambda: host.get("/ready").status == 200, "the daemon is ready")
     pid, event_ids = host.pid, submit(host, EVENTS)
 
@@ -109,8 +107,8 @@ def test_a_killed_daemon_loses_no_event_that_was_accepted(host: ServiceHost) -> 
     def is_back() -> bool:
         return host.pid not in {0, pid} and host.shows("ActiveState") == "active"
 
-    # Half a second where nothing else runs: RestartSec= and a start, as slow as the host is now.
-    assert host.until(is_back, "another process serves", 60) < 3 * restart_seconds + 2
+    host.until(is_back, "another process serves")
+    assert host.shows("RestartUSec") == "100ms"
     assert "queued" in states(host, event_ids[-3:])  # it was killed amid its work
     host.until(lambda: states(host, event_ids[-1:]) == ["succeeded"], "the last event has ended")
     assert states(host, event_ids) == ["succeeded"]
@@ -154,16 +152,19 @@ def test_a_flood_of_lines_into_a_stalled_journal_holds_up_no_client(host: Servic
         f"    os.kill({host.pid}, signal.SIGUSR1)\n    time.sleep(0.003)"
     )
     host.systemctl("kill", "--signal=STOP", "--kill-whom=main", "systemd-journald.service")
+    began = time.monotonic()
     try:
         with host.load(CLIENTS) as load:
             host.box.run(PYTHON, "-c", flood)
             host.until(lambda: dropped(host) > 100, "lines are dropped rather than waited for")
     finally:
+        stood_seconds = time.monotonic() - began
         host.systemctl("kill", "--signal=CONT", "--kill-whom=main", "systemd-journald.service")
 
     assert load.seen["failures"] == []
-    # Journald stood still for the nine seconds of the flood, and longer on a busy machine.
-    assert load.seen["slowest_seconds"] < 6
+    # Journald stood still for the nine seconds of the flood, and longer on a busy machine: a client
+    # that is held up waits for nearly all of them.
+    assert load.seen["slowest_seconds"] < 2 / 3 * stood_seconds
     host.until(
         lambda: bool(host.journal("AI_TICKET_LOG=log_lines_dropped")), "the loss is in the journal"
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -36,8 +35,6 @@ pytestmark = pytest.mark.system
 
 CLIENTS = 8
 NEXT, BROKEN = "/root/next", "/root/broken"
-ROLLBACK_SECONDS = 20.0
-"""A second and a half on a host with nothing else to do; a wait for a time-out would be longer."""
 LATER = 5004
 """Where no server listens until a test starts one."""
 
@@ -118,12 +115,10 @@ def test_an_upgrade_can_be_taken_back_later_and_fails_no_request(host: ServiceHo
         assert version(host) == "0.1.1"
 
         host.configure()
-        began = time.monotonic()
         said = host.box.run(*back).stdout
-        took_seconds = time.monotonic() - began
 
     assert "0.1.0-" in said
-    assert took_seconds < ROLLBACK_SECONDS
+    assert not [line for line in host.journal("UNIT=ai-ticket.service") if timed_out(line)]
     assert version(host) == "0.1.0"
     assert load.seen["failures"] == []
     assert load.seen["completions"] > CLIENTS
@@ -157,6 +152,11 @@ def test_a_store_that_is_refused_is_replaced_by_the_backup_as_the_documents_say(
 
     assert states(host, [event_id]) == ["succeeded"]
     assert host.box.shell("ls /var/lib/ai-ticket/events.db.before-*")
+
+
+def timed_out(line: dict[str, Any]) -> bool:
+    """Whether systemd says here that it waited for something in vain."""
+    return "timed out" in str(line["MESSAGE"])
 
 
 def commands(heading: str) -> list[str]:
