@@ -8,6 +8,8 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from ai_ticket_daemon.backends.bounds import MOST_PARTS
 from ai_ticket_daemon.backends.cleaning import clean_name, clean_sentence, whole_number
 from ai_ticket_daemon.backends.observation import AttemptFailed, Observation, Seen
@@ -16,6 +18,7 @@ from ai_ticket_daemon.backends.transport.retry_after import retry_after_seconds
 if TYPE_CHECKING:
     from ai_ticket_daemon.backends.transport.answer import Answer
 
+_decode = msgspec.json.Decoder().decode
 _MAX_ERROR_BYTES = 64 * 1024
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_ -]{0,63}")
 CONTEXT_OVERFLOW = "context_length_exceeded"
@@ -39,8 +42,16 @@ def parse_json(data: bytes) -> Any:
     Raises:
         AttemptFailed: it is none, or made of more parts than any answer needs.
     """
-    if sum(data.count(mark) for mark in (b",", b"[", b"{")) > MOST_PARTS:
+    if len(data) > MOST_PARTS and sum(map(data.count, (b",", b"[", b"{"))) > MOST_PARTS:
         raise AttemptFailed.seen(Seen.TOO_LARGE)
+    try:
+        return _decode(data)
+    except (ValueError, RecursionError):
+        return _parse_odd_json(data)
+
+
+def _parse_odd_json(data: bytes) -> Any:
+    """Return the value of JSON that the strict decoder refuses: NaN, half characters, a mark."""
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
