@@ -58,16 +58,18 @@ class EventStream:
         if not chunk:
             return []
         self._after_cr = chunk.endswith(b"\r")
-        first, *others = _LINE_END.split(chunk)
+        *lines, last = _LINE_END.split(chunk)
+        if lines and self._rest:
+            lines[0] = bytes(self._rest) + lines[0]
+            self._rest.clear()
         events: list[Event] = []
-        self._rest += first
-        for following in others:
-            if self._take(bytes(self._rest), events):
+        for line in lines:
+            if self._take(line, events):
                 return events
-            self._rest[:] = following
+        self._rest += last
         if len(self._rest) > self._longest:
             raise EventTooLong
-        if len(self._rest) < _MARK_BYTES and _is_done(bytes(self._rest)):
+        if last and len(self._rest) < _MARK_BYTES and _is_done(bytes(self._rest)):
             self._finish(events)
         return events
 
