@@ -98,6 +98,8 @@ class CompletionText:
         if not self._parted:
             self._parted = True
             yield from self._keep(self._splitter.leave())
+        if not self._thought:
+            thought = thought.lstrip()
         if thought:
             self._note_end(thought, is_thought=True)
             yield from self._keep((ReasoningText(thought),))

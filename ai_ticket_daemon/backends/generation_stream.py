@@ -101,6 +101,7 @@ class GenerationStream:
         self.received = request.received
         self.started_at = trio.current_time()
         self.sent_at: float | None = None
+        self.began_at: float | None = None
         self.progress_at: float | None = None
         self.ended_at = math.inf
         self.answering = False
@@ -141,6 +142,12 @@ class GenerationStream:
         with trio.CancelScope(deadline=deadline) as self._waiting:
             await self.finished.wait()
         self._waiting = None
+
+    def note_progress(self) -> None:
+        """Note that the server has made something, for the first time or once more."""
+        self.progress_at = trio.current_time()
+        if self.began_at is None:
+            self.began_at = self.progress_at
 
     @property
     def text_so_far(self) -> str:
@@ -212,6 +219,8 @@ class GenerationStream:
                 piece = self._read_event(event)
                 finish_reason = piece.finish_reason or finish_reason
                 usage = piece.usage or usage
+                if piece.text or piece.reasoning:
+                    self.note_progress()
                 self._take(piece)
         if finish_reason is None:
             raise AttemptFailed.seen(Seen.CUT)
@@ -237,7 +246,6 @@ class GenerationStream:
     def _take(self, piece: Piece) -> None:
         if not piece.text and not piece.reasoning:
             return
-        self.progress_at = trio.current_time()
         more = len(piece.text) + len(piece.reasoning)
         if self._text.characters + more > self.bounds.text:
             raise AttemptFailed.seen(Seen.TOO_LARGE)

@@ -123,6 +123,25 @@ async def test_thinking_that_was_passed_on_cannot_be_taken_back(
     assert error.failure.retry is retry
 
 
+@pytest.mark.parametrize(
+    ("made_text", "thinks"),
+    [
+        ("<think>The primary colours are: Red, Blue, and Green.", True),
+        ("<think>Hm.</think>The primary colours are: Red, Blue, and Green.", False),
+        ("The primary colours are: Red, Blue, and Green.", False),
+        ("", False),  # another generation came since
+    ],
+)
+async def test_thinking_cut_by_the_limit_is_known_by_the_tag_the_server_still_has(
+    made_text: str, thinks: bool
+) -> None:
+    text = "The primary colours are: Red, Blue, and Green."
+    name, request = "chat_reasoning_cut_by_limit", asks(max_tokens=12)
+    result, _ = await made(name, request, check=checked(made_text))
+    assert (result.text, result.reasoning) == (("", text) if thinks else (text, ""))
+    assert result.usage == Usage(17, 12, reasoning_tokens=12 if thinks else None)
+
+
 async def test_a_model_whose_template_thinks_is_asked_for_a_stream_whatever_the_client_wants() -> (
     None
 ):

@@ -22,6 +22,7 @@ from ai_ticket_daemon.backends.kobold.perf import find_aftermath
 from ai_ticket_daemon.backends.kobold.probe import KoboldProbe
 from ai_ticket_daemon.backends.kobold.reading import Reading
 from ai_ticket_daemon.backends.kobold.stream_end import find_end
+from ai_ticket_daemon.backends.kobold.unfinished import part_unfinished
 from ai_ticket_daemon.backends.kobold.usage import Bill
 from ai_ticket_daemon.backends.observation import Aftermath, AttemptFailed, Observation, Seen
 from ai_ticket_daemon.backends.quoting import quotable
@@ -124,7 +125,7 @@ class KoboldClient:
         wants_stream = request.stream
         laid_out = await self._context.lay_out(request, size_bytes)
         request, prompt_tokens = laid_out.request, laid_out.prompt_tokens
-        if Feature.THINKS in self.features and self._config.dialect is Dialect.OPENAI_CHAT:
+        if self._parts_thinking and Feature.THINKS in self.features:
             request = replace(request, stream=True)
         await self._admission.wait()
         # A key of its own for every attempt: the server may remember an abort for a used one.
@@ -160,6 +161,9 @@ class KoboldClient:
             completion = ended
         finally:
             self._generations.discard(generation)
+        if self._parts_thinking and not generation.stream:
+            max_bytes = generation.bounds.text
+            completion = await part_unfinished(completion, self._wire, genkey, max_bytes=max_bytes)
         may_lack_model = completion.was_empty and completion.finish_reason == "length"
         if may_lack_model and not await self._probe.has_model():
             raise AttemptFailed.seen(Seen.NO_MODEL)
@@ -169,10 +173,17 @@ class KoboldClient:
             prompt_tokens=prompt_tokens,
             took_seconds=generation.ended_at - (generation.sent_at or generation.started_at),
             ended_at=generation.ended_at,
+            began_at=generation.began_at,
         )
         return GenerationResult(
             completion.text, finish_reason, completion.bill(usage), completion.reasoning
         )
+
+    @property
+    def _parts_thinking(self) -> bool:
+        """Whether the server parts what it answers to a chat."""
+        chats = self._config.dialect is Dialect.OPENAI_CHAT
+        return chats and Feature.REASONING in self.features
 
     def _reading(self, request: GenerationRequest, prompt_tokens: int | None) -> Reading:
         unmeasured = self._config.first_token_timeout_seconds

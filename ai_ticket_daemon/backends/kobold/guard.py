@@ -96,7 +96,7 @@ class KoboldGuard:
         progress_at = generation.progress_at
         try:
             if not generation.stream and await self._advanced(generation):
-                generation.progress_at = trio.current_time()
+                generation.note_progress()
                 self._idle_looks = self._silent_looks = 0
                 return self._look_seconds
             perf = await read_perf(self._wire, timeout_seconds=self._timeout_seconds)
@@ -160,7 +160,8 @@ class KoboldGuard:
             try:
                 perf = None
                 if self._counts:
-                    perf = await statistics(self._wire, generation.ended_at)
+                    ended_at, began_at = generation.ended_at, generation.began_at
+                    perf = await statistics(self._wire, ended_at, began_at)
                 if perf is not None and perf.last_token_count > 0:
                     generation.received.note(perf.last_token_count)
                 elif completion is not None and not generation.stream:

@@ -34,6 +34,8 @@ class Perf:
     last_token_count: int
     last_input_count: int | None = None
     """None: this version does not tell."""
+    lock_age_seconds: float = 0.0
+    """How long ago a generation got the lock, the last one that did."""
     prompt_token_seconds: float = 0.0
     written_token_seconds: float = 0.0
     """How long a token took to read and to write; 0 where nothing was measured."""
@@ -58,7 +60,7 @@ def parse_perf(value: dict[str, Any]) -> Perf:
     Raises:
         AttemptFailed: it is of another shape.
     """
-    uptime = value.get("uptime")
+    uptime, idletime = value.get("uptime"), value.get("idletime")
     idle, queue, total_gens, token_count = (
         whole_number(value.get(key)) for key in ("idle", "queue", "total_gens", "last_token_count")
     )
@@ -80,6 +82,7 @@ def parse_perf(value: dict[str, Any]) -> Perf:
         total_gens=total_gens,
         last_stop_reason=whole_number(value.get("stop_reason")) or 0,
         last_token_count=token_count,
+        lock_age_seconds=float(idletime) if isinstance(idletime, int | float) else 0.0,
         last_input_count=whole_number(value.get("last_input_count")),
         prompt_token_seconds=_seconds(value.get("last_process")),
         written_token_seconds=_seconds(value.get("last_eval")),

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.config.backends import ServerConfig
 
 WORTH_COUNTING_SECONDS = 0.05
-# The server holds its lock for 50 ms after an answer. Until then, "the last generation" is ours.
+# An old server holds its lock for 50 ms after an answer. Until then, "the last generation" is ours.
 _STATISTICS_ARE_OURS_SECONDS = 0.035
 _SAME_FOR_ALL = (100, 100)
 
@@ -70,6 +70,7 @@ class Bill:
         prompt_tokens: int | None,
         took_seconds: float,
         ended_at: float,
+        began_at: float | None,
     ) -> tuple[str, Usage]:
         """Return the finish reason and the usage of a generation; fails over nothing.
 
@@ -79,13 +80,14 @@ class Bill:
             prompt_tokens: the tokens of its prompt, if they are known already.
             took_seconds: from sending the request to the end of the answer.
             ended_at: when the answer ended, on trio's clock.
+            began_at: when its first text had come, if that was seen.
         """
         told = true_usage(completion, trusted=Feature.TRUE_USAGE in self._probe.features)
         worth_counting = told is None and took_seconds >= WORTH_COUNTING_SECONDS
         reason_unknown = completion.finish_reason == LENGTH and not completion.stopped
         perf: Perf | None = None
         if (worth_counting or (reason_unknown and request.sampling.stop)) and self.counts:
-            perf = await statistics(self._wire, ended_at)
+            perf = await statistics(self._wire, ended_at, began_at)
         reason = completion.finish_reason
         if completion.stopped or (
             reason_unknown and perf is not None and perf.last_stop_reason == STOPPED_BY_STRING
@@ -154,11 +156,19 @@ def true_usage(completion: Completion, *, trusted: bool) -> Usage | None:
     return usage
 
 
-async def statistics(wire: Wire, ended_at: float) -> Perf | None:
-    """Return the server's statistics of the generation that ended just now; None if too late."""
+async def statistics(wire: Wire, ended_at: float, began_at: float | None) -> Perf | None:
+    """Return the server's statistics of a generation; None if they may be those of another one.
+
+    Args:
+        wire: leads to the server.
+        ended_at: when its answer ended, on trio's clock.
+        began_at: when its first text had come, if it was seen to come. Where no generation has got
+            the lock since, this one was the last.
+    """
     try:
         perf = await read_perf(wire)
     except AttemptFailed:
         return None
-    late = trio.current_time() - ended_at > _STATISTICS_ARE_OURS_SECONDS
-    return None if late else perf
+    now = trio.current_time()
+    was_last = began_at is not None and now - perf.lock_age_seconds <= began_at
+    return perf if was_last or now - ended_at <= _STATISTICS_ARE_OURS_SECONDS else None

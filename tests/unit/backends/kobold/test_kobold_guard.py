@@ -42,6 +42,7 @@ def stopped(*, stream: bool, tokens: int, text: str) -> GenerationStream:
         finished=finished,
         completion=completion,
         progress_at=None,
+        began_at=None,
         bounds=answer_bounds(8, 100),
         received=Received(tokens, estimated=tokens > 0),
     )

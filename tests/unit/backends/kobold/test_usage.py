@@ -63,6 +63,7 @@ async def usage_of(
     in_flight: int = 1,
     prompt_tokens: int | None = None,
     took: float = 1.0,
+    late: bool = False,
     **figures: Any,
 ) -> Usage:
     """Return the usage by a server whose statistics say this; it counts 3 tokens in any text."""
@@ -80,7 +81,9 @@ async def usage_of(
             GenerationRequest((Message(Role.USER, "Please greet me"),), Sampling(max_tokens=16)),
             prompt_tokens=prompt_tokens,
             took_seconds=took,
-            ended_at=trio.current_time() + 3600.0,  # however busy this machine is
+            # However busy this machine is, it is soon enough, or too late.
+            ended_at=trio.current_time() + (-3600.0 if late else 3600.0),
+            began_at=trio.current_time() - 1800.0 if late else None,
         )
     return usage
 
@@ -98,6 +101,12 @@ async def test_a_prompt_counted_by_a_layout_that_is_not_known_is_called_an_estim
     assert await usage_of(MADE, features=NEW) == Usage(3, 9, estimated=True)
     assert await usage_of(MADE, features=NEW, prompt_tokens=17) == Usage(17, 9)
     assert await usage_of(MADE, features=UNKNOWN, last_input_count=14) == Usage(14, 9)
+
+
+async def test_counters_read_late_are_taken_if_nobody_got_the_lock_since() -> None:
+    assert await usage_of(MADE, late=True, idletime=1900.0) == Usage(3, 9)
+    assert await usage_of(MADE, late=True, idletime=1700.0) == Usage(3, 3)
+    assert await usage_of(MADE, late=True, idletime=None) == Usage(3, 3)
 
 
 async def test_counters_that_stand_still_are_not_taken() -> None:
