@@ -50,6 +50,8 @@ class GenerationRequest:
     reasoning_effort: ReasoningEffort | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     received: Received = field(default_factory=Received, compare=False)
+    laid_out: str | None = field(default=None, repr=False)
+    """The conversation in the server's template, for an API that takes a text."""
 
 
 @dataclass(frozen=True, slots=True)

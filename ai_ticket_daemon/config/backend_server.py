@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
 from ai_ticket_daemon.config.values.addresses import url
-from ai_ticket_daemon.config.values.rules import choice, integer, optional, seconds, text
+from ai_ticket_daemon.config.values.rules import boolean, choice, integer, optional, seconds, text
 from ai_ticket_daemon.config.values.schema import Mistake, Rule, not_a, setting, wrong
 from ai_ticket_daemon.config.values.secret_file import secret_file
 
@@ -87,6 +87,14 @@ class ServerConfig:
         metadata=setting(
             choice(Dialect),
             'API the server is spoken to in; `kobold` needs `kind = "koboldcpp"`.',
+        ),
+    )
+    use_template: bool = field(
+        default=True,
+        metadata=setting(
+            boolean,
+            "Where the dialect takes a text, lay prompts out with the model's chat template, if a "
+            "KoboldCPP tells one; `false` sends them as they are.",
         ),
     )
     max_in_flight: int = field(

@@ -26,6 +26,7 @@ from ai_ticket_daemon.preflight.access import (
 )
 from ai_ticket_daemon.preflight.credentials import stale_copies
 from ai_ticket_daemon.preflight.finding import Finding, Weight
+from ai_ticket_daemon.preflight.servers import recommend
 from ai_ticket_daemon.preflight.taken import holder_of, holder_of_path
 from ai_ticket_daemon.store.sqlite.schema import refuse_foreign
 
@@ -62,6 +63,7 @@ def look(
             Finding(Weight.NOTE, f"only root can tell what the user {service.user} may read")
         )
     found += _addresses(config, service)
+    found += recommend(config.backends.servers)
     return found
 
 

@@ -22,17 +22,22 @@ PATH = "/v1/completions"
 
 def prompt(request: GenerationRequest) -> str:
     """Return the conversation as one text."""
-    return flatten(request.messages)
+    return flatten(request.messages) if request.laid_out is None else request.laid_out
 
 
 def end(request: GenerationRequest) -> str:
     """Return the text that the model goes on with; what stands between roles begins anew."""
+    if request.laid_out is not None:
+        return request.laid_out
     return request.messages[0].content if is_raw(request.messages) else ""
 
 
 def stops(request: GenerationRequest) -> tuple[str, ...]:
-    """Return where the text ends: at the request's stop strings, and at the next role's marker."""
-    if is_raw(request.messages):
+    """Return where the text ends: at the request's stop strings, and at the next role's marker.
+
+    A template ends a turn with a token of its own, at which the server stops.
+    """
+    if request.laid_out is not None or is_raw(request.messages):
         return request.sampling.stop
     return request.sampling.stop + MARKERS
 

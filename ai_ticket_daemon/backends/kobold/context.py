@@ -8,7 +8,7 @@ the texts with the markers of its default, and a margin is kept for those of any
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ai_ticket_daemon.backends.kobold.features import Feature
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.backends.dialects import WireDialect
     from ai_ticket_daemon.backends.generation import GenerationRequest
     from ai_ticket_daemon.backends.kobold.probe import KoboldProbe
-    from ai_ticket_daemon.backends.tokens import TokenCounter
+    from ai_ticket_daemon.backends.tokens import Layout, TokenCounter
     from ai_ticket_daemon.config.backends import ServerConfig
 
 _NOT_COUNTED = frozenset({Seen.WRONG_SHAPE, Seen.NOT_JSON, Seen.NULL_BODY})
@@ -60,7 +60,8 @@ class ContextGuard:
         probe: KoboldProbe,
         counter: TokenCounter,
     ) -> None:
-        self._lays_out = config.dialect is Dialect.OPENAI_CHAT
+        self._takes_text = config.dialect is not Dialect.OPENAI_CHAT
+        self._use_template = config.use_template
         self._dialect = dialect
         self._probe = probe
         self._counter = counter
@@ -75,34 +76,52 @@ class ContextGuard:
         Raises:
             AttemptFailed: it does not fit, or the server does not answer sensibly.
         """
+        if self._takes_text and self._use_template and Feature.TEMPLATE in self._probe.features:
+            layout = await self._layout(request)
+            if layout is not None:
+                request = replace(request, laid_out=layout.prompt)
+                await self._refuse_too_long(request, _Count(layout.tokens))
+                return LaidOut(request, layout.tokens)
         context_tokens = await self._probe.context_tokens()
-        max_tokens = request.sampling.max_tokens
-        at_most = most_prompt_tokens(request.messages, size_bytes) + max_tokens
+        at_most = most_prompt_tokens(request.messages, size_bytes) + request.sampling.max_tokens
         if context_tokens is None or at_most <= context_tokens:
             return LaidOut(request, None)
         count = await self._count(request)
-        if count.tokens + count.margin + max_tokens > context_tokens:
-            raise AttemptFailed(
-                Observation(
-                    Seen.OVERFLOW,
-                    prompt_tokens=count.tokens,
-                    margin_tokens=count.margin,
-                    context_tokens=context_tokens,
-                    max_tokens=max_tokens,
-                )
-            )
+        await self._refuse_too_long(request, count)
         return LaidOut(request, count.tokens)
 
+    async def _refuse_too_long(self, request: GenerationRequest, count: _Count) -> None:
+        context_tokens = await self._probe.context_tokens()
+        max_tokens = request.sampling.max_tokens
+        if context_tokens is None or count.tokens + count.margin + max_tokens <= context_tokens:
+            return
+        raise AttemptFailed(
+            Observation(
+                Seen.OVERFLOW,
+                prompt_tokens=count.tokens,
+                margin_tokens=count.margin,
+                context_tokens=context_tokens,
+                max_tokens=max_tokens,
+            )
+        )
+
     async def _count(self, request: GenerationRequest) -> _Count:
-        if self._lays_out and Feature.COUNTS_MESSAGES in self._probe.features:
-            try:
-                return _Count((await self._counter.lay_out(request.messages)).tokens)
-            except AttemptFailed as failure:
-                # Not what its version should answer: it is counted as for an older one.
-                if not _is_refusal(failure.observation):
-                    raise
+        if not self._takes_text and (layout := await self._layout(request)) is not None:
+            return _Count(layout.tokens)
         tokens = await self._counter.count(self._dialect.prompt(request), begin=True)
-        return _Count(tokens, template_margin(request.messages) if self._lays_out else 0)
+        return _Count(tokens, 0 if self._takes_text else template_margin(request.messages))
+
+    async def _layout(self, request: GenerationRequest) -> Layout | None:
+        """Return the conversation in the server's template; None if it cannot tell that."""
+        if Feature.COUNTS_MESSAGES not in self._probe.features:
+            return None
+        try:
+            return await self._counter.lay_out(request.messages)
+        except AttemptFailed as failure:
+            # Not what its version should answer: it is treated as an older one.
+            if _is_refusal(failure.observation):
+                return None
+            raise
 
 
 def _is_refusal(observation: Observation) -> bool:

@@ -138,7 +138,8 @@ TABLE = (
         Feature.TEMPLATE,
         lambda told: told.chat_template is not None,
         "`chat_template` of `/props`",
-        "The model has a chat template of its own, so `openai-chat` is the right dialect.",
+        "Where the dialect takes a text, prompts are laid out with the template; `openai-chat` is "
+        "the right dialect.",
     ),
     Row(
         Feature.JINJA,
