@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -80,6 +81,12 @@ def one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def pytest_configure(config: pytest.Config) -> None:
     """Tell what the tests cost."""
     config.pluginmanager.register(Costs())
+
+
+def pytest_collection_finish() -> None:
+    """Keep collections of the garbage from what thousands of tests are made of: it stays."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:
