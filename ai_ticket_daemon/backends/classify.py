@@ -72,7 +72,7 @@ def _failure(observation: Observation) -> Failure:
         case Seen.NO_BYTE | Seen.BROKEN | Seen.CUT:
             return _broken_off(observation)
         case Seen.STATUS:
-            return _refused(observation)
+            return table.RELOADED if observation.reloading else _refused(observation)
         case Seen.HOST_EXHAUSTED:
             lack = "exhausted" if observation.lacking is None else observation.lacking.lack
             return replace(
@@ -85,7 +85,7 @@ def _failure(observation: Observation) -> Failure:
 def _broken_off(observation: Observation) -> Failure:
     match observation.aftermath:
         case Aftermath.GONE | Aftermath.RESTARTED:
-            return table.DIED
+            return table.RELOADED if observation.reloading else table.DIED
         case Aftermath.SILENT:
             return table.FROZEN
         case Aftermath.NOT_ASKED:

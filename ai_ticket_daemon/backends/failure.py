@@ -42,6 +42,8 @@ class HealthEvent(StrEnum):
     """It does not accept the configured credential."""
     NO_MODEL = "no_model"
     """It has no model loaded."""
+    RELOADING = "reloading"
+    """It unloads or reloads its model."""
     FAILED = "failed"
     """It answered, but not with a completion."""
 

@@ -28,6 +28,12 @@ DIED = Failure(
     _LOST,
     "died while it worked on this request; one other backend may try it",
 )
+RELOADED = Failure(
+    _CONNECTION,
+    _OVER,
+    HealthEvent.RELOADING,
+    "unloaded or reloaded its model under this request, or died; that is not the request's fault",
+)
 FROZEN = Failure(
     _CONNECTION,
     _OVER,

@@ -101,6 +101,13 @@ class BackendClient(Protocol):
             BackendError: it could not be reached or did not make sense.
         """
 
+    async def wake(self) -> bool:
+        """Have a server that has unloaded its model load it; False if it does not know how.
+
+        Raises:
+            BackendError: it failed, or took too long.
+        """
+
     def doubt(self) -> None:
         """The server has fallen silent: have a look at what runs there, and give up what is lost.
 
@@ -118,7 +125,8 @@ class ProbeResult:
     ``has_model`` False: it has no model loaded. ``busy``: a generation runs there. ``waiting``:
     requests in the server's own queue. ``uptime_seconds``, ``generations`` (how many it has made):
     smaller than before means it restarted. ``credential_accepted`` False: the configured credential
-    is wrong. ``software``: what runs there.
+    is wrong. ``loads_on_request``: it has no model loaded, and loads one for the next request.
+    ``software``: what runs there.
     """
 
     model: str | None
@@ -129,4 +137,5 @@ class ProbeResult:
     generations: int | None = None
     credential_accepted: bool = True
     has_model: bool = True
+    loads_on_request: bool = False
     software: Software = NOTHING_TOLD

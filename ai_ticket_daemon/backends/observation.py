@@ -98,7 +98,8 @@ class Observation:
     ``passed_on``: the caller was already given a part of the text. ``error_type``: the server's
     own short word for the error; ``words`` is what it says of it, cleaned, and None where that
     repeats the prompt or the credential. ``margin_tokens``: as many more than ``prompt_tokens`` the
-    markers of an unknown template may take. ``slot``: what became of it. ``lacking`` is what this
+    markers of an unknown template may take. ``slot``: what became of it. ``reloading``: the
+    server is one that unloads or reloads its model under a generation. ``lacking`` is what this
     host had run out of.
     """
 
@@ -114,6 +115,7 @@ class Observation:
     aftermath: Aftermath = Aftermath.NOT_ASKED
     passed_on: bool = False
     slot: SlotEnd = SlotEnd.FREE
+    reloading: bool = False
     lacking: Resource | None = None
 
 

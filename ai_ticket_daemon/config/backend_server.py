@@ -147,6 +147,15 @@ class ServerConfig:
         metadata=setting(seconds(0.01, 86_400), "Longest time for one generation."),
     )
 
+    load_timeout_seconds: float = field(
+        default=300.0,
+        metadata=setting(
+            seconds(0.01, 86_400),
+            "Longest time for a server that has unloaded its model to load it for a request; "
+            "the other times begin after that.",
+        ),
+    )
+
     def conflicts(self) -> Iterator[Mistake]:
         """Yield what does not go together."""
         if self.kind is BackendKind.OPENAI and self.dialect is Dialect.KOBOLD:

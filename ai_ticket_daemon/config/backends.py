@@ -123,6 +123,13 @@ class BackendsConfig:
             "Time without progress after which a generating server counts as stuck.",
         ),
     )
+    keep_standby_loaded: bool = field(
+        default=False,
+        metadata=setting(
+            boolean,
+            "Have a standby that has unloaded its model load it again at once, ahead of need.",
+        ),
+    )
     servers: tuple[ServerConfig, ...] = field(
         default=(),
         metadata=setting(

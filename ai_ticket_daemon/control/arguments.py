@@ -37,6 +37,12 @@ class ByName(Scope, frozen=True, forbid_unknown_fields=True, kw_only=True):
     name: Text
 
 
+class OneServer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A server, in the eyes of this daemon alone."""
+
+    name: Text
+
+
 class ByEvent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An event."""
 

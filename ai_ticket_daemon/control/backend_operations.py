@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ai_ticket_daemon.config.backends import BackendRole
-from ai_ticket_daemon.control.arguments import ByName, Isolated, Nothing, Scope
+from ai_ticket_daemon.control.arguments import ByName, Isolated, Nothing, OneServer, Scope
 from ai_ticket_daemon.control.operation import Access, Operation
 from ai_ticket_daemon.control.orders import Name
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
@@ -60,6 +60,7 @@ class BackendOperations:
             Operation("failover", Access.ACT, ByName, self._failover),
             Operation("failback", Access.ACT, Scope, self._failback),
             Operation("auto", Access.ACT, Scope, self._auto),
+            Operation("wake", Access.ACT, OneServer, self._wake),
             Operation("sever", Access.ACT, Isolated, self._isolate),
             Operation("mend", Access.ACT, Nothing, self._rejoin),
         )
@@ -72,13 +73,15 @@ class BackendOperations:
         }
 
     async def _failover(self, wanted: ByName) -> object:
-        names = [backend.name for backend in self._pool]
-        if wanted.name not in names:
-            raise RequestRefused(
-                ErrorCode.NOT_FOUND,
-                f"There is no server {wanted.name}; there are {', '.join(names)}.",
-            )
+        self._known(wanted.name)
         return await self._order(Name.PINNED, wanted.name, wanted)
+
+    def _known(self, name: str) -> None:
+        names = [backend.name for backend in self._pool]
+        if name not in names:
+            raise RequestRefused(
+                ErrorCode.NOT_FOUND, f"There is no server {name}; there are {', '.join(names)}."
+            )
 
     async def _failback(self, wanted: Scope) -> object:
         pool = self._pool
@@ -93,6 +96,12 @@ class BackendOperations:
 
     async def _auto(self, wanted: Scope) -> object:
         return await self._order(Name.PINNED, "", wanted)
+
+    async def _wake(self, wanted: OneServer) -> object:
+        """Have a server load its model; how that goes, its state tells."""
+        self._known(wanted.name)
+        self._pool.wake(wanted.name)
+        return {"server": wanted.name, "state": self._pool[wanted.name].health.state.value}
 
     async def _order(self, name: Name, value: str, wanted: Scope) -> dict[str, object]:
         """Give an order about the servers; return who serves then, and whom it reached."""

@@ -109,6 +109,12 @@ class PoolHistory(PoolObserver):
             self.note(f"{backend.name} runs version {backend.health.software.version}")
         self._observer.identified(backend)
 
+    def woken(self, backend: Backend, problem: str | None) -> None:
+        """Note it."""
+        how = "was made to load its model" if problem is None else f"was not loaded: {problem}"
+        self.note(f"{backend.name} {how}")
+        self._observer.woken(backend, problem)
+
     def role_changed(
         self, before: ActiveRole, after: ActiveRole, *, from_backend: str, to_backend: str
     ) -> None:

@@ -83,6 +83,10 @@ def _add_changes(to: Commands) -> None:
     over.add_argument("name", metavar="SERVER")
     to.order("failback", "Let the primaries serve again now.")
     to.order("auto", "Unpin: let the rules decide who serves.")
+    wake = to.change(
+        "wake", "Have a server that has unloaded its model load it.", "name", example="wake standby"
+    )
+    wake.add_argument("name", metavar="SERVER")
     to.order("pause", "Accept and keep events, but start none.")
     to.order("unpause", "Start events again.")
     to.order("drain", "Refuse new events; finish what clients wait for.")

@@ -23,6 +23,7 @@ _COLOURS = {
     "unhealthy": "red",
     "ready": "green",
     "busy": "green",
+    "unloaded": "cyan",
     "succeeded": "green",
     "running": "cyan",
     "queued": "blue",

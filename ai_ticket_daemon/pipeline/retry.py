@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.config.pipeline import PipelineConfig
     from ai_ticket_daemon.events.outcome import Attempt
 
+_AWAY = frozenset({HealthEvent.LOST, HealthEvent.RELOADING})
 _GOES_OVER = frozenset({RetryRule.OVER, RetryRule.OVER_ONCE})
 MAX_DEATHS = 2
 """An event under which this many backends were lost counts as poison: it is tried no more."""
@@ -77,7 +78,7 @@ def decide(
         retry = Retry(pause_seconds, "a busy server costs no attempt")
     elif elsewhere and goes_over(error):
         retry = Retry(0.0, "another server can take it")
-    elif error.failure.health_event is HealthEvent.LOST:
+    elif error.failure.health_event in _AWAY:
         retry = Retry(backoff_seconds, "a lost server gets no load from a retry")
     else:
         retry = Retry(backoff_seconds)
@@ -171,7 +172,7 @@ class Retries:
             elsewhere=elsewhere,
         )
         # The budget protects a sick backend from more load; one that is lost gets none anyway.
-        spared = error.failure.health_event is HealthEvent.LOST or (elsewhere and goes_over(error))
+        spared = error.failure.health_event in _AWAY or (elsewhere and goes_over(error))
         costs_budget = isinstance(decision, Retry) and attempts[-1].counted and not spared
         if costs_budget and not self._budget.take(now, settings.retry_budget):
             return GiveUp("too many events are being retried at once")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -35,7 +36,8 @@ class Backend:
     a new client, while generations go on with the old one. ``guests`` are those of them that are
     here by exception. Until ``paused_until`` (seconds, monotonic) nothing is sent, because the
     server was busy with requests of others ``refusals`` times in a row, or because it ``reads_on``:
-    it was told to stop while it read a prompt, and stops when it has read that.
+    it was told to stop while it read a prompt, and stops when it has read that. ``wake_wanted``: an
+    operator wants its model loaded; before ``wake_again_at`` it is not loaded ahead of need.
     """
 
     config: ServerConfig
@@ -47,6 +49,8 @@ class Backend:
     refusals: int = 0
     reads_on: bool = False
     removed: bool = False
+    wake_wanted: bool = False
+    wake_again_at: float = -math.inf
     doubted: Wakeup = field(default_factory=Wakeup)
 
     @property
@@ -122,6 +126,9 @@ class PoolObserver:
 
     def identified(self, backend: Backend) -> None:
         """``backend.health.software`` is another one than before."""
+
+    def woken(self, backend: Backend, problem: str | None) -> None:
+        """The server was made to load its model, or could not be, because of ``problem``."""
 
     def role_changed(
         self, before: ActiveRole, after: ActiveRole, *, from_backend: str, to_backend: str

@@ -37,15 +37,34 @@ class HealthState(StrEnum):
     """Answers, and generates; busy is not down."""
     STUCK = "stuck"
     """Answers, but a generation there makes no progress."""
+    UNLOADED = "unloaded"
+    """Answers, and has unloaded its model; the next request loads it."""
     LOADING = "loading"
     """Answers that it cannot serve yet: it loads its model, or is overloaded."""
+    RELOADING = "reloading"
+    """Was seen to unload or reload its model, and does not serve yet."""
     WRONG_MODEL = "wrong_model"
     """Answers, but without a model, or with another one than it should have."""
+    UNAUTHORISED = "unauthorised"
+    """Answers, but does not accept the configured password."""
     DOWN = "down"
     """Refuses, stays silent, makes no sense, or fails at whatever it is given."""
 
 
-_USABLE = frozenset({HealthState.READY, HealthState.BUSY})
+_USABLE = frozenset({HealthState.READY, HealthState.BUSY, HealthState.UNLOADED})
+_NOT_TO_BE_PUT_OFF = frozenset(
+    {HealthState.STUCK, HealthState.WRONG_MODEL, HealthState.UNAUTHORISED}
+)
+UNSETTLED = frozenset(
+    {
+        HealthState.UNLOADED,
+        HealthState.LOADING,
+        HealthState.RELOADING,
+        HealthState.WRONG_MODEL,
+        HealthState.UNAUTHORISED,
+    }
+)
+"""What a server is may change any moment: each look reads anew what it serves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +119,8 @@ def after(health: Health, event: HealthInput, *, rules: BackendsConfig, now: flo
             if health.state is not HealthState.UNKNOWN and missed.failures < rules.fall:
                 return missed
             return _enter(missed, HealthState.DOWN, reason, now)
-        case ProbeNotYet(reason):
-            return _after_not_yet(health, reason, rules, now)
+        case ProbeNotYet():
+            return _after_not_yet(health, event, rules, now)
         case ProbePutOff(reason, expected):
             return _after_put_off(health, reason, expected, rules, now)
         case ProbeSilent(reason):
@@ -148,7 +167,8 @@ def _after_answer(
         )
     problem = problem_of(result, answer.expected)
     if problem is not None:
-        return _enter(health, HealthState.WRONG_MODEL, problem, now)
+        state = HealthState.WRONG_MODEL if result.credential_accepted else HealthState.UNAUTHORISED
+        return _enter(health, state, problem, now)
     health = replace(health, identity=_identity(health, result))
     held = _held(health, now)
     if health.state is HealthState.STUCK and not restarted and (held or not worked):
@@ -159,6 +179,8 @@ def _after_answer(
         if health.successes < rules.rise:
             reason = f"answers again, {health.successes} of {rules.rise} probes"
             return replace(health, reason=reason)
+    if result.loads_on_request:
+        return _enter(health, HealthState.UNLOADED, "the next request loads its model", now)
     if result.busy:
         return _enter(health, HealthState.BUSY, "a generation runs", now)
     return _enter(health, HealthState.READY, "answers", now)
@@ -178,7 +200,9 @@ def _after_failure(
             return _after_loss(health, reason, now)
         case HealthEvent.CREDENTIAL:
             refused = replace(health, credential_accepted=False)
-            return _enter(refused, HealthState.WRONG_MODEL, reason, now)
+            return _enter(refused, HealthState.UNAUTHORISED, reason, now)
+        case HealthEvent.RELOADING:
+            return _enter(health, HealthState.RELOADING, reason, now)
         case HealthEvent.NO_MODEL:
             return _enter(health, HealthState.WRONG_MODEL, reason, now)
         case HealthEvent.STALLED:
@@ -203,12 +227,20 @@ def _after_failed_event(
     return _set_back(health, HealthState.DOWN, reason, rules, now)
 
 
-def _after_not_yet(health: Health, reason: str, rules: BackendsConfig, now: float) -> Health:
+def _after_not_yet(
+    health: Health, answer: ProbeNotYet, rules: BackendsConfig, now: float
+) -> Health:
     """It is not down; but one that served is believed only when it goes on saying so."""
     missed = replace(health, failures=health.failures + 1, successes=0)
-    if _held(health, now) or (health.usable and missed.failures < rules.fall):
+    if _held(health, now):
         return missed
-    return _enter(missed, HealthState.LOADING, reason, now)
+    loads = health.state in (HealthState.UNLOADED, HealthState.LOADING)
+    if answer.router:
+        state = HealthState.LOADING if loads else HealthState.RELOADING
+        return _enter(missed, state, answer.reason, now)
+    if health.usable and missed.failures < rules.fall:
+        return missed
+    return _enter(missed, HealthState.LOADING, answer.reason, now)
 
 
 def _after_put_off(
@@ -216,7 +248,7 @@ def _after_put_off(
 ) -> Health:
     """It answers and tells nothing of itself: what was known of it still is."""
     alive = replace(health, successes=health.successes + 1, failures=0)
-    if health.state in (HealthState.STUCK, HealthState.WRONG_MODEL) or _held(health, now):
+    if health.state in _NOT_TO_BE_PUT_OFF or _held(health, now):
         return alive
     known = health.identity
     problem = problem_of(ProbeResult(known.model, known.context_tokens), expected)

@@ -11,8 +11,11 @@ from ai_ticket_daemon.errors import ErrorCode
 if TYPE_CHECKING:
     from ai_ticket_daemon.backends.failure import BackendError, HealthEvent
     from ai_ticket_daemon.backends.generation import ProbeResult
+    from ai_ticket_daemon.backends.software import Software
     from ai_ticket_daemon.pool.identity import Expected
 
+_NOBODY_BEHIND = 502
+"""The HTTP status of a router while the server behind it is being started."""
 _NOT_YET = 503
 """The HTTP status of a server that loads its model, or of a proxy that has no server."""
 
@@ -45,9 +48,13 @@ class ProbePutOff:
 
 @dataclass(frozen=True, slots=True)
 class ProbeNotYet:
-    """A probe was answered that the server cannot serve yet (503): it loads, or is overloaded."""
+    """A probe was answered that the server cannot serve yet (503): it loads, or is overloaded.
+
+    ``router``: a router says so of the server behind it, which is being started.
+    """
 
     reason: str
+    router: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +91,15 @@ HealthInput = (
 )
 
 
-def health_event_of_probe(error: BackendError, expected: Expected) -> HealthInput:
+def health_event_of_probe(
+    error: BackendError, expected: Expected, software: Software
+) -> HealthInput:
     """Return what a probe that was refused, or not answered sensibly, tells of its server."""
     status = (error.details or {}).get("status")
     if error.code is ErrorCode.API_TIMEOUT and status is None:
         return ProbeSilent(error.message)
+    if status == _NOBODY_BEHIND and "router" in software.features:
+        return ProbeNotYet("the model is being loaded", router=True)
     if error.failure.retry is not RetryRule.BUSY:
         return ProbeFailed(error.message)
     if status == _NOT_YET:

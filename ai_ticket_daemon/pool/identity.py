@@ -61,8 +61,11 @@ def expected_of(
 
 def problem_of(result: ProbeResult, expected: Expected) -> str | None:
     """Return in words why a server that answered a probe must not be used; None if it may."""
+    if result.loads_on_request:
+        return None  # Which one it is shows when it is loaded.
     if not result.has_model:
-        return "has no model loaded"
+        can_load = "admin" in result.software.features
+        return f"has no model loaded{'; `ai-ticketctl wake` loads it' if can_load else ''}"
     if not result.credential_accepted:
         return "does not accept the configured password, so its model cannot be checked"
     if expected.model is not None and result.model != expected.model:

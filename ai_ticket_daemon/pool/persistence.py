@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.pool.pool import BackendPool
     from ai_ticket_daemon.store.port import EventStore
 
+_KEPT_AS = {
+    HealthState.LOADING: HealthState.DOWN,
+    HealthState.RELOADING: HealthState.DOWN,
+    HealthState.UNAUTHORISED: HealthState.WRONG_MODEL,
+}
 RECORD_KEY = "backends"
 """The key of the record in the store."""
 LEAST_GAP_SECONDS = 0.5
@@ -156,7 +161,7 @@ def _kept_state(health: Health) -> HealthState:
     """
     if health.usable:
         return HealthState.READY
-    return HealthState.DOWN if health.state is HealthState.LOADING else health.state
+    return _KEPT_AS.get(health.state, health.state)
 
 
 def decode(

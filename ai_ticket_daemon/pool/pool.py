@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.pool.identity import Expected
     from ai_ticket_daemon.pool.selection import Choice
 
+WAKE_AGAIN_SECONDS = 60.0
+"""Between two tries to have a standby loaded that cannot be."""
+
 __all__ = ["Backend", "BackendPool", "PoolObserver", "Slot"]
 
 
@@ -182,6 +185,32 @@ class BackendPool:
             self.servers_changed.notify()
         self.changed.notify()
 
+    # Models that come and go.
+
+    def wake(self, name: str) -> None:
+        """Have the server ``name`` load its model; KeyError if there is none of that name."""
+        backend = self._backends[name]
+        backend.wake_wanted = True
+        backend.doubted.notify()
+
+    def should_wake(self, backend: Backend) -> bool:
+        """Whether a server is to load its model now, because of an order or ahead of need."""
+        if backend.wake_wanted:
+            backend.wake_wanted = False
+            return True
+        return (
+            self._settings().keep_standby_loaded
+            and backend.config.role is BackendRole.STANDBY
+            and backend.health.state is HealthState.UNLOADED
+            and self._clock() >= backend.wake_again_at
+        )
+
+    def woken(self, backend: Backend, problem: str | None) -> None:
+        """Take in that a server was made to load its model, or why it could not be."""
+        if problem is not None:
+            backend.wake_again_at = self._clock() + WAKE_AGAIN_SECONDS
+        self._observer.woken(backend, problem)
+
     # What is seen of the servers.
 
     def probed(self, backend: Backend, result: ProbeResult) -> None:
@@ -192,7 +221,8 @@ class BackendPool:
 
     def probe_failed(self, backend: Backend, error: BackendError) -> None:
         """Take in that a probe was refused, or not answered sensibly."""
-        self.saw(backend, health_event_of_probe(error, self._expected(backend)))
+        software = backend.health.software
+        self.saw(backend, health_event_of_probe(error, self._expected(backend), software))
 
     def _expected(self, backend: Backend) -> Expected:
         primaries = [

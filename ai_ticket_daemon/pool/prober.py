@@ -13,7 +13,7 @@ import trio
 
 from ai_ticket_daemon.backends.failure import BackendError, RetryRule
 from ai_ticket_daemon.liveness import Liveness
-from ai_ticket_daemon.pool.health import HealthState
+from ai_ticket_daemon.pool.health import UNSETTLED
 from ai_ticket_daemon.pool.health_events import ProbeFailed, ProbeSilent
 
 if TYPE_CHECKING:
@@ -84,6 +84,9 @@ async def _watch(
                 pulse.beat(part, settings().probe_timeout_seconds)
                 await _probe(pool, backend, settings())
                 looked = True
+                if pool.should_wake(backend):
+                    pulse.beat(part, backend.config.load_timeout_seconds)
+                    await _wake(pool, backend)
     finally:
         pulse.end(part)
 
@@ -98,6 +101,8 @@ async def _until_due(
         rules = settings()
         doubtful = backend.health.in_transition or backend.reads_on
         pause = rules.probe_fast_interval_seconds if doubtful else rules.probe_interval_seconds
+        if backend.wake_wanted:
+            return
         beat(pause)
         with trio.move_on_at(since + pause):
             await backend.doubted.wait(seen)
@@ -105,9 +110,24 @@ async def _until_due(
         return
 
 
+async def _wake(pool: BackendPool, backend: Backend) -> None:
+    """Have a server load its model, and look at it again right after."""
+    limit = backend.config.load_timeout_seconds
+    try:
+        with trio.fail_after(limit):
+            known = await backend.client.wake()
+    except trio.TooSlowError:
+        problem: str | None = f"not loaded within {limit:g} s"
+    except BackendError as error:
+        problem = error.message
+    else:
+        problem = None if known else "it does not load a model when asked to"
+    pool.woken(backend, problem)
+
+
 async def _probe(pool: BackendPool, backend: Backend, rules: BackendsConfig) -> None:
     timeout = rules.probe_timeout_seconds
-    identify = backend.health.state is HealthState.WRONG_MODEL
+    identify = backend.health.state in UNSETTLED
     silence = f"no answer within {timeout:g} s"
     began = trio.current_time()
     try:

@@ -70,11 +70,16 @@ def has_other(backends: Collection[Backend], active: ActiveRole, *, avoid: Colle
 def _least_loaded(backends: Iterable[Backend]) -> Backend | None:
     """Return the free server with the smallest share of its slots in use.
 
-    Between equals, one that does nothing comes before one that generates for others.
+    One that has its model loaded comes before one that has not. Between equals, one that does
+    nothing comes before one that generates for others.
     """
     free = [b for b in backends if b.has_free_slot]
     return min(
         free,
-        key=lambda b: (b.in_flight / b.config.max_in_flight, b.health.state is HealthState.BUSY),
+        key=lambda b: (
+            b.health.state is HealthState.UNLOADED,
+            b.in_flight / b.config.max_in_flight,
+            b.health.state is HealthState.BUSY,
+        ),
         default=None,
     )

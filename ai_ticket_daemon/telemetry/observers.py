@@ -338,13 +338,15 @@ class PoolTelemetry(PoolObserver):
         }
         if not health.usable:
             self._log.warning("backend_unusable", **fields)
+        elif HealthState.UNLOADED in (health.state, before.state):
+            self._log.info("backend_state", **fields)
         elif before.usable:
             self._log.debug("backend_state", **fields)
         else:
             self._log.info("backend_usable", **fields)
         up = self._metrics.kobold_backend_up.labels(backend.name, backend.config.role.value)
         up.set(health.usable)
-        if health.state is HealthState.WRONG_MODEL and not health.credential_accepted:
+        if health.state is HealthState.UNAUTHORISED:
             self._log.error("backend_credential_refused", backend=backend.name)
 
     def aborted(self, backend: str, reason: AbortReason, end: AbortEnd) -> None:
@@ -383,6 +385,13 @@ class PoolTelemetry(PoolObserver):
             features=list(software.features),
             newer_than_known=software.newer,
         )
+
+    def woken(self, backend: Backend, problem: str | None) -> None:
+        """Log that a server was made to load its model, or why it could not be."""
+        if problem is None:
+            self._log.info("backend_woken", backend=backend.name)
+        else:
+            self._log.warning("backend_not_woken", backend=backend.name, reason=problem)
 
     def role_changed(
         self, before: ActiveRole, after: ActiveRole, *, from_backend: str, to_backend: str

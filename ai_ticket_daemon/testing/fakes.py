@@ -35,6 +35,9 @@ class FakeClient:
     most_running: int = 0
     aborted: int = 0
     doubts: int = 0
+    wakes: int = 0
+    can_wake: bool = True
+    wake_error: Exception | None = None
 
     @property
     def name(self) -> str:
@@ -65,6 +68,14 @@ class FakeClient:
         finally:
             self.running -= 1
         return GenerationResult(" ".join(words), "stop", Usage(len(words), len(words)))
+
+    async def wake(self) -> bool:
+        """Count it; raise ``wake_error``."""
+        self.wakes += 1
+        await trio.lowlevel.checkpoint()
+        if self.wake_error is not None:
+            raise self.wake_error
+        return self.can_wake
 
     def doubt(self) -> None:
         """Count it."""

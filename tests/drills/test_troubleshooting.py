@@ -207,7 +207,6 @@ async def wrong_models(house: House) -> str:
     seen = ""
     for cause, reason in (
         (faults.lose_model, "has no model loaded"),
-        (faults.reject_credentials, "does not accept the configured password"),
         (partial(faults.swap_model, model="other"), "standby is wrong_model: serves the model"),
         (partial(faults.swap_model, context_tokens=4096), "standby is wrong_model: has a context"),
     ):
@@ -215,6 +214,11 @@ async def wrong_models(house: House) -> str:
         seen += await health(house, reason)
         faults.clear()
     return seen
+
+
+async def unauthorised(house: House) -> str:
+    house.primary.faults.reject_credentials()
+    return await health(house, "primary is unauthorised: does not accept the configured password")
 
 
 async def paused(house: House) -> str:
@@ -308,6 +312,7 @@ PROVOKED: dict[str, tuple[Callable[[House], Awaitable[str]], Callable[[Config], 
     "A server is down": (servers_down, soon_down),
     "A server is stuck": (primary_stuck, soon_stuck),
     "A server is wrong_model": (wrong_models, as_it_is),
+    "A server is unauthorised": (unauthorised, as_it_is),
     "paused": (paused, as_it_is),
     "Events wait and nothing runs": (held_up, as_it_is),
     "A standby helps out": (standby_helps, as_it_is),

@@ -66,6 +66,7 @@ FIELDS = {
     ),
     "why": "event_id lines state",
     "failover SERVER": "detail not_reached pinned reached reason role scope",
+    "wake SERVER": "server state",
     "log-level debug": "log_level until",
     "capture 1": "capture_payloads directory until",
     "reload --plan": "live needs_restart problems valid",
@@ -617,7 +618,7 @@ async def test_a_cut_ends_by_itself_at_a_reload_and_when_it_would_do_harm(
         await trio.to_thread.run_sync(lambda: client.change("sever", seconds=seconds))
 
     async with open_house(capsys, change=failing_back_soon) as house:
-        await sever(house, 0.5)
+        await sever(house, 2)
         report = await house.json("status")
         assert report["severed"]["servers"] == ["primary"]
         assert "isolated for" in await house.ctl("status")
@@ -735,6 +736,7 @@ async def test_the_fields_of_every_answer_stay(capsys: Captured, tmp_path: Path)
             "backup FILE": ["backup", "--output", tmp_path / "b.db"],
             "bundle FILE": ["bundle", "--output", tmp_path / "b.tar.gz"],
             "failover SERVER": ["failover", "standby"],
+            "wake SERVER": ["wake", "standby"],
         }.items():
             told[name] = set(await house.json(*words))
         [listed] = await house.json("events", "list", "--limit", "1")

@@ -335,7 +335,7 @@ TABLE = {
     ),
     "refuses the credential": Row(
         STANDBY, STANDBY, before=refuses_the_credential,
-        told=("failover", "backend_credential_refused"), state="wrong_model",
+        told=("failover", "backend_credential_refused"), state="unauthorised",
     ),
     # Others use it, too.
     "is busy for a second": Row(PRIMARY, PRIMARY, during=is_busy_for_a_second),

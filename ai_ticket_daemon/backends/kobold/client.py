@@ -18,6 +18,7 @@ from ai_ticket_daemon.backends.kobold.admission import BUSY_STATUS, Admission
 from ai_ticket_daemon.backends.kobold.context import ContextGuard
 from ai_ticket_daemon.backends.kobold.features import Feature
 from ai_ticket_daemon.backends.kobold.guard import KoboldGuard
+from ai_ticket_daemon.backends.kobold.loading import NAMES_MODEL, is_away, may_reload, wake
 from ai_ticket_daemon.backends.kobold.perf import find_aftermath
 from ai_ticket_daemon.backends.kobold.probe import KoboldProbe
 from ai_ticket_daemon.backends.kobold.reading import Reading
@@ -95,7 +96,15 @@ class KoboldClient:
     ) -> GenerationResult:
         """Make one generation and return it; see :meth:`BackendClient.generate`."""
         try:
-            return await self._generate(request, on_delta)
+            knew = self._probe.loads_on_request
+            try:
+                return await self._generate(request, on_delta)
+            except AttemptFailed as failure:
+                # It has unloaded its model since it was last looked at: a request may load it.
+                unloaded = failure.observation.seen is Seen.NO_MODEL and not knew
+                if not unloaded or not self._probe.loads_on_request:
+                    raise
+                return await self._generate(request, on_delta)
         except AttemptFailed as failure:
             texts = (message.content for message in request.messages)
             observation = quotable(failure.observation, self._config.password, texts)
@@ -105,6 +114,16 @@ class KoboldClient:
         """Look at the server's health; see :meth:`BackendClient.probe`."""
         try:
             return await self._probe.probe(identify=identify)
+        except AttemptFailed as failure:
+            observation = quotable(failure.observation, self._config.password)
+            raise classify(self.name, observation) from failure
+
+    async def wake(self) -> bool:
+        """Have the model loaded; see :meth:`BackendClient.wake`."""
+        try:
+            return await wake(
+                self._wire, self.features, timeout_seconds=self._config.load_timeout_seconds
+            )
         except AttemptFailed as failure:
             observation = quotable(failure.observation, self._config.password)
             raise classify(self.name, observation) from failure
@@ -135,11 +154,18 @@ class KoboldClient:
             self._dialect,
             request,
             json.dumps(
-                {**self._dialect.body(request), **PLACEHOLDERS_STAY, "genkey": genkey}
+                {
+                    **self._dialect.body(request),
+                    **PLACEHOLDERS_STAY,
+                    **(NAMES_MODEL if self._probe.loads_on_request else {}),
+                    "genkey": genkey,
+                }
             ).encode(),
             on_delta=on_delta if wants_stream else None,
         )
         limits = Limits.of(self._config, self._stall_seconds())
+        if self._probe.loads_on_request:
+            limits = limits.after(self._config.load_timeout_seconds)
         guard = KoboldGuard(
             self._wire,
             genkey,
@@ -215,13 +241,17 @@ class KoboldClient:
         self, observation: Observation, generation: GenerationStream, genkey: str
     ) -> Observation:
         """Find out what else is to be known of a failure, and leave nothing running."""
-        observation = replace(observation, passed_on=generation.passed_on)
+        observation = replace(
+            observation,
+            passed_on=generation.passed_on,
+            reloading=is_away(observation, self.features),
+        )
         if observation.seen in _BROKEN_OFF:
             sent_at = generation.sent_at or generation.started_at
             aftermath = await find_aftermath(self._wire, sent_at=sent_at)
             if await self._ended_for_want_of_a_model(observation, aftermath, generation):
                 return replace(observation, seen=Seen.NO_MODEL)
-            return replace(observation, aftermath=aftermath)
+            return replace(observation, aftermath=aftermath, reloading=may_reload(self.features))
         if observation.seen in _GIVEN_UP and generation.stream:
             await abort_once(self._wire, genkey)
             self._on_abort(AbortReason.UNREADABLE, AbortEnd())

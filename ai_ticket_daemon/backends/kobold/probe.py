@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ai_ticket_daemon.backends.cleaning import clean_name, whole_number
 from ai_ticket_daemon.backends.generation import ProbeResult
-from ai_ticket_daemon.backends.kobold.features import OLDEST, Features, Told, features_of
+from ai_ticket_daemon.backends.kobold.features import OLDEST, Feature, Features, Told, features_of
 from ai_ticket_daemon.backends.kobold.model_name import is_masked, names_no_model
 from ai_ticket_daemon.backends.kobold.perf import Perf, read_perf
 from ai_ticket_daemon.backends.kobold.reading import PromptSpeed
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MODEL_PATH = "/api/v1/model"
 CONTEXT_PATH = "/api/extra/true_max_context_length"
+MODELS_PATH = "/v1/models"
 VERSION_PATH = "/api/extra/version"
 PROPS_PATH = "/props"
 IDENTIFY_EVERY = 15
@@ -72,8 +73,14 @@ class KoboldProbe:
             uptime_seconds=perf.uptime_seconds,
             generations=perf.total_gens,
             credential_accepted=self._credential_accepted,
+            loads_on_request=self.loads_on_request,
             software=self.features.software,
         )
+
+    @property
+    def loads_on_request(self) -> bool:
+        """Whether the server has no model loaded, and loads one for the next request."""
+        return not self._has_model and Feature.ROUTER in self.features
 
     async def context_tokens(self) -> int | None:
         """Return the size of the server's context; None if it has none, having no model.
@@ -92,10 +99,10 @@ class KoboldProbe:
             AttemptFailed: it did not answer sensibly.
         """
         name = await self._read_model()
-        if not names_no_model(name):
-            return True
-        self.forget()
-        return False
+        self._has_model = not names_no_model(name)
+        if not self._has_model:
+            self.forget()
+        return self._has_model
 
     def forget(self) -> None:
         """Let the next probe find out anew what the server is."""
@@ -108,8 +115,10 @@ class KoboldProbe:
     async def _identify(self) -> None:
         name = await self._read_model()
         context_tokens = await self._read_context()
-        self._credential_accepted = not is_masked(name)
-        self._has_model = not names_no_model(name)
+        masked = is_masked(name)
+        # A masked name may stand for no model at all: then nothing is wrong with the password.
+        self._has_model = not names_no_model(await self._read_open_name() if masked else name)
+        self._credential_accepted = not (masked and self._has_model)
         model = name if self._has_model and self._credential_accepted else None
         if (model, context_tokens) != (self._model, self._context_tokens):
             self._features_due = True
@@ -137,6 +146,13 @@ class KoboldProbe:
         if not isinstance(name, str):
             raise AttemptFailed.seen(Seen.WRONG_SHAPE)
         return clean_name(name)
+
+    async def _read_open_name(self) -> str:
+        """Return the name that is told without a password, too; empty if it is not told."""
+        match await self._read_if_there(MODELS_PATH):
+            case {"data": [{"id": str(name)}, *_]}:
+                return clean_name(name)
+        return ""
 
     async def _read_context(self) -> int | None:
         value = whole_number((await self._wire.call("GET", CONTEXT_PATH)).get("value"))

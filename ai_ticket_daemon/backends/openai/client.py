@@ -154,6 +154,10 @@ class OpenAIClient:
             self._admission = Admission(self._wire)
         return result
 
+    async def wake(self) -> bool:
+        """Return False: this kind of server loads its model by itself."""
+        return False
+
     def doubt(self) -> None:
         """Look at what runs there; see :meth:`BackendClient.doubt`."""
         for generation in self._generations:

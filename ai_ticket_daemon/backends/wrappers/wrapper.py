@@ -44,6 +44,10 @@ class ClientWrapper:
         """The server's name in the conf file."""
         return self._client.name
 
+    async def wake(self) -> bool:
+        """See :meth:`BackendClient.wake`."""
+        return await self._client.wake()
+
     def doubt(self) -> None:
         """See :meth:`BackendClient.doubt`."""
         self._client.doubt()

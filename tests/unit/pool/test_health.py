@@ -8,6 +8,7 @@ from ai_ticket_daemon.backends.classify import classify
 from ai_ticket_daemon.backends.failure import HealthEvent
 from ai_ticket_daemon.backends.generation import ProbeResult
 from ai_ticket_daemon.backends.observation import Observation, Seen
+from ai_ticket_daemon.backends.software import NOTHING_TOLD, Software
 from ai_ticket_daemon.config.backends import BackendRole, BackendsConfig, ServerConfig
 from ai_ticket_daemon.pool.health import Health, HealthState, after
 from ai_ticket_daemon.pool.health_events import (
@@ -32,6 +33,7 @@ RULES = BackendsConfig(
 )
 WELL = ProbeResult(model="koboldcpp/m", busy=False, uptime_seconds=100, generations=5)
 BUSY = replace(WELL, busy=True)
+UNLOADED = ProbeResult(None, has_model=False, loads_on_request=True)
 S = HealthState
 
 
@@ -92,7 +94,7 @@ def failed(event: str) -> GenerationFailed:
         ),
         pytest.param([OK, WORKS], S.BUSY, id="busy is not down"),
         pytest.param([WORKS, OK], S.READY, id="and ends"),
-        pytest.param([OK, REFUSED], S.WRONG_MODEL, id="credential refused"),
+        pytest.param([OK, REFUSED], S.UNAUTHORISED, id="credential refused"),
         pytest.param([OK, EMPTY], S.WRONG_MODEL, id="empty text"),
         pytest.param([OK, EMPTY, OK], S.READY, id="model back: at once"),
         pytest.param([OK, failed("a"), failed("b")], S.READY, id="failures below fall"),
@@ -227,7 +229,8 @@ def test_what_a_server_is_decides_whether_it_is_used(
     health = after(seen(Health(), OK), ProbeAnswered(result, expected), rules=RULES, now=1)
     assert health.usable is (problem is None)
     if problem is not None:
-        assert (health.state, health.reason, health.usable_since) == (S.WRONG_MODEL, problem, None)
+        state = S.WRONG_MODEL if result.credential_accepted else S.UNAUTHORISED
+        assert (health.state, health.reason, health.usable_since) == (state, problem, None)
         assert health.identity == Identity("koboldcpp/m")
 
 
@@ -267,4 +270,28 @@ def test_a_standby_has_to_be_like_the_primary_unless_the_conf_file_says_otherwis
 def test_what_a_probe_met_is_the_health_event_it_gives(
     observation: Observation, kind: type[HealthInput]
 ) -> None:
-    assert isinstance(health_event_of_probe(classify("p", observation), Expected()), kind)
+    error = classify("p", observation)
+    assert isinstance(health_event_of_probe(error, Expected(), NOTHING_TOLD), kind)
+
+
+def test_a_router_without_a_server_behind_it_loads_or_reloads() -> None:
+    error = classify("p", Observation(Seen.STATUS, status=502))
+    away = health_event_of_probe(error, Expected(), Software(features=("router",)))
+    unloaded = seen(Health(), OK, answered(UNLOADED))
+    assert (unloaded.state, unloaded.usable) == (S.UNLOADED, True)
+    assert seen(unloaded, away).state is S.LOADING
+    assert seen(unloaded, away, away).state is S.LOADING
+    reloading = seen(Health(), OK, away)
+    assert (reloading.state, reloading.usable) == (S.RELOADING, False)
+    assert seen(reloading, OK).state is S.READY
+
+
+def test_a_generation_cut_by_a_reload_says_that_the_server_reloads() -> None:
+    cut = GenerationFailed(HealthEvent.RELOADING, "cut")
+    assert seen(Health(), OK, cut).state is S.RELOADING
+    assert seen(Health(), OK, cut, MISSED, MISSED).state is S.RELOADING
+    assert seen(Health(), OK, cut, MISSED, MISSED, MISSED).state is S.DOWN
+
+
+def test_an_unloaded_server_is_used_whatever_model_it_should_have() -> None:
+    assert problem_of(UNLOADED, Expected("a")) is None

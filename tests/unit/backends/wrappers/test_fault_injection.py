@@ -47,6 +47,9 @@ class SlowClient:
     async def probe(self, *, identify: bool = False) -> ProbeResult:
         return ProbeResult("model")
 
+    async def wake(self) -> bool:
+        raise AssertionError
+
     def doubt(self) -> None: ...
 
     async def aclose(self) -> None: ...
