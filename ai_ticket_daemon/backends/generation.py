@@ -138,4 +138,7 @@ class ProbeResult:
     credential_accepted: bool = True
     has_model: bool = True
     loads_on_request: bool = False
+    prompt_tokens_per_second: float | None = None
+    written_tokens_per_second: float | None = None
+    """How fast it was at its last generation."""
     software: Software = NOTHING_TOLD

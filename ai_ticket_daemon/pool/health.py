@@ -88,6 +88,8 @@ class Health:
     credential_accepted: bool = True
     identity: Identity = NOTHING_KNOWN
     software: Software = NOTHING_TOLD
+    prompt_tokens_per_second: float | None = None
+    written_tokens_per_second: float | None = None
     uptime_seconds: float | None = None
     generations: int | None = None
     restarts: int = 0
@@ -154,6 +156,8 @@ def _after_answer(
         uptime_seconds=result.uptime_seconds,
         generations=result.generations,
         software=result.software,
+        prompt_tokens_per_second=result.prompt_tokens_per_second,
+        written_tokens_per_second=result.written_tokens_per_second,
     )
     if restarted:
         # Another process: what the last one did wrong does not count, nor how long it was well.

@@ -192,6 +192,8 @@ def _backends(pool: BackendPool) -> Iterator[BackendSnapshot]:
             version=backend.health.software.version,
             features=backend.health.software.features,
             resting_seconds=max(0.0, pool.pause_left_seconds(backend)),
+            prompt_tokens_per_second=backend.health.prompt_tokens_per_second,
+            written_tokens_per_second=backend.health.written_tokens_per_second,
         )
 
 

@@ -43,6 +43,9 @@ class BackendSnapshot:
     """What it can do beyond the oldest version."""
     resting_seconds: float
     """How long it is left alone because it is busy."""
+    prompt_tokens_per_second: float | None = None
+    written_tokens_per_second: float | None = None
+    """How fast it was at its last generation, if it tells."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -109,6 +109,16 @@ class Metrics:
         self.kobold_backend_slots = self._gauge(
             "kobold_backend_slots", "How many generations the backend takes at a time.", "backend"
         )
+        self.kobold_backend_prompt_speed = self._gauge(
+            "kobold_backend_prompt_tokens_per_second",
+            "How fast the backend read the prompt of its last generation.",
+            "backend",
+        )
+        self.kobold_backend_written_speed = self._gauge(
+            "kobold_backend_written_tokens_per_second",
+            "How fast the backend wrote its last generation.",
+            "backend",
+        )
         self.kobold_backend_info = self._gauge(
             "kobold_backend_info",
             "1 for the software that a backend runs now.",
@@ -223,6 +233,8 @@ class Metrics:
             self.kobold_backend_up,
             self.kobold_backend_active,
             self.kobold_backend_slots,
+            self.kobold_backend_prompt_speed,
+            self.kobold_backend_written_speed,
             self.kobold_backend_info,
         )
         for gauge in shown:

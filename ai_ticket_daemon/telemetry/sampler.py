@@ -53,6 +53,12 @@ def _show(metrics: Metrics, snapshot: Snapshot) -> None:
         metrics.kobold_backend_up.labels(backend.name, backend.role).set(backend.usable)
         metrics.kobold_backend_active.labels(backend.name).set(backend.active)
         metrics.kobold_backend_slots.labels(backend.name).set(backend.max_in_flight)
+        for gauge, speed in (
+            (metrics.kobold_backend_prompt_speed, backend.prompt_tokens_per_second),
+            (metrics.kobold_backend_written_speed, backend.written_tokens_per_second),
+        ):
+            if speed is not None:
+                gauge.labels(backend.name).set(speed)
         metrics.show_version(backend.name, backend.kind, backend.version or "unknown")
     metrics.keep_backends({backend.name: backend.role for backend in snapshot.backends})
 

@@ -40,6 +40,16 @@ class Perf:
     written_token_seconds: float = 0.0
     """How long a token took to read and to write; 0 where nothing was measured."""
 
+    @property
+    def prompt_tokens_per_second(self) -> float | None:
+        """How fast it read; None where nothing was measured."""
+        return 1 / self.prompt_token_seconds if self.prompt_token_seconds else None
+
+    @property
+    def written_tokens_per_second(self) -> float | None:
+        """How fast it wrote; None where nothing was measured."""
+        return 1 / self.written_token_seconds if self.written_token_seconds else None
+
     def restarted_since(self, before: Perf) -> bool:
         """Whether another process gave this than gave ``before``."""
         return self.uptime_seconds < before.uptime_seconds or self.total_gens < before.total_gens

@@ -72,6 +72,8 @@ class KoboldProbe:
             waiting=perf.queue,
             uptime_seconds=perf.uptime_seconds,
             generations=perf.total_gens,
+            prompt_tokens_per_second=perf.prompt_tokens_per_second,
+            written_tokens_per_second=perf.written_tokens_per_second,
             credential_accepted=self._credential_accepted,
             loads_on_request=self.loads_on_request,
             software=self.features.software,

@@ -45,6 +45,9 @@ def _readers() -> Iterator[str]:
                 yield from [f"{path.name}: {read}"] if read != "gc.collect" else []
 
 
+SPEEDS = {"prompt_tokens_per_second": 100.0, "written_tokens_per_second": None}
+
+
 class Scripted:
     """Tells what the test says; the store can be read as long as ``readable``."""
 
@@ -53,7 +56,9 @@ class Scripted:
             healthy(),
             in_flight=2,
             paused=True,
-            backends=(backend_snapshot("a", "primary", "busy", active=True, max_in_flight=3),),
+            backends=(
+                backend_snapshot("a", "primary", "busy", active=True, max_in_flight=3, **SPEEDS),
+            ),
             queue=QueueSnapshot(
                 states={"queued": 4, "running": 2}, oldest_queued_seconds=9.0, difference=1
             ),
@@ -92,6 +97,8 @@ async def test_the_gauges_show_the_snapshot_and_keep_the_queue_while_nobody_can_
         assert value("order_in_force", order="paused") == 1
         assert value("order_in_force", order="draining") == 0
         assert value("kobold_backend_slots", backend="a") == 3
+        assert value("kobold_backend_prompt_tokens_per_second", backend="a") == 100.0
+        assert value("kobold_backend_written_tokens_per_second", backend="a") is None
         assert value("pipeline_queue_depth", state="queued") == 4
         assert value("pipeline_oldest_queued_seconds") == 9.0
         assert value("store_difference") == 1

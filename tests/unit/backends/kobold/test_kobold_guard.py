@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
@@ -9,6 +10,7 @@ import pytest
 import trio
 from hostile_server import Odd, open_hostile_server
 from odd_answers import answer
+from project import ROOT
 from well_server import PERF, WELL
 
 from ai_ticket_daemon.backends.bounds import answer_bounds
@@ -21,6 +23,7 @@ from ai_ticket_daemon.backends.kobold.reading import PromptSpeed, Reading
 from ai_ticket_daemon.backends.observation import SlotEnd
 from ai_ticket_daemon.backends.tokens import TokenCounter
 from ai_ticket_daemon.backends.transport.wire import Wire
+from ai_ticket_daemon.testing.recordings import load_recordings
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.backends.kobold.abort import AbortEnd
@@ -145,3 +148,14 @@ def test_the_slowest_of_the_last_generations_says_how_long_a_prompt_may_be_read(
     assert speed.longest_seconds(100) == pytest.approx(100 * 0.001 * 1.5 + 5)
     speed.forget()
     assert speed.longest_seconds(100) is None
+
+
+def test_the_speeds_of_a_server_are_those_that_it_tells_itself() -> None:
+    recorded = load_recordings(ROOT / "tests" / "fixtures" / "kobold-1.115")["perf_idle"].answer
+    assert recorded is not None
+    told = json.loads(recorded.body)
+    perf = parse_perf(told)
+    assert perf.prompt_tokens_per_second == pytest.approx(told["last_process_speed"])
+    assert perf.written_tokens_per_second == pytest.approx(told["last_eval_speed"])
+    unmeasured = parse_perf(READS | {"last_process": 0, "last_eval": "odd"})
+    assert unmeasured.prompt_tokens_per_second is unmeasured.written_tokens_per_second is None
