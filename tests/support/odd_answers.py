@@ -53,6 +53,17 @@ def delta(content: object = None, finish: object = None, **more: object) -> dict
     } | more
 
 
+def thought(reasoning: object, content: object = None, key: str = "reasoning_content") -> Any:
+    """Return the JSON of one event of a chat stream that thinks."""
+    return {"choices": [{"delta": {"content": content, key: reasoning}, "finish_reason": None}]}
+
+
+def thoughtful(reasoning: object, content: object = "Hello.") -> dict[str, Any]:
+    """Return the JSON of a plain chat answer with thinking."""
+    message = {"role": "assistant", "content": content, "reasoning_content": reasoning}
+    return {"choices": [{"message": message, "finish_reason": "stop"}]}
+
+
 @dataclass(frozen=True)
 class Case:
     """An answer to a generation, and what comes of it: a text, or an error of this code.
@@ -274,6 +285,14 @@ PLAIN: dict[str, Case] = ANY | {
         answer(b'{"choices":[{"message":{"content":"a\\ud83d"},"finish_reason":"stop"}]}'),
         "a\ufffd",
     ),
+    "thinking apart": gives(answer(thoughtful("Hm.")), "Hello."),
+    "thinking that is a number": gives(answer(thoughtful(7)), "Hello."),
+    "thinking that is a list": gives(answer(thoughtful(["Hm."])), "Hello."),
+    "thinking and no answer": gives(answer(thoughtful("Hm.", None)), ""),
+    "thinking apart and a tag in the answer": gives(
+        answer(thoughtful("Hm.", "<think>Hello.")), "<think>Hello."
+    ),
+    "thinking in the text": gives(answer(chat("<think>Hm.</think>\nHello.")), "Hello."),
     "a NUL in the text": gives(answer(chat("a\x00b")), "a\x00b"),
     "odd figures": gives(
         answer(
@@ -317,6 +336,24 @@ STREAMED: dict[str, Case] = ANY | {
         stream(b"".join(b"data: " + json.dumps(f).encode() + b"\r\r" for f in HELLO)), "Hello."
     ),
     "an emoji in two halves": gives(stream(EMOJI, EMOJI_END), "\U0001f600!"),
+    "thinking": gives(stream(thought("Hm"), thought("."), *HELLO), "Hello."),
+    "thinking by its other name": gives(stream(thought("Hm", key="reasoning"), *HELLO), "Hello."),
+    "thinking between": gives(stream(HELLO[0], thought("Hm"), *HELLO[1:]), "Hello."),
+    "thinking and answer at once": gives(stream(thought("Hm", "Hel"), *HELLO[1:]), "Hello."),
+    "thinking that is no text": gives(stream(thought(["Hm"]), thought({}), *HELLO), "Hello."),
+    "half an emoji in thinking": gives(stream(thought("\ud83d"), *HELLO), "Hello."),
+    "a tag in three pieces": gives(
+        stream(delta("<th"), delta("ink>Hm.</"), delta("think>Hel"), *HELLO[1:]), "Hello."
+    ),
+    "thinking without end": Case(
+        Odd(stream(end=b""), endless=stream(thought("x" * 60_000), end=b"").split(b"\r\n\r\n")[1]),
+        E.API_RESPONSE_FORMAT_ERROR,
+        says="max_tokens",
+    ),
+    "thinking that stands still": Case(
+        Odd(stream(thought("Hm"), end=b""), Then.HANG), E.API_STALLED
+    ),
+    "thinking that breaks off": fails(stream(thought("Hm"), end=b""), E.API_CONNECTION_ERROR),
     "half an emoji": gives(stream(EMOJI, delta(None, "stop")), "\ufffd"),
     "cut": fails(stream(*HELLO[:2], end=b""), E.API_CONNECTION_ERROR),
     "no text at all": fails(stream(), E.API_CONNECTION_ERROR),
