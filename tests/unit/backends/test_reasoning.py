@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from ai_ticket_daemon.backends.dialects import wire_dialect
+from ai_ticket_daemon.backends.generation import GenerationRequest
 from ai_ticket_daemon.backends.reasoning import ReasoningSplitter, opened_tag
+from ai_ticket_daemon.config.backends import Dialect
+from ai_ticket_daemon.events.event import Message, Role, Sampling
 from ai_ticket_daemon.events.reasoning import ReasoningText
 
 
@@ -84,3 +88,27 @@ def test_blanks_without_end_are_not_held_back_without_end() -> None:
 )
 def test_a_prompt_may_end_within_the_thinking(prompt: str, close: str | None) -> None:
     assert opened_tag(prompt) == close
+
+
+ASKS = [Message(Role.USER, "Is it?")]
+BEGINS = [Message(Role.USER, "Is it? <think>")]
+LAID_OUT = "user: Is it?\nassistant: <think>\n"
+
+
+@pytest.mark.parametrize(
+    ("dialect", "messages", "laid_out", "close"),
+    [
+        (Dialect.KOBOLD, ASKS, None, None),
+        (Dialect.KOBOLD, BEGINS, None, "</think>"),
+        (Dialect.KOBOLD, [Message(Role.SYSTEM, "a"), *BEGINS], None, None),
+        (Dialect.KOBOLD, ASKS, LAID_OUT, "</think>"),
+        (Dialect.OPENAI_COMPLETIONS, ASKS, LAID_OUT, "</think>"),
+        (Dialect.OPENAI_CHAT, BEGINS, None, None),
+        (Dialect.OPENAI_CHAT, [*ASKS, Message(Role.ASSISTANT, "<think>")], None, "</think>"),
+    ],
+)
+def test_the_thinking_may_be_begun_by_the_template_by_the_prompt_or_by_the_last_word(
+    dialect: Dialect, messages: list[Message], laid_out: str | None, close: str | None
+) -> None:
+    request = GenerationRequest(tuple(messages), Sampling(), laid_out=laid_out)
+    assert opened_tag(wire_dialect(dialect).end(request)) == close
