@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import resource
+import socket
 import subprocess
 import sys
+import tempfile
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ import trio
 from attacked_daemon import AttackedDaemon, attacked
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 pytestmark = pytest.mark.system
 
@@ -262,6 +264,104 @@ async def test_a_process_without_memory_for_large_bodies_serves_small_ones(tmp_p
             await send_large(client)
         assert set(statuses) == {202, 503}
         await assert_unharmed(daemon)
+        await daemon.stop()
+
+
+WATCHDOG_SECONDS = 4
+PRESSING = 100
+"""Clients at a time whose requests take what small memory there is."""
+
+
+@contextmanager
+def manager() -> Iterator[tuple[dict[str, str], Callable[[], bool]]]:
+    """Yield an environment as systemd gives it, and what tells whether the watchdog was fed.
+
+    Each call tells it of the time since the last one.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="ait") as folder,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified,
+    ):
+        address = str(Path(folder) / "notify")
+        notified.bind(address)
+        notified.setblocking(False)
+
+        def was_fed() -> bool:
+            fed = False
+            with suppress(BlockingIOError):
+                while True:
+                    fed |= b"WATCHDOG=1" in notified.recv(4096)
+            return fed
+
+        watchdog = {"WATCHDOG_USEC": str(WATCHDOG_SECONDS * 1_000_000)}
+        yield {"NOTIFY_SOCKET": address} | watchdog, was_fed
+
+
+async def hand_in(daemon: AttackedDaemon) -> str:
+    async with httpx.AsyncClient(base_url=daemon.url, timeout=60, trust_env=False) as client:
+        headers = {"prefer": "respond-async"}
+        answer = await client.post("/event", json={"content": "a"}, headers=headers)
+        assert answer.status_code == 202
+        return str(answer.json()["event_id"])
+
+
+async def press(daemon: AttackedDaemon) -> None:
+    """Have many clients begin a request; they stay for a moment, whatever becomes of them."""
+    head = b"POST /event HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
+    body = b'content-length: 20000\r\n\r\n{"content":"' + b"a" * 10_000
+
+    async def begin() -> None:
+        with suppress(OSError, trio.BrokenResourceError), trio.move_on_after(1):
+            async with await daemon.connect() as stream:
+                await stream.send_all(head + body)
+                await trio.sleep_forever()
+
+    async with trio.open_nursery() as clients:
+        for _ in range(PRESSING):
+            clients.start_soon(begin)
+
+
+async def end_as_systemd_would(daemon: AttackedDaemon, was_fed: Callable[[], bool]) -> str:
+    """Return what became of it; a daemon that does not feed the watchdog is killed."""
+    was_fed()
+    fed_at = trio.current_time()
+    with trio.fail_after(2 * WAIT_SECONDS):
+        while daemon.process.returncode is None:
+            with suppress(httpx.TransportError):
+                if await live(daemon) == 200:
+                    return "serves again"
+            if was_fed():
+                fed_at = trio.current_time()
+            elif trio.current_time() - fed_at > WATCHDOG_SECONDS:
+                daemon.process.kill()
+                await daemon.process.wait()
+                return "hung, and was ended by the watchdog"
+            await trio.sleep(0.1)
+    return f"ended with {daemon.process.returncode}"
+
+
+async def test_a_process_without_memory_for_small_objects_is_ended_or_serves_again(
+    tmp_path: Path,
+) -> None:
+    """What hangs does not feed the watchdog, and what was acknowledged is there afterwards."""
+    with manager() as (environment, was_fed):
+        async with attacked(tmp_path, environment=environment) as daemon:
+            accepted = [await hand_in(daemon) for _ in range(5)]
+            await until(was_fed, daemon)
+            limit = f"--as={address_space(daemon)}:"
+            await trio.run_process(["prlimit", f"--pid={daemon.pid}", limit])
+            for _ in range(ROUNDS):
+                await press(daemon)
+            print(await end_as_systemd_would(daemon, was_fed))
+            if daemon.process.returncode is None:
+                daemon.process.kill()
+    again = tmp_path / "again"
+    again.mkdir()
+    async with attacked(again, f'store.url = "sqlite:///{daemon.store}"') as daemon:
+        async with httpx.AsyncClient(base_url=daemon.url, timeout=30, trust_env=False) as client:
+            for event_id in accepted:
+                assert (await client.get(f"/event/{event_id}")).status_code == 200
+        assert await submit(daemon) == 200
         await daemon.stop()
 
 
