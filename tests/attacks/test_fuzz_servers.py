@@ -25,6 +25,7 @@ CASES_OF_A_CLIENT = 500
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n"
 STREAM = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+NOT_THERE = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"
 OPENAI, KOBOLDCPP = BackendKind.OPENAI, BackendKind.KOBOLDCPP
 PROBES = {
     b"/v1/models": HEAD + b'{"data": [{"id": "model", "meta": {"n_ctx": 4096}}, {"id": "b"}]}',
@@ -36,6 +37,8 @@ PROBES = {
     b"/api/extra/abort": HEAD + b'{"success": "true"}',
     b"/api/extra/generate/check": HEAD + b'{"results": [{"text": "hel"}]}',
     b"/api/extra/tokencount": HEAD + b'{"value": 2, "ids": [1, 2]}',
+    b"/api/extra/version": HEAD + b'{"result": "KoboldCpp", "version": "1.96", "protected": false}',
+    b"/props": HEAD + b'{"chat_template": "{{ messages[0].content }}", "total_slots": 1}',
 }
 """What a good server answers to short calls, by path."""
 CHAT = b"/v1/chat/completions"
@@ -92,7 +95,7 @@ class Network:
 
     def answer(self, asked: bytes) -> bytes:
         path = asked.split(b" ", 2)[1]
-        return self.says if path == self.mutated_path else PROBES.get(path, b"")
+        return self.says if path == self.mutated_path else PROBES.get(path, NOT_THERE)
 
 
 def client_of(kind: BackendKind, network: Network) -> BackendClient:
