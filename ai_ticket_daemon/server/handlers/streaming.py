@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ai_ticket_daemon.server.answers import HEARTBEAT, delta_frame
+from ai_ticket_daemon.server.write_lock import WriteLock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -62,7 +63,7 @@ class Pulse:
         self._heartbeat = heartbeat
         self._interval_seconds = interval_seconds
         self._due_at = 0.0
-        self._one_at_a_time = trio.Lock()
+        self._one_at_a_time = WriteLock()
         self.has_begun = False
 
     async def write(self, data: bytes) -> None:

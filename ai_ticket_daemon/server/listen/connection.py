@@ -24,6 +24,7 @@ from ai_ticket_daemon.server.listen.sockets import peer_of
 from ai_ticket_daemon.server.listen.tasks import RequestTasks
 from ai_ticket_daemon.server.listen.tls import answered_in_clear
 from ai_ticket_daemon.server.ports import ConnectionRefusal
+from ai_ticket_daemon.server.write_lock import WriteLock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -91,7 +92,7 @@ class Connection:
         self._socket = (
             stream.transport_stream.socket if isinstance(stream, trio.SSLStream) else stream.socket
         )
-        self._send_lock = trio.Lock()
+        self._send_lock = WriteLock()
         self._waiting = trio.CancelScope()
         self._deadline = math.inf
         self._idle = True
