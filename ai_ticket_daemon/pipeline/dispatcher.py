@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from ai_ticket_daemon.events.limits import MAX_TOKENS
 from ai_ticket_daemon.events.outcome import Waste
 from ai_ticket_daemon.pipeline.in_flight import InFlight
 from ai_ticket_daemon.pipeline.retry import to_avoid
@@ -97,6 +98,11 @@ class Dispatcher:
     def slots(self) -> int:
         """How many events can run at a time."""
         return min(self._settings().max_concurrency, self._pool.capacity)
+
+    @property
+    def expected_turn_seconds(self) -> float | None:
+        """How long a turn is likely to take at the speed the servers tell; None if none does."""
+        return self._pool.writing_seconds(MAX_TOKENS.default)
 
     def wake(self) -> None:
         """Look for something to start: an event may be due, or may be started now."""

@@ -248,6 +248,7 @@ class Intake:
             slots=self._dispatcher.slots,
             free=self._dispatcher.free,
             now=self._queue.now(),
+            expected_seconds=self._dispatcher.expected_turn_seconds,
         )
 
     def _submission(

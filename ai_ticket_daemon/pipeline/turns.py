@@ -51,7 +51,15 @@ class RecentTurns:
         """Return how many turns have ended since then, as far as they are remembered."""
         return len(self._ended_at) - bisect_right(self._ended_at, at)
 
-    def start_at(self, position: int, *, slots: int, free: int, now: float) -> float | None:
+    def start_at(
+        self,
+        position: int,
+        *,
+        slots: int,
+        free: int,
+        now: float,
+        expected_seconds: float | None = None,
+    ) -> float | None:
         """Return when the event at ``position`` starts.
 
         Args:
@@ -59,15 +67,21 @@ class RecentTurns:
             slots: how many events can run at a time; 0 while no backend is usable.
             free: how many more could start now.
             now: seconds since the Unix epoch.
+            expected_seconds: how long a turn may take, as long as none has ended yet.
 
         Returns:
             Seconds since the Unix epoch; None while that cannot be said.
         """
-        seconds = self.seconds_for(max(0, position - free), slots=slots)
+        seconds = self.seconds_for(
+            max(0, position - free), slots=slots, expected_seconds=expected_seconds
+        )
         return None if seconds is None else now + seconds
 
-    def seconds_for(self, events: int, *, slots: int) -> float | None:
+    def seconds_for(
+        self, events: int, *, slots: int, expected_seconds: float | None = None
+    ) -> float | None:
         """Return how long ``slots`` need for ``events``; None while that cannot be said."""
-        if slots == 0 or self._mean_seconds is None:
+        turn = expected_seconds if self._mean_seconds is None else self._mean_seconds
+        if slots == 0 or turn is None:
             return None
-        return events * self._mean_seconds / slots
+        return events * turn / slots

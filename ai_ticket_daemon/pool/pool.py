@@ -143,6 +143,15 @@ class BackendPool:
         active = (b for b in serving(self, self.active) if b.health.usable)
         return sum(backend.config.max_in_flight for backend in active)
 
+    def writing_seconds(self, tokens: int) -> float | None:
+        """How long the slowest server that serves writes so much; None if none tells its speed."""
+        speeds = [
+            backend.health.written_tokens_per_second
+            for backend in serving(self, self.active)
+            if backend.health.usable and backend.health.written_tokens_per_second
+        ]
+        return tokens / min(speeds) if speeds else None
+
     @property
     def retry_after_seconds(self) -> float:
         """How long a server that has come back takes to be believed, at the least."""

@@ -8,6 +8,7 @@ import pytest
 import trio
 from pipeline_house import event, running
 
+from ai_ticket_daemon.backends.generation import ProbeResult
 from ai_ticket_daemon.events.status import EventStatus
 
 if TYPE_CHECKING:
@@ -28,3 +29,21 @@ async def test_the_start_is_estimated_from_how_long_events_took(autojump_clock: 
         later = await house.pipeline.status("id-last")
         assert later is not None
         assert later.position == 3
+
+
+async def test_before_the_first_turn_has_ended_the_speed_of_the_server_is_what_is_known(
+    autojump_clock: MockClock,
+) -> None:
+    async with running() as house:
+        [unknown] = await house.pipeline.enqueue([event("first")])
+        assert isinstance(unknown, EventStatus)
+        assert unknown.estimated_start_at is None
+        [backend] = house.pool
+        house.pool.probed(backend, ProbeResult("fake", written_tokens_per_second=128.0))
+        await house.pipeline.enqueue([event("second")])
+        [status] = await house.pipeline.enqueue([event("third")])
+        assert isinstance(status, EventStatus)
+        assert status.position is not None
+        free = 0 if house.pipeline.in_flight else 1
+        expected = (status.position - free) * 256 / 128.0
+        assert status.estimated_start_at == pytest.approx(trio.current_time() + expected, abs=0.2)
