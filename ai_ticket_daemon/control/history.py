@@ -109,6 +109,10 @@ class PoolHistory(PoolObserver):
             self.note(f"{backend.name} runs version {backend.health.software.version}")
         self._observer.identified(backend)
 
+    def slots_contradicted(self, backend: Backend) -> None:
+        """Pass it on."""
+        self._observer.slots_contradicted(backend)
+
     def woken(self, backend: Backend, problem: str | None) -> None:
         """Note it."""
         how = "was made to load its model" if problem is None else f"was not loaded: {problem}"

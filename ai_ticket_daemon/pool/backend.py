@@ -38,6 +38,8 @@ class Backend:
     server was busy with requests of others ``refusals`` times in a row, or because it ``reads_on``:
     it was told to stop while it read a prompt, and stops when it has read that. ``wake_wanted``: an
     operator wants its model loaded; before ``wake_again_at`` it is not loaded ahead of need.
+    ``queue_looks`` in a row found it with requests in its own queue beside several of ours;
+    ``slots_doubted``: it was said that it takes fewer at a time than ``max_in_flight``.
     """
 
     config: ServerConfig
@@ -49,6 +51,8 @@ class Backend:
     refusals: int = 0
     reads_on: bool = False
     removed: bool = False
+    queue_looks: int = 0
+    slots_doubted: bool = False
     wake_wanted: bool = False
     wake_again_at: float = -math.inf
     doubted: Wakeup = field(default_factory=Wakeup)
@@ -126,6 +130,9 @@ class PoolObserver:
 
     def identified(self, backend: Backend) -> None:
         """``backend.health.software`` is another one than before."""
+
+    def slots_contradicted(self, backend: Backend) -> None:
+        """The server lets some of our requests wait: it takes fewer than ``max_in_flight``."""
 
     def woken(self, backend: Backend, problem: str | None) -> None:
         """The server was made to load its model, or could not be, because of ``problem``."""

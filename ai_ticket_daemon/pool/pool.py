@@ -112,6 +112,7 @@ class BackendPool:
                 if old.config != config:
                     self._retired.append((old, old.client))
                     old.config, old.client = config, clients[config.name]
+                    old.slots_doubted = False
             self._backends[config.name] = backend
         for backend in before.values():
             backend.removed = True
@@ -227,6 +228,12 @@ class BackendPool:
         if backend.reads_on and result.busy is False:
             self._end_pause(backend)
         self.saw(backend, ProbeAnswered(result, self._expected(backend)))
+        # One look may fall between two generations.
+        queues = bool(result.waiting) and backend.in_flight > 1
+        backend.queue_looks = backend.queue_looks + 1 if queues else 0
+        if backend.queue_looks >= self._settings().fall and not backend.slots_doubted:
+            backend.slots_doubted = True
+            self._observer.slots_contradicted(backend)
 
     def probe_failed(self, backend: Backend, error: BackendError) -> None:
         """Take in that a probe was refused, or not answered sensibly."""

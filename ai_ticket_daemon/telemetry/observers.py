@@ -386,6 +386,15 @@ class PoolTelemetry(PoolObserver):
             newer_than_known=software.newer,
         )
 
+    def slots_contradicted(self, backend: Backend) -> None:
+        """Warn of it, once for each setting."""
+        self._log.warning(
+            "backend_has_fewer_slots",
+            backend=backend.name,
+            max_in_flight=backend.config.max_in_flight,
+            in_flight=backend.in_flight,
+        )
+
     def woken(self, backend: Backend, problem: str | None) -> None:
         """Log that a server was made to load its model, or why it could not be."""
         if problem is None:

@@ -144,7 +144,9 @@ class KoboldClient:
         wants_stream = request.stream
         laid_out = await self._context.lay_out(request, size_bytes)
         request, prompt_tokens = laid_out.request, laid_out.prompt_tokens
-        if self._parts_thinking and Feature.THINKS in self.features:
+        batches = not self._bill.counts
+        if batches or (self._parts_thinking and Feature.THINKS in self.features):
+            # In a batch only a stream shows that it gets on, and only a closed one frees its slot.
             request = replace(request, stream=True)
         await self._admission.wait()
         # A key of its own for every attempt: the server may remember an abort for a used one.
@@ -170,7 +172,7 @@ class KoboldClient:
             self._wire,
             genkey,
             counter=self._counter,
-            counts=self._bill.counts,
+            batches=batches,
             look_seconds=limits.look_seconds,
             on_abort=self._on_abort,
             reading=self._reading(request, prompt_tokens),

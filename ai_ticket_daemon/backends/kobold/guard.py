@@ -50,7 +50,8 @@ class KoboldGuard:
         wire: leads to the server.
         genkey: names the generation.
         counter: counts what a generation had made when it was stopped.
-        counts: whether the server's statistics are those of its last generation.
+        batches: whether the server makes several generations at once; then it does what an abort
+            asks for to none of them, and its statistics are nobody's.
         look_seconds: between two looks at a generation that goes on.
         on_abort: is told of an abort.
         reading: how long the prompt may be read.
@@ -62,7 +63,7 @@ class KoboldGuard:
         genkey: str,
         *,
         counter: TokenCounter,
-        counts: bool,
+        batches: bool,
         look_seconds: float,
         on_abort: AbortObserver,
         reading: Reading,
@@ -70,7 +71,7 @@ class KoboldGuard:
         self._wire = wire
         self._genkey = genkey
         self._counter = counter
-        self._counts = counts
+        self._batches = batches
         self._look_seconds = look_seconds
         self._on_abort = on_abort
         self._reading = reading
@@ -120,6 +121,13 @@ class KoboldGuard:
         """See :class:`Guard`; takes ``ABORT_BOUND_SECONDS`` at the most, and two short calls."""
         if generation.sent_at is None or reason in _NOTHING_TO_ABORT:
             return SlotEnd.FREE  # There is nothing to abort, only a connection to close.
+        if self._batches:
+            generation.close()
+            with trio.CancelScope(shield=True):
+                await generation.finished.wait()
+            end = AbortEnd(SlotEnd.UNSEEN)
+            self._on_abort(abort_reason(reason), end)
+            return end.slot
         bound = _ABORT_BOUNDS_SECONDS.get(reason, ABORT_BOUND_SECONDS)
         freed = await abort_until(
             generation.finished,
@@ -158,10 +166,8 @@ class KoboldGuard:
         completion = generation.completion
         with trio.move_on_after(_COUNT_SECONDS, shield=True):
             try:
-                perf = None
-                if self._counts:
-                    ended_at, began_at = generation.ended_at, generation.began_at
-                    perf = await statistics(self._wire, ended_at, began_at)
+                ended_at, began_at = generation.ended_at, generation.began_at
+                perf = await statistics(self._wire, ended_at, began_at)
                 if perf is not None and perf.last_token_count > 0:
                     generation.received.note(perf.last_token_count)
                 elif completion is not None and not generation.stream:

@@ -118,6 +118,7 @@ async def find_aftermath(wire: Wire, *, sent_at: float) -> Aftermath:
     Raises:
         AttemptFailed: this host lacks what asking takes.
     """
+    age_at_least = trio.current_time() - sent_at
     try:
         perf = await read_perf(wire)
     except AttemptFailed as failure:
@@ -132,5 +133,4 @@ async def find_aftermath(wire: Wire, *, sent_at: float) -> Aftermath:
                 return Aftermath.RESTARTED  # Something else answers there now.
             case _:
                 return Aftermath.GONE
-    age_at_least = trio.current_time() - sent_at
     return Aftermath.RESTARTED if perf.uptime_seconds < age_at_least else Aftermath.GOES_ON

@@ -55,6 +55,9 @@ class House(PoolObserver):
     def identified(self, backend: Backend) -> None:
         self.told.append(f"{backend.name} runs {backend.health.software.version}")
 
+    def slots_contradicted(self, backend: Backend) -> None:
+        self.told.append(f"{backend.name} has fewer slots")
+
     def restarted(self, backend: Backend) -> None:
         self.told.append(f"{backend.name} restarted")
 
@@ -85,6 +88,23 @@ def test_what_runs_on_a_server_is_told_once_for_each_change_also_when_it_is_not_
         software = Software(version)
         made.pool.probed(made.pool["a"], ProbeResult("m", has_model=has_model, software=software))
     assert [line for line in made.told if "runs" in line] == ["a runs 1.76", "a runs 1.115.1"]
+
+
+def test_a_server_that_lets_our_requests_wait_again_and_again_is_said_to_have_fewer_slots() -> None:
+    made = house(server("a", max_in_flight=4))
+    waits = ProbeResult("m", busy=True, waiting=1)
+    slot = made.take()
+    for _ in range(5):  # Whose request that is, nobody knows.
+        made.pool.probed(made.pool["a"], waits)
+    second = made.take()
+    for result in (waits, waits, replace(waits, waiting=0), waits, waits):
+        made.pool.probed(made.pool["a"], result)
+    assert "a has fewer slots" not in made.told
+    for _ in range(5):
+        made.pool.probed(made.pool["a"], waits)
+    assert made.told.count("a has fewer slots") == 1
+    slot.release()
+    second.release()
 
 
 def house(*servers: ServerConfig) -> House:

@@ -43,6 +43,7 @@ def stopped(*, stream: bool, tokens: int, text: str) -> GenerationStream:
         sent_at=trio.current_time(),
         ended_at=trio.current_time() + 3600.0,  # however busy this machine is
         finished=finished,
+        close=lambda: None,
         completion=completion,
         progress_at=None,
         began_at=None,
@@ -53,19 +54,18 @@ def stopped(*, stream: bool, tokens: int, text: str) -> GenerationStream:
 
 
 @pytest.mark.parametrize(
-    ("stream", "received", "told", "counts", "tokens", "estimated"),
+    ("stream", "received", "told", "batches", "tokens", "estimated"),
     [
-        (True, 44, 80, True, 80, False),
-        (False, 44, 80, True, 80, False),
-        (True, 44, 0, True, 44, True),  # the counters stand still
-        (True, 44, 80, False, 44, True),  # several at once: they are those of another generation
-        (False, 44, 0, True, 3, False),  # as many as it counts in the text
-        (False, 44, 80, False, 3, False),
-        (True, 0, 80, True, 0, False),  # stopped before its first token
+        (True, 44, 80, False, 80, False),
+        (False, 44, 80, False, 80, False),
+        (True, 44, 0, False, 44, True),  # the counters stand still
+        (True, 44, 80, True, 44, True),  # several at once: they are those of another generation
+        (False, 44, 0, False, 3, False),  # as many as it counts in the text
+        (True, 0, 80, False, 0, False),  # stopped before its first token
     ],
 )
 async def test_what_was_made_in_vain_is_counted_by_the_server(
-    stream: bool, received: int, told: int, counts: bool, tokens: int, estimated: bool
+    stream: bool, received: int, told: int, batches: bool, tokens: int, estimated: bool
 ) -> None:
     figures = {"idle": 1, "queue": 0, "uptime": 1e6, "total_gens": 3, "last_token_count": told}
     async with open_hostile_server({**WELL, PERF: Odd(answer(figures))}) as server:
@@ -74,13 +74,14 @@ async def test_what_was_made_in_vain_is_counted_by_the_server(
             wire,
             "key",
             counter=TokenCounter(wire),
-            counts=counts,
+            batches=batches,
             look_seconds=60.0,
             on_abort=lambda _reason, _end: None,
             reading=Reading(PromptSpeed(), 1, 60.0),
         )
         generation = stopped(stream=stream, tokens=received, text="Hello." if received else "")
-        assert await guard.stop(generation, None) is SlotEnd.FREE
+        slot = SlotEnd.UNSEEN if batches else SlotEnd.FREE
+        assert await guard.stop(generation, None) is slot
     assert (generation.received.tokens, generation.received.estimated) == (tokens, estimated)
 
 
@@ -118,7 +119,7 @@ async def test_a_server_that_still_reads_the_prompt_is_told_from_one_that_does_n
             wire,
             "key",
             counter=TokenCounter(wire),
-            counts=True,
+            batches=False,
             look_seconds=60.0,
             on_abort=lambda _reason, found: ends.append(found),
             reading=Reading(speed, 2000, 120.0),
