@@ -23,6 +23,7 @@ WINDOW_BYTES = 16_384
 """How much is looked at between two pauses: a few milliseconds if it is nothing but brackets."""
 
 PAUSE = 0
+_NEAR_BYTES = 64
 _QUOTE, _COMMA, _LIST, _END_OF_LIST = b'",[]'
 _OPENING, _CLOSING = frozenset(b"[{"), frozenset(b"]}")
 _TOKEN = re.compile(rb'[\[\]{},]|"[^"\\]*+(?:\\.[^"\\]*+)*+"|"', re.DOTALL)
@@ -141,13 +142,19 @@ def items(data: bytes, start: int, max_values: int) -> Iterator[tuple[int, int] 
                 depth -= 1
         elif token in (_COMMA, _END_OF_LIST):
             is_over = token == _END_OF_LIST
-            if count or not is_over or data[start:position].strip():
+            if count or not is_over or not is_blank(data, start, position):
                 yield start, position
             start, values, count = position + 1, values + 1, count + 1
         else:
             raise Unbalanced(position)
-    if not is_over or data[start:].strip():
+    if not is_over or not is_blank(data, start, len(data)):
         raise Unbalanced(start if is_over else len(data))
+
+
+def is_blank(data: bytes, start: int, end: int) -> bool:
+    """Tell whether there is nothing from ``start`` to ``end``; all of it is copied only if so."""
+    near = min(end, start + _NEAR_BYTES)
+    return not data[start:near].strip() and not data[near:end].strip()
 
 
 def structure(

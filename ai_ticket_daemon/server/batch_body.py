@@ -65,7 +65,12 @@ class BatchItems:
         """
         data, count = self._data, 0
         max_values = MAX_JSON_VALUES + VALUES_PER_EVENT * self._max_items
-        for place in (_lines if self._is_lines else _items)(data, max_values):
+        places = (
+            _lines(data, max_values, self._max_item_bytes)
+            if self._is_lines
+            else _items(data, max_values)
+        )
+        for place in places:
             if place is None:
                 yield PAUSE
                 continue
@@ -116,8 +121,11 @@ def _items(data: bytes, max_values: int) -> Iterator[tuple[int, int] | None]:
         raise not_json("the array does not end where the body does", *place) from error
 
 
-def _lines(data: bytes, max_values: int) -> Iterator[tuple[int, int] | None]:
-    """Yield where the lines are that are not blank; None where others get a turn."""
+def _lines(data: bytes, max_values: int, max_line_bytes: int) -> Iterator[tuple[int, int] | None]:
+    """Yield where the lines are that are not blank; None where others get a turn.
+
+    The values of a line that is too long are not counted: nothing is made of it.
+    """
     start, paused_at, size, left = 0, 0, len(data), max_values
     while start < size:
         blanks = _BLANKS.match(data, start, start + json_bounds.WINDOW_BYTES)
@@ -127,8 +135,9 @@ def _lines(data: bytes, max_values: int) -> Iterator[tuple[int, int] | None]:
             continue
         end = data.find(b"\n", start)
         end = size if end < 0 else end
-        line = data[start:end]
-        if line.strip() != BOM:
+        if end - start > max_line_bytes:
+            yield start, end
+        elif (line := data[start:end]).strip() != BOM:
             values = json_bounds.values_at_most(line)
             # What an event may be made of on average need not be looked at closely.
             if values > VALUES_PER_EVENT:

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 from ai_ticket_daemon.events.json_bounds import MAX_JSON_DEPTH, MAX_JSON_VALUES
-from ai_ticket_daemon.server.batch_body import PAUSE, BatchItems
+from ai_ticket_daemon.server.batch_body import PAUSE, VALUES_PER_EVENT, BatchItems
 from ai_ticket_daemon.server.body import check_media_type, decode_json
+from ai_ticket_daemon.server.headers import NDJSON_TYPE
 
 
 @pytest.mark.parametrize(
@@ -249,6 +250,16 @@ def test_what_is_too_large_for_one_event_is_refused_in_its_place() -> None:
             ErrorCode.PAYLOAD_TOO_LARGE,
             ErrorCode.PAYLOAD_TOO_LARGE,
         ]
+
+
+def test_a_line_that_is_too_long_is_refused_in_its_place_whatever_is_in_it() -> None:
+    most = MAX_JSON_VALUES + 9 * VALUES_PER_EVENT
+    bomb = b"[" + b"0," * most + b"0]"
+    lines = batch(
+        b'{"content":"a"}\n' + bomb + b"\n1", NDJSON_TYPE, max_items=9, max_item_bytes=most
+    )
+    assert [type(line) for line in lines] == [dict, RequestRefused, int]
+    assert lines[1].details["line"] == 2
 
 
 def test_an_event_of_too_many_values_is_refused_before_any_of_them_is_made() -> None:
