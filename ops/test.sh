@@ -13,7 +13,8 @@ Usage: ops/test.sh [--fast] [PYTEST ARGUMENT...]
 Installs what is needed (ops/bootstrap.sh), then runs the formatter's check, the linter, the type
 checker, the check of what imports what, shellcheck and the tests (all but the benchmarks), which
 several processes share. All checks run even when one fails; the last lines name the twenty slowest
-tests and sum up, and the exit code is 0 only when every check passed.
+tests and the twenty files that take most of the processors, and sum up. The exit code is 0 only when
+every check passed.
 
   --fast  leave out the system tests (those that run the real process and install things)
 

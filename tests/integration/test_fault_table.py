@@ -9,6 +9,7 @@ it for a slow machine. The cells run side by side, a few at a time, and are judg
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -34,8 +35,10 @@ if TYPE_CHECKING:
 
     Fault = Callable[[House], Awaitable[None]]
 
-CLOCK_RATE = 0.2
+SLOWEST, FASTEST = 0.02, 0.4
 """Seconds of the cells' clock for each second of the machine's: a busy machine has time enough."""
+PACE_SECONDS = 0.1
+LATE_SECONDS = 0.1
 AT_ONCE = 12
 """Cells at a time; more would measure the machine."""
 SLACK = 3.0
@@ -435,7 +438,19 @@ async def run_cell(version: str, row: Row, mode: str) -> Result:
         )
 
 
-async def run_cells(cells: list[Cell]) -> dict[Cell, Result | Exception]:
+async def keep_pace(clock: MockClock) -> None:
+    """Have the clock go slower while this process is late, and faster while it is not."""
+    while True:
+        began = time.perf_counter()
+        await trio.sleep(PACE_SECONDS)
+        late_seconds = (time.perf_counter() - began) * clock.rate - PACE_SECONDS
+        if late_seconds > LATE_SECONDS:
+            clock.rate = max(clock.rate / 2, SLOWEST)
+        else:
+            clock.rate = min(clock.rate * 1.05, FASTEST)
+
+
+async def run_cells(cells: list[Cell], clock: MockClock) -> dict[Cell, Result | Exception]:
     results: dict[Cell, Result | Exception] = {}
     limit = trio.CapacityLimiter(AT_ONCE)
 
@@ -448,9 +463,12 @@ async def run_cells(cells: list[Cell]) -> dict[Cell, Result | Exception]:
             except Exception as error:  # noqa: BLE001 - it fails its own cell
                 results[cell] = error
 
-    async with trio.open_nursery() as nursery:
-        for cell in cells:
-            nursery.start_soon(run, cell)
+    async with trio.open_nursery() as pace:
+        pace.start_soon(keep_pace, clock)
+        async with trio.open_nursery() as nursery:
+            for cell in cells:
+                nursery.start_soon(run, cell)
+        pace.cancel_scope.cancel()
     return results
 
 
@@ -466,7 +484,8 @@ def results(request: pytest.FixtureRequest) -> dict[Cell, Result | Exception]:
         for item in request.session.items
         if isinstance(item, pytest.Function) and item.module is request.module
     ]
-    return trio.run(run_cells, cells, clock=MockClock(rate=CLOCK_RATE))
+    clock = MockClock(rate=FASTEST / 2)
+    return trio.run(run_cells, cells, clock, clock=clock)
 
 
 @pytest.mark.parametrize(("version", "fault", "mode"), CELLS)

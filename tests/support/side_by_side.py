@@ -30,7 +30,7 @@ APART = frozenset({"tests/attacks/test_fuzz_http.py", "tests/attacks/test_fuzz_s
 SECONDS: Mapping[str, int] = {
     HOST: 300,
     "tests/system/test_debian_package.py": 200,
-    "tests/integration/test_fault_table.py": 200,
+    "tests/integration/test_fault_table.py": 90,
     "tests/drills/test_on_host.py": 150,
     "tests/system/test_crash.py": 140,
     "tests/attacks/test_odd_servers.py": 70,

@@ -32,7 +32,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 BUILD_SECONDS = 600
 BOOT_SECONDS = 60
-COMMAND_SECONDS = 400
+COMMAND_SECONDS = 900
 """A guard against hanging, for a machine that is busy, too."""
 LOOK_SECONDS = 0.05
 
