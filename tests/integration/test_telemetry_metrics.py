@@ -123,7 +123,11 @@ async def test_what_clients_and_servers_make_up_never_adds_a_series() -> None:
     """10,000 requests, no two alike: paths, ids, tokens, methods, traces, bodies, answers."""
     async with one_backend(TelemetryConfig(traces=TracesExporter.NONE)) as (daemon, simulated, _):
         sent = await send_distinct(daemon.url, simulated, range(500))
-        before = await trio.to_thread.run_sync(page, daemon)
+        before = ""
+        with trio.fail_after(60):
+            while 'version="1.76"' not in before:
+                await trio.sleep(0.1)
+                before = await trio.to_thread.run_sync(page, daemon)
         sent += await send_distinct(daemon.url, simulated, range(500, 10_000))
         after = await trio.to_thread.run_sync(page, daemon)
     assert sent == 10_000
