@@ -99,7 +99,7 @@ def health_event_of_probe(
     if error.code is ErrorCode.API_TIMEOUT and status is None:
         return ProbeSilent(error.message)
     if status == _NOBODY_BEHIND and "router" in software.features:
-        return ProbeNotYet("the model is being loaded", router=True)
+        return ProbeNotYet("the server behind its router is being started", router=True)
     if error.failure.retry is not RetryRule.BUSY:
         return ProbeFailed(error.message)
     if status == _NOT_YET:
