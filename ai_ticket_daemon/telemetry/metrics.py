@@ -111,12 +111,12 @@ class Metrics:
         )
         self.kobold_backend_prompt_speed = self._gauge(
             "kobold_backend_prompt_tokens_per_second",
-            "How fast the backend read the prompt of its last generation.",
+            "How fast the backend read its last prompt; 0 where it does not tell.",
             "backend",
         )
         self.kobold_backend_written_speed = self._gauge(
             "kobold_backend_written_tokens_per_second",
-            "How fast the backend wrote its last generation.",
+            "How fast the backend wrote its last completion; 0 where it does not tell.",
             "backend",
         )
         self.kobold_backend_info = self._gauge(

@@ -57,8 +57,7 @@ def _show(metrics: Metrics, snapshot: Snapshot) -> None:
             (metrics.kobold_backend_prompt_speed, backend.prompt_tokens_per_second),
             (metrics.kobold_backend_written_speed, backend.written_tokens_per_second),
         ):
-            if speed is not None:
-                gauge.labels(backend.name).set(speed)
+            gauge.labels(backend.name).set(speed or 0.0)
         metrics.show_version(backend.name, backend.kind, backend.version or "unknown")
     metrics.keep_backends({backend.name: backend.role for backend in snapshot.backends})
 

@@ -98,7 +98,7 @@ async def test_the_gauges_show_the_snapshot_and_keep_the_queue_while_nobody_can_
         assert value("order_in_force", order="draining") == 0
         assert value("kobold_backend_slots", backend="a") == 3
         assert value("kobold_backend_prompt_tokens_per_second", backend="a") == 100.0
-        assert value("kobold_backend_written_tokens_per_second", backend="a") is None
+        assert value("kobold_backend_written_tokens_per_second", backend="a") == 0
         assert value("pipeline_queue_depth", state="queued") == 4
         assert value("pipeline_oldest_queued_seconds") == 9.0
         assert value("store_difference") == 1
