@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import resource
 import socket
+import ssl
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
+import trustme
 from hostile_server import Odd, Then, open_hostile_server
 from odd_answers import HELLO, answer, chat, stream
 from well_server import CHAT, MODELS, WELL
@@ -17,6 +20,7 @@ from well_server import CHAT, MODELS, WELL
 from ai_ticket_daemon.backends import factory
 from ai_ticket_daemon.backends.generation import GenerationRequest
 from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
+from ai_ticket_daemon.backends.transport.connection import PIECE_BYTES
 from ai_ticket_daemon.backends.transport.wire import Wire
 from ai_ticket_daemon.config.backends import BackendKind, ServerConfig
 from ai_ticket_daemon.config.values.secret import Secret
@@ -24,6 +28,7 @@ from ai_ticket_daemon.events.event import Message, Role, Sampling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from hostile_server import HostileServer
 
@@ -33,6 +38,16 @@ GUARD_SECONDS = 60.0
 PLAIN = GenerationRequest((Message(Role.USER, "hi"),), Sampling(max_tokens=4))
 STREAMED = replace(PLAIN, stream=True)
 KEEPS = Odd(answer(chat()), Then.HANG)
+
+
+@pytest.fixture
+def trusted_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+    """Return the TLS of a server whose authority the daemon trusts."""
+    authority, tls = trustme.CA(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    return tls
 
 
 def in_chunks(raw: bytes) -> bytes:
@@ -108,6 +123,37 @@ async def test_a_kept_connection_that_the_server_closed_meanwhile_costs_no_reque
         assert server.opened == len(server.seen) == 3
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_only_what_starts_nothing_is_asked_again_where_a_kept_connection_ends(
+    method: str,
+) -> None:
+    opened = 0
+
+    async def answer_once(peer: trio.SocketStream) -> None:
+        nonlocal opened
+        opened += 1
+        async with peer:
+            await peer.receive_some()
+            await peer.send_all(answer({"value": 1}))
+            await peer.receive_some()
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, host="127.0.0.1"), answer_once, 0)
+        wire = Wire(f"http://127.0.0.1:{listener.socket.getsockname()[1]}", keep_alive=True)
+        payload: dict[str, object] | None = None if method == "GET" else {}
+        with trio.fail_after(GUARD_SECONDS):
+            assert await wire.call(method, "/", payload) == {"value": 1}
+            if method == "GET":
+                assert await wire.call(method, "/") == {"value": 1}
+            else:
+                with pytest.raises(AttemptFailed) as caught:
+                    await wire.call(method, "/", payload)
+                assert caught.value.observation.seen in {Seen.NO_BYTE, Seen.BROKEN}
+        assert opened == (2 if method == "GET" else 1)
+        await wire.aclose()
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize(
     "raw",
     [
@@ -125,8 +171,39 @@ async def test_a_connection_that_may_not_serve_again_is_closed(raw: bytes) -> No
         assert server.opened == len(server.seen) == 3
 
 
+@pytest.mark.parametrize("behind_tls", [False, True])
+async def test_an_answer_that_hides_behind_a_piece_is_never_given_to_the_next_request(
+    behind_tls: bool, trusted_tls: ssl.SSLContext
+) -> None:
+    """TLS has deciphered it by then, so that no socket tells of it."""
+    mine = answer(chat())
+    room = PIECE_BYTES - len(mine) - len("x: \r\n")
+    whole = answer(chat(), "200 OK", "x: " + "y" * room)
+    assert len(whole) == PIECE_BYTES
+    odd = Odd(whole + answer(chat("Not yours.")), Then.HANG)
+    async with open_hostile_server(
+        {**WELL, CHAT: odd}, trusted_tls if behind_tls else None
+    ) as server:
+        client = open_client(BackendKind.OPENAI, server)
+        await generate(client, 3)
+        await client.aclose()
+        assert server.opened == 3
+
+
+@pytest.mark.parametrize("request_", [PLAIN, STREAMED], ids=["plain", "streamed"])
+async def test_a_connection_with_tls_is_kept_like_any_other(
+    request_: GenerationRequest, trusted_tls: ssl.SSLContext
+) -> None:
+    odd = Odd(in_chunks(stream(*HELLO)), Then.HANG) if request_.stream else KEEPS
+    async with open_hostile_server({**WELL, CHAT: odd}, trusted_tls) as server:
+        client = open_client(BackendKind.OPENAI, server)
+        await generate(client, 4, request_)
+        await client.aclose()
+        assert (len(server.seen), server.opened) == (4, 1)
+
+
 async def test_what_is_sent_is_one_request_and_no_more_than_it_needs() -> None:
-    async with open_hostile_server({"*": Odd(answer({"value": 1}))}) as server:
+    async with open_hostile_server({"*": Odd(answer({"value": 1}), Then.HANG)}) as server:
         wire = Wire(server.url + "/a/", password=Secret("pass"), keep_alive=True)
         sent: list[int] = []
         with trio.fail_after(GUARD_SECONDS):

@@ -78,17 +78,27 @@ class Answer:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     async def aclose(self) -> None:
-        """Give the connection back or close it; nothing is waited for."""
+        """Give the connection back or close it, without waiting for the server."""
         if self._closed:
             return
         self._closed = True
-        body = self._body
-        # Whoever reads a stream needs no more than its last event; the end of the body follows it.
-        if self._keeps and not body.ended and not body.malformed:
-            body.feed(self._connection.receive_now())
-        # Nobody asked for bytes behind the end, and the next request would take them for its
-        # answer: one ticket would be given the text of another.
-        if self._keeps and body.ended and not (body.excess or self._received):
+        if self._keeps and await self._is_over():
             self._give_back(self._connection)
         else:
             self._connection.close()
+
+    async def _is_over(self) -> bool:
+        """Whether the body ended as it said, and nothing came behind it that nobody asked for.
+
+        The next request would take that for its answer: one ticket would be given the text of
+        another.
+        """
+        body = self._body
+        if self._received:
+            body.feed(self._received)
+        # Whoever reads a stream needs no more than its last event; the end of the body follows it.
+        if not body.ended or self._connection.hides:
+            received = await self._connection.receive_now()
+            if received:
+                body.feed(received)
+        return body.ended and not (body.excess or body.malformed)

@@ -60,9 +60,22 @@ class Connection:
         """
         return bytes(await self._stream.receive_some(PIECE_BYTES))
 
-    def receive_now(self) -> bytes:
-        """Return what came already, if it can be told without waiting."""
-        return self._tcp.receive_now(PIECE_BYTES) if self._stream is self._tcp else b""
+    @property
+    def hides(self) -> bool:
+        """Whether bytes may have come that the system no longer sees: TLS reads ahead."""
+        return self._stream is not self._tcp
+
+    async def receive_now(self) -> bytes:
+        """Return what came already; empty if that is nothing, or the end."""
+        if not self.hides:
+            return self._tcp.receive_now(PIECE_BYTES)
+        with (
+            suppress(trio.BrokenResourceError),
+            trio.CancelScope(shield=True) as scope,
+            self._tcp.cancelling_waits(scope),
+        ):
+            return bytes(await self._stream.receive_some(PIECE_BYTES))
+        return b""
 
     def is_silent(self) -> bool:
         """Whether nothing came that was not received, not even the end."""

@@ -8,8 +8,13 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class TcpStream(trio.abc.Stream):
@@ -17,6 +22,8 @@ class TcpStream(trio.abc.Stream):
 
     def __init__(self, connected: socket.socket) -> None:
         self._socket = connected
+        self._cancelled_by_waits: trio.CancelScope | None = None
+        self._has_looked = False
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -30,6 +37,8 @@ class TcpStream(trio.abc.Stream):
             try:
                 rest = rest[self._socket.send(rest) :]
             except BlockingIOError:
+                if self._cancelled_by_waits is not None:
+                    await self._refuse_to_wait(self._cancelled_by_waits)
                 await trio.lowlevel.wait_writable(self._socket)
             except OSError as error:
                 raise trio.BrokenResourceError(str(error)) from error
@@ -45,13 +54,34 @@ class TcpStream(trio.abc.Stream):
             trio.BrokenResourceError: the connection broke.
         """
         while True:
-            await trio.lowlevel.wait_readable(self._socket)
+            if self._cancelled_by_waits is None:
+                await trio.lowlevel.wait_readable(self._socket)
+            elif self._has_looked:
+                await self._refuse_to_wait(self._cancelled_by_waits)
+            self._has_looked = True
             try:
                 return self._socket.recv(max_bytes or 65_536)
             except BlockingIOError:
                 continue
             except OSError as error:
                 raise trio.BrokenResourceError(str(error)) from error
+
+    @contextmanager
+    def cancelling_waits(self, scope: trio.CancelScope) -> Iterator[None]:
+        """Receive what is there, once, and cancel ``scope`` where more would be needed.
+
+        So what TLS holds can be had without waiting.
+        """
+        self._cancelled_by_waits, self._has_looked = scope, False
+        try:
+            yield
+        finally:
+            self._cancelled_by_waits = None
+
+    @staticmethod
+    async def _refuse_to_wait(scope: trio.CancelScope) -> None:
+        scope.cancel()
+        await trio.lowlevel.checkpoint()
 
     def receive_now(self, max_bytes: int) -> bytes:
         """Return what came already; empty if that is nothing, or the end."""

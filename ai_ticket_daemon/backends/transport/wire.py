@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 CALL_TIMEOUT_SECONDS = 5.0
 """Longest time for a short call, one that needs no generation slot."""
+_CLOSED = frozenset({Seen.NO_BYTE, Seen.BROKEN})
 
 
 class Wire:
@@ -90,7 +91,20 @@ class Wire:
             AttemptFailed: no answer came.
         """
         request = self._request(method, path, content, headers or {})
-        connection = self._kept.take() or await self._connect()
+        kept = self._kept.take()
+        if kept is not None:
+            try:
+                return await self._ask(kept, request, on_send)
+            except AttemptFailed as failure:
+                # The server may have closed it at the same time. What only asks is asked again; a
+                # generation is not, since nobody knows whether it has begun.
+                if method != "GET" or failure.observation.seen not in _CLOSED:
+                    raise
+        return await self._ask(await self._connect(), request, on_send)
+
+    async def _ask(
+        self, connection: Connection, request: bytes | None, on_send: Callable[[], None] | None
+    ) -> Answer:
         answer: Answer | None = None
         try:
             if request is None:
