@@ -31,14 +31,6 @@ class Limits:
             config.total_timeout_seconds,
         )
 
-    def after(self, load_seconds: float) -> Limits:
-        """Return the limits of a generation that a model is loaded for first."""
-        return Limits(
-            self.first_token_seconds + load_seconds,
-            self.idle_seconds,
-            self.total_seconds + load_seconds,
-        )
-
     @property
     def look_seconds(self) -> float:
         """How long after the last sign of life the server is asked what it does."""

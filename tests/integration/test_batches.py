@@ -85,15 +85,3 @@ async def test_a_cancelled_request_frees_its_slot_by_closing_its_stream_and_by_n
             [(_, end)] = house.aborts
             assert end.slot is SlotEnd.UNSEEN
             assert {record.outcome for record in simulated.log} == {"aborted", "completed"}
-
-
-async def test_a_plain_request_in_a_batch_may_take_longer_than_its_first_token() -> None:
-    with trio.fail_after(GUARD_SECONDS):
-        async with open_simulated_kobold(replace(BATCH, tokens_per_second=20)) as simulated:
-            house = House(simulated, first_token_timeout_seconds=1.0, connect_timeout_seconds=1.0)
-            await house.client.probe(identify=True)
-            text, tokens, _ = await house.ask("a long one", 30)
-            assert (text, tokens) == (
-                simulated.expected_completion("a long one", max_tokens=30),
-                30,
-            )

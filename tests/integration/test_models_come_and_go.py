@@ -10,9 +10,12 @@ import httpx
 import pytest
 import trio
 
+from ai_ticket_daemon.backends.factory import open_client
+from ai_ticket_daemon.backends.generation import GenerationRequest
 from ai_ticket_daemon.backends.kobold.features import Feature
-from ai_ticket_daemon.config.backends import BackendRole, ServerConfig
+from ai_ticket_daemon.config.backends import BackendRole, Dialect, ServerConfig
 from ai_ticket_daemon.config.values.secret import Secret
+from ai_ticket_daemon.events.event import Message, Role, Sampling
 from ai_ticket_daemon.testing.daemon import RunningDaemon, config_for, open_daemon
 from ai_ticket_daemon.testing.kobold import KoboldSettings, SimulatedKobold, open_simulated_kobold
 
@@ -101,6 +104,41 @@ async def test_a_primary_that_has_unloaded_unseen_loads_its_model_for_the_same_a
         answer = await house.ask()
         assert (answer["completion"], answer["backend"]) == (house.text, "primary")
         assert answer["attempts"] == 1
+
+
+@pytest.mark.parametrize("dialect", ["openai-chat", "openai-completions", "kobold"])
+async def test_what_a_loaded_model_is_is_known_before_it_is_asked(
+    dialect: str,
+) -> None:
+    with trio.fail_after(GUARD_SECONDS):
+        async with open_simulated_kobold(ROUTER) as simulated:
+            config = ServerConfig(
+                name="p",
+                url=simulated.url,
+                dialect=Dialect(dialect),
+            )
+            client = open_client(config, stall_seconds=lambda: 60.0, on_abort=lambda *_: None)
+            await client.probe(identify=True)
+            simulated.faults.unload()
+            await simulated.wait_for(SimulatedKobold.is_back)
+            assert (await client.probe(identify=True)).loads_on_request
+            question = Message(Role.USER, "Name three colours.")
+            request = GenerationRequest((question,), Sampling(max_tokens=20))
+            result = await client.generate(request)
+            text = simulated.expected_completion("Name three colours.", max_tokens=20)
+            # Also a dialect that takes a text has the template of the model by then.
+            assert result.text == text
+
+
+async def test_a_router_that_cannot_load_its_model_has_none() -> None:
+    async with open_house(ROUTER, failback_after_seconds=0) as house:
+        for server in (house.primary, house.standby):
+            server.faults.unload()
+            server.faults.lose_model()
+        await house.until("primary", "unloaded")
+        answer = await house.ask()
+        assert answer["error"] == "api_server_error", answer
+        assert "no model" in answer["message"]
 
 
 @pytest.mark.parametrize("settings", [ROUTER, ADMIN], ids=["router", "admin"])

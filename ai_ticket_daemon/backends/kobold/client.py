@@ -18,7 +18,7 @@ from ai_ticket_daemon.backends.kobold.admission import BUSY_STATUS, Admission
 from ai_ticket_daemon.backends.kobold.context import ContextGuard
 from ai_ticket_daemon.backends.kobold.features import Feature
 from ai_ticket_daemon.backends.kobold.guard import KoboldGuard
-from ai_ticket_daemon.backends.kobold.loading import NAMES_MODEL, is_away, may_reload, wake
+from ai_ticket_daemon.backends.kobold.loading import is_away, may_reload, wake
 from ai_ticket_daemon.backends.kobold.perf import find_aftermath
 from ai_ticket_daemon.backends.kobold.probe import KoboldProbe
 from ai_ticket_daemon.backends.kobold.reading import Reading
@@ -141,6 +141,8 @@ class KoboldClient:
         self, request: GenerationRequest, on_delta: Callable[[str], None] | None
     ) -> GenerationResult:
         size_bytes = validate(request)
+        if self._probe.loads_on_request:
+            await self._load()
         wants_stream = request.stream
         laid_out = await self._context.lay_out(request, size_bytes)
         request, prompt_tokens = laid_out.request, laid_out.prompt_tokens
@@ -159,15 +161,12 @@ class KoboldClient:
                 {
                     **self._dialect.body(request),
                     **PLACEHOLDERS_STAY,
-                    **(NAMES_MODEL if self._probe.loads_on_request else {}),
                     "genkey": genkey,
                 }
             ).encode(),
             on_delta=on_delta if wants_stream else None,
         )
         limits = Limits.of(self._config, self._stall_seconds())
-        if self._probe.loads_on_request:
-            limits = limits.after(self._config.load_timeout_seconds)
         guard = KoboldGuard(
             self._wire,
             genkey,
@@ -206,6 +205,18 @@ class KoboldClient:
         return GenerationResult(
             completion.text, finish_reason, completion.bill(usage), completion.reasoning
         )
+
+    async def _load(self) -> None:
+        """Have the model loaded, and look at what it is: how to ask it follows from that."""
+        try:
+            await wake(self._wire, self.features, timeout_seconds=self._config.load_timeout_seconds)
+        except AttemptFailed as failure:
+            observation = failure.observation
+            away = is_away(observation, self.features)
+            raise AttemptFailed(replace(observation, reloading=away)) from failure
+        await self._probe.probe(identify=True)
+        if self._probe.loads_on_request:
+            raise AttemptFailed.seen(Seen.NO_MODEL)
 
     @property
     def _parts_thinking(self) -> bool:

@@ -8,19 +8,19 @@ from ai_ticket_daemon.backends.kobold.features import Feature
 from ai_ticket_daemon.backends.observation import AttemptFailed, Observation, Seen
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ai_ticket_daemon.backends.kobold.features import Features
     from ai_ticket_daemon.backends.transport.wire import Wire
 
 _MODEL = "initial_model"
-"""What the server calls the model it was started with."""
-NAMES_MODEL: Mapping[str, str] = {"model": _MODEL}
-"""Makes a router load its model for the request."""
+"""What the server calls the model it was started with; a router loads it if a request names it."""
 _CHAT_PATH = "/v1/chat/completions"
 _RELOAD_PATH = "/api/admin/reload_config"
 _AWAY_STATUS = 502
-_HELLO = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+_HELLO = {
+    "model": _MODEL,
+    "messages": [{"role": "user", "content": "Hello"}],
+    "max_tokens": 1,
+}
 
 
 def may_reload(features: Features) -> bool:
@@ -45,9 +45,7 @@ async def wake(wire: Wire, features: Features, *, timeout_seconds: float) -> boo
     """
     if Feature.ROUTER in features:
         # Only a generation that names a model loads one.
-        await wire.call(
-            "POST", _CHAT_PATH, {**NAMES_MODEL, **_HELLO}, timeout_seconds=timeout_seconds
-        )
+        await wire.call("POST", _CHAT_PATH, _HELLO, timeout_seconds=timeout_seconds)
         return True
     if Feature.ADMIN not in features:
         return False
