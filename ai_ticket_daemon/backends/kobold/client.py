@@ -21,7 +21,7 @@ from ai_ticket_daemon.backends.kobold.guard import KoboldGuard
 from ai_ticket_daemon.backends.kobold.loading import is_away, may_reload, wake
 from ai_ticket_daemon.backends.kobold.perf import find_aftermath
 from ai_ticket_daemon.backends.kobold.probe import KoboldProbe
-from ai_ticket_daemon.backends.kobold.reading import Reading
+from ai_ticket_daemon.backends.kobold.reading import Reading, cautious_tokens
 from ai_ticket_daemon.backends.kobold.stream_end import find_end
 from ai_ticket_daemon.backends.kobold.unfinished import part_unfinished
 from ai_ticket_daemon.backends.kobold.usage import Bill
@@ -150,7 +150,8 @@ class KoboldClient:
         if batches or (self._parts_thinking and Feature.THINKS in self.features):
             # In a batch only a stream shows that it gets on, and only a closed one frees its slot.
             request = replace(request, stream=True)
-        await self._admission.wait()
+        if not batches:  # One that batches is never idle, and still takes more.
+            await self._admission.wait()
         # A key of its own for every attempt: the server may remember an abort for a used one.
         genkey = secrets.token_hex(16)
         generation = GenerationStream(
@@ -225,10 +226,14 @@ class KoboldClient:
         return chats and Feature.REASONING in self.features
 
     def _reading(self, request: GenerationRequest, prompt_tokens: int | None) -> Reading:
-        unmeasured = self._config.first_token_timeout_seconds
-        if prompt_tokens is not None:
-            return Reading(self._probe.speed, prompt_tokens, unmeasured)
-        return Reading.of_text(self._probe.speed, self._dialect.prompt(request), unmeasured)
+        if prompt_tokens is None:
+            prompt_tokens = cautious_tokens(self._dialect.prompt(request))
+        return Reading(
+            self._probe.speed,
+            prompt_tokens,
+            unmeasured_seconds=self._config.first_token_timeout_seconds,
+            load_seconds=self._config.load_timeout_seconds if self._probe.loads_on_request else 0.0,
+        )
 
     async def _completed(
         self,

@@ -48,21 +48,23 @@ class PromptSpeed:
 class Reading:
     """What is known of the reading of one prompt.
 
-    ``unmeasured_seconds`` is how long it may take on a server whose speed is not known yet.
+    ``unmeasured_seconds`` is how long it may take on a server whose speed is not known yet, and
+    ``load_seconds`` how long the server may first load its model.
     """
 
     speed: PromptSpeed
     prompt_tokens: int
     unmeasured_seconds: float
+    load_seconds: float = 0.0
 
     def left_seconds(self, sent_at: float, now: float) -> float:
         """Return how much longer a prompt that was sent at ``sent_at`` may be read from ``now``."""
         longest = self.speed.longest_seconds(self.prompt_tokens)
         if longest is None:
             longest = self.unmeasured_seconds
-        return max(0.0, sent_at + longest - now)
+        return max(0.0, sent_at + self.load_seconds + longest - now)
 
-    @classmethod
-    def of_text(cls, speed: PromptSpeed, text: str, unmeasured_seconds: float) -> Reading:
-        """Return the same for a text whose tokens were not counted: hardly any is so short."""
-        return cls(speed, math.ceil(len(text.encode()) / 2), unmeasured_seconds)
+
+def cautious_tokens(text: str) -> int:
+    """Return how many tokens a text that was not counted may have: hardly any has more."""
+    return math.ceil(len(text.encode()) / 2)

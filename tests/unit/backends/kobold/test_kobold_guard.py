@@ -19,7 +19,7 @@ from ai_ticket_daemon.backends.generation_stream import Completion, GenerationSt
 from ai_ticket_daemon.backends.kobold import guard as kobold_guard
 from ai_ticket_daemon.backends.kobold.guard import KoboldGuard
 from ai_ticket_daemon.backends.kobold.perf import parse_perf
-from ai_ticket_daemon.backends.kobold.reading import PromptSpeed, Reading
+from ai_ticket_daemon.backends.kobold.reading import PromptSpeed, Reading, cautious_tokens
 from ai_ticket_daemon.backends.observation import SlotEnd
 from ai_ticket_daemon.backends.tokens import TokenCounter
 from ai_ticket_daemon.backends.transport.wire import Wire
@@ -160,3 +160,14 @@ def test_the_speeds_of_a_server_are_those_that_it_tells_itself() -> None:
     assert perf.written_tokens_per_second == pytest.approx(told["last_eval_speed"])
     unmeasured = parse_perf(READS | {"last_process": 0, "last_eval": "odd"})
     assert unmeasured.prompt_tokens_per_second is unmeasured.written_tokens_per_second is None
+
+
+def test_a_server_that_loads_its_model_first_may_take_as_much_longer() -> None:
+    speed = PromptSpeed()
+    speed.note(parse_perf(READS | {"last_process": 10}))
+    reads = Reading(speed, 1000, 120.0)
+    loads = Reading(speed, 1000, 120.0, load_seconds=300.0)
+    assert reads.left_seconds(0.0, 10.0) == pytest.approx(10.0)
+    assert loads.left_seconds(0.0, 10.0) == pytest.approx(310.0)
+    assert loads.left_seconds(0.0, 400.0) == 0.0
+    assert cautious_tokens("a word") == 3
