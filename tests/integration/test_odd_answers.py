@@ -126,7 +126,7 @@ async def state_after(kind: BackendKind, path: str, odd: Odd) -> tuple[HealthSta
     return health.state, health.reason
 
 
-LATER = {"429": HealthState.BUSY, "503": HealthState.LOADING, "401": HealthState.WRONG_MODEL}
+LATER = {"429": HealthState.BUSY, "503": HealthState.LOADING, "401": HealthState.UNAUTHORISED}
 
 
 @KINDS
