@@ -15,6 +15,7 @@ import socket
 import statistics
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 PAUSE_SECONDS = 0.05
@@ -37,7 +38,10 @@ def ask(host: str, port: int) -> str:
 
 def waited(pids: list[str]) -> float:
     """Return the seconds that the main threads of ``pids`` waited for a processor so far."""
-    told = (Path(f"/proc/{pid}/task/{pid}/schedstat").read_text() for pid in pids)
+    told = []
+    for pid in pids:
+        with suppress(OSError):  # it may have ended, which others tell
+            told.append(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text())
     return sum(int(each.split()[1]) for each in told) / 1e9
 
 

@@ -27,7 +27,8 @@ pytestmark = pytest.mark.system
 
 GUARD_SECONDS = 300.0
 READY_SECONDS = 60.0
-LIMIT_SECONDS = 0.4
+LIMIT_SECONDS = 1.2
+"""Long enough for a good answer on a machine that does other things, too."""
 KINDS = pytest.mark.parametrize("kind", BackendKind)
 CALM = Limits(log_kib=1024.0, expected=("backend_credential_refused",))
 NAMES = [rb'"m\udcff"', rb'"\u0000\u001b[2J\u202e"', b'"' + b"x" * 300_000 + b'"', b"7", b"null"]

@@ -37,7 +37,7 @@ async def test_a_daemon_that_works_is_left_in_peace(tmp_path: Path) -> None:
     ("limits", "sentence"),
     [
         (Limits(lag_seconds=0.0), "the loop was silent"),
-        (Limits(live_seconds=0.0), "/live: "),
+        (Limits(live_seconds=-1.0), "/live: "),
         (Limits(peak_mib=1.0), "MiB were used"),
         (Limits(log_kib=0.0), "KiB were logged"),
     ],

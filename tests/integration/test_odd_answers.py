@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
 GUARD_SECONDS = 60.0
 """For a machine that does other things, too; each case is over within the time limits below."""
-LIMIT_SECONDS = 0.4
+LIMIT_SECONDS = 1.2
+"""Long enough for a good answer on a machine that does other things, too."""
 KINDS = pytest.mark.parametrize("kind", BackendKind)
 
 
