@@ -62,7 +62,7 @@ async def test_no_event_is_lost_and_no_result_changes_while_the_daemon_is_killed
     print(f"seed {SEED}, {KILLS} kills")
     chance = random.Random(SEED)
     ledger = Ledger()
-    with trio.fail_after(120 + 6 * KILLS):
+    with trio.fail_after(300 + 20 * KILLS):
         async with crash_house(tmp_path) as house, trio.open_nursery() as daemons:
             async with trio.open_nursery() as clients:
                 for number in range(CLIENTS):
