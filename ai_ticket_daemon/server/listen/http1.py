@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from hypercorn.protocol.events import Event as StreamEvent
 
-MAX_AHEAD_BYTES = 49_152
+MAX_AHEAD_BYTES = 32_768
 """How much a client may send ahead of the response it waits for."""
 
 _FIRST_LINE_BYTES = len(b"  HTTP/1.1")
