@@ -15,13 +15,16 @@ from urllib.error import URLError
 
 import certifi
 import pytest
-from container import BUILD_SECONDS, CACHE, alone, container, need_container
-from costs import Costs
-from lacks import LACKS, Lack
-from monitoring import change, need_tools, prometheus_command
-from ports import free_port
-from project import ROOT
-from service_host import (
+
+from tests.support.costs import Costs
+from tests.support.drills.stage import Watch, open_stage
+from tests.support.lacks import LACKS, Lack
+from tests.support.project import ROOT
+from tests.support.side_by_side import SideBySide, place
+from tests.support.system.container import BUILD_SECONDS, CACHE, alone, container, need_container
+from tests.support.system.monitoring import change, need_tools, prometheus_command
+from tests.support.system.ports import free_port
+from tests.support.system.service_host import (
     CHECKOUT,
     SETTINGS,
     WHEELHOUSE,
@@ -29,13 +32,11 @@ from service_host import (
     build_wheel,
     copy_checkout,
 )
-from side_by_side import SideBySide, place
-from stage import Watch, open_stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from stage import Rehearse
+    from tests.support.drills.stage import Rehearse
 
 NEXT_VERSION = "0.1.1"
 STAGES = 12

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 import trio
-from attack_watch import Limits
-from attacked_daemon import attacked
-from loop_meter import least
+
+from tests.support.attacks.attack_watch import Limits
+from tests.support.attacks.attacked_daemon import attacked
+from tests.support.attacks.loop_meter import least
 
 if TYPE_CHECKING:
     from pathlib import Path

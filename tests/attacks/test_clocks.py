@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import trio
-from attacked_daemon import attacked
-from set_clock import SetClock, need_faketime
 
 from ai_ticket_daemon.testing.kobold import KoboldSettings
+from tests.support.attacks.attacked_daemon import attacked
+from tests.support.attacks.set_clock import SetClock, need_faketime
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from attacked_daemon import AttackedDaemon
+    from tests.support.attacks.attacked_daemon import AttackedDaemon
 
 pytestmark = pytest.mark.system
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import trio
-from attacked_daemon import AttackedDaemon, attacked
+
+from tests.support.attacks.attacked_daemon import AttackedDaemon, attacked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from fuzzing import cases, mutate
-from project import ROOT
 
 from ai_ticket_daemon.config.check import warnings
 from ai_ticket_daemon.config.read.errors import ConfigError
 from ai_ticket_daemon.config.read.load import load_config
+from tests.support.attacks.fuzzing import cases, mutate
+from tests.support.project import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

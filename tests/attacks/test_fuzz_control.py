@@ -12,13 +12,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from fuzzing import cases, mutate, short
-from socket_client import exchange
 
 from ai_ticket_daemon.config.backends import ServerConfig
 from ai_ticket_daemon.config.control import ControlConfig
 from ai_ticket_daemon.testing.daemon import config_for, open_daemon
 from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobold
+from tests.support.attacks.fuzzing import cases, mutate, short
+from tests.support.attacks.socket_client import exchange
 
 if TYPE_CHECKING:
     import random

@@ -11,19 +11,19 @@ from typing import TYPE_CHECKING
 import h2.connection
 import hpack
 import pytest
-from fuzzing import Case, cases, complaints, mutate, short
-from socket_client import exchange
 
 from ai_ticket_daemon.config.http import HttpConfig
 from ai_ticket_daemon.config.values.addresses import UnixBind
 from ai_ticket_daemon.testing.http import serving
+from tests.support.attacks.fuzzing import Case, cases, complaints, mutate, short
+from tests.support.attacks.socket_client import exchange
 
 if TYPE_CHECKING:
     import random
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from fuzzing import Complaints
+    from tests.support.attacks.fuzzing import Complaints
 
 __all__ = ["complaints", "short"]
 

@@ -6,14 +6,14 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from fuzzing import cases, mutate
-from scripted_stream import ScriptedStream, connection_over
 
 from ai_ticket_daemon.backends.factory import open_client
 from ai_ticket_daemon.backends.generation import GenerationRequest
 from ai_ticket_daemon.config.backends import BackendKind, Dialect, ServerConfig
 from ai_ticket_daemon.errors import TicketError
 from ai_ticket_daemon.events.event import Message, Role, Sampling
+from tests.support.attacks.fuzzing import cases, mutate
+from tests.support.scripted_stream import ScriptedStream, connection_over
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.backends.generation import BackendClient

@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import trio
-from loop_meter import least, slowness
-from test_bodies import LONG, attacks
 
 from ai_ticket_daemon.config.auth import AuthConfig
 from ai_ticket_daemon.config.events import EventsConfig
@@ -22,6 +20,8 @@ from ai_ticket_daemon.config.http import HttpConfig
 from ai_ticket_daemon.config.rate_limit import RateLimitConfig
 from ai_ticket_daemon.server.app import create_app
 from ai_ticket_daemon.testing.pipeline import ScriptedPipeline
+from tests.attacks.test_bodies import LONG, attacks
+from tests.support.attacks.loop_meter import least, slowness
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

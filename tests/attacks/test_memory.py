@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 import trio
-from attack_watch import Limits
-from attacked_daemon import attacked
-from hostile_server import Odd, open_hostile_server
-from odd_answers import answer, chat, delta, stream
-from test_bodies import LONG, MIB
-from well_server import CHAT, WELL
 
 from ai_ticket_daemon.ctl.client import Client as ControlClient
+from tests.attacks.test_bodies import LONG, MIB
+from tests.support.attacks.attack_watch import Limits
+from tests.support.attacks.attacked_daemon import attacked
+from tests.support.hostile_server import Odd, open_hostile_server
+from tests.support.odd_answers import answer, chat, delta, stream
+from tests.support.well_server import CHAT, WELL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
-    from attacked_daemon import AttackedDaemon
+    from tests.support.attacks.attacked_daemon import AttackedDaemon
 
     Part = Callable[[trio.SocketStream], Awaitable[None]]
 

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 import trio
-from attack_watch import Limits
-from attacked_daemon import attacked
-from hostile_server import Odd, open_hostile_server
-from odd_answers import PLAIN, STREAMED, Case
-from well_server import CHAT, WELL, probe_path, with_name
 
 from ai_ticket_daemon.config.backends import BackendKind
+from tests.support.attacks.attack_watch import Limits
+from tests.support.attacks.attacked_daemon import attacked
+from tests.support.hostile_server import Odd, open_hostile_server
+from tests.support.odd_answers import PLAIN, STREAMED, Case
+from tests.support.well_server import CHAT, WELL, probe_path, with_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from attacked_daemon import AttackedDaemon
-    from hostile_server import HostileServer
+    from tests.support.attacks.attacked_daemon import AttackedDaemon
+    from tests.support.hostile_server import HostileServer
 
 pytestmark = pytest.mark.system
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import trio
-from attack_watch import Limits
-from attacked_daemon import attacked
+
+from tests.support.attacks.attack_watch import Limits
+from tests.support.attacks.attacked_daemon import attacked
 
 pytestmark = pytest.mark.system
 

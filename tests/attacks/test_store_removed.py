@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 import trio
-from attacked_daemon import attacked
 
 from ai_ticket_daemon.store.sqlite.audit import audit_file
+from tests.support.attacks.attacked_daemon import attacked
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from attacked_daemon import AttackedDaemon
+    from tests.support.attacks.attacked_daemon import AttackedDaemon
 
 pytestmark = pytest.mark.system
 

@@ -7,17 +7,17 @@ import re
 import shutil
 import subprocess
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from project import ROOT
-from service_host import PYTHON, SETTINGS
+
+from tests.support.project import ROOT
+from tests.support.system.service_host import PYTHON, SETTINGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from service_host import ServiceHost
+    from tests.support.system.service_host import ServiceHost
 
 pytestmark = pytest.mark.system
 
@@ -33,7 +33,7 @@ role = "standby"
 kind = "openai"
 url = "http://127.0.0.1:5004"
 """
-HERE = Path(__file__).parent
+PROGRAMS = ROOT / "tests" / "support" / "attacks"
 ATTACK_SECONDS = 120
 LIVE_SECONDS = 1.0
 """What is promised of /live; the time in which others had the processor is not the daemon's."""
@@ -61,7 +61,7 @@ def asked_all_the_while(host: ServiceHost) -> Iterator[dict[str, Any]]:
 def attacked(host: ServiceHost) -> ServiceHost:
     """The host with captures on, which is when payloads are looked at, and the tools of attack."""
     for name in ("live_probe.py", "service_attacks.py"):
-        shutil.copy(HERE / name, host.box.root / "root" / name)
+        shutil.copy(PROGRAMS / name, host.box.root / "root" / name)
     host.configure(whole=CAPTURING + SETTINGS + ODD_SERVERS)
     started = host.systemctl("restart", "ai-ticket.service", check=False)
     assert started.returncode == 0, [

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from attacked_daemon import attacked
 
 from ai_ticket_daemon.testing.kobold import KoboldSettings
+from tests.support.attacks.attacked_daemon import attacked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from attacked_daemon import AttackedDaemon
+    from tests.support.attacks.attacked_daemon import AttackedDaemon
 
 pytestmark = pytest.mark.system
 

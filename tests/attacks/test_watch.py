@@ -10,10 +10,18 @@ import httpx
 import pytest
 import trio
 import trio.testing
-from attack_watch import Limits
-from attacked_daemon import attacked
-from endings import how_it_ended
-from loop_meter import INTERVAL_SECONDS, MOST_SLOWNESS, Meter, least, measure, slowness
+
+from tests.support.attacks.attack_watch import Limits
+from tests.support.attacks.attacked_daemon import attacked
+from tests.support.attacks.loop_meter import (
+    INTERVAL_SECONDS,
+    MOST_SLOWNESS,
+    Meter,
+    least,
+    measure,
+    slowness,
+)
+from tests.support.system.endings import how_it_ended
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,7 +86,7 @@ def test_the_yardstick_stays_within_what_a_slow_machine_may_be() -> None:
 async def test_what_a_client_keeps_open_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("attack_watch.SETTLE_SECONDS", 2.0)
+    monkeypatch.setattr("tests.support.attacks.attack_watch.SETTLE_SECONDS", 2.0)
     async with attacked(tmp_path) as daemon:
         held = []
         with pytest.raises(AssertionError, match="descriptors were not closed"):

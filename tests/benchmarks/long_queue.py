@@ -9,7 +9,6 @@ from pathlib import Path
 from statistics import median
 
 import trio
-from strict_observer import StrictObserver
 
 from ai_ticket_daemon.config.store import StoreConfig
 from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
@@ -18,6 +17,7 @@ from ai_ticket_daemon.events.outcome import Attempt, Succeeded, Usage
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.store.factory import make_store
 from ai_ticket_daemon.store.sqlite.store import SqliteStore
+from tests.benchmarks.strict_observer import StrictObserver
 
 FEW, MANY, BLOCK, BLOCKS = 1_000, 1_000_000, 500, 9
 DONE = Succeeded("text", "primary", "stop", Usage(1, 1), 1.0, (Attempt("primary", 0, 1),))

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import trio
-from strict_observer import StrictObserver
 
 from ai_ticket_daemon.config.backends import BackendsConfig, ServerConfig
 from ai_ticket_daemon.config.pipeline import PipelineConfig
@@ -23,6 +22,7 @@ from ai_ticket_daemon.pool.backend import PoolObserver
 from ai_ticket_daemon.pool.pool import BackendPool
 from ai_ticket_daemon.store.factory import make_store
 from ai_ticket_daemon.testing.fakes import FakeClient
+from tests.benchmarks.strict_observer import StrictObserver
 
 
 def job() -> Event:

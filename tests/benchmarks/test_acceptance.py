@@ -11,7 +11,8 @@ from statistics import median
 
 import pytest
 import trio
-from support import figure, started
+
+from tests.benchmarks.support import figure, started
 
 pytestmark = pytest.mark.benchmark
 

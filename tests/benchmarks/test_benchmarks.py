@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from support import bare_forwarder, daemon, figure, load, simulated_kobold, started
+
+from tests.benchmarks.support import bare_forwarder, daemon, figure, load, simulated_kobold, started
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support import daemon, figure, load, simulated_kobold, started
+
+from tests.benchmarks.support import daemon, figure, load, simulated_kobold, started
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,7 +7,8 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from support import HERE, figure, load, simulated_kobold, started
+
+from tests.benchmarks.support import HERE, figure, load, simulated_kobold, started
 
 if TYPE_CHECKING:
     from pathlib import Path

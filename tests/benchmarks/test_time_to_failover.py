@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from failover_support import (
+
+from tests.benchmarks.failover_support import (
     Tally,
     backend,
     call,
@@ -23,13 +24,13 @@ from failover_support import (
     haproxy,
     ports,
 )
-from support import figure, started
+from tests.benchmarks.support import figure, started
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from pathlib import Path
 
-    from support import Started
+    from tests.benchmarks.support import Started
 
     Client = Callable[[int, Tally], Coroutine[None, None, None]]
 

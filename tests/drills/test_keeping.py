@@ -11,7 +11,7 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from stage import Rehearse
+    from tests.support.drills.stage import Rehearse
 
 pytestmark = pytest.mark.system
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 import pytest
-from container import container
-from monitoring import OPS, TOOLS, need_tools
-from runbook import following
-from service_host import (
+
+from tests.support.drills.runbook import following
+from tests.support.system.container import container
+from tests.support.system.monitoring import OPS, TOOLS, need_tools
+from tests.support.system.service_host import (
     CHECKOUT,
     CONF,
     GIVING_UP_SECONDS,

@@ -16,7 +16,7 @@ from ai_ticket_daemon.testing.kobold import KoboldSettings
 from ai_ticket_daemon.testing.otlp import http_collector
 
 if TYPE_CHECKING:
-    from stage import Rehearse, Stage
+    from tests.support.drills.stage import Rehearse, Stage
 
 pytestmark = pytest.mark.system
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from project import ROOT
-from stage import QUICK, WAIT_SECONDS
 
 from ai_ticket_daemon.testing.kobold import open_simulated_kobold
+from tests.support.drills.stage import QUICK, WAIT_SECONDS
+from tests.support.project import ROOT
 
 if TYPE_CHECKING:
-    from stage import Rehearse, Stage
+    from tests.support.drills.stage import Rehearse, Stage
 
 pytestmark = pytest.mark.system
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from project import ROOT
-from runbook import NEEDS_A_HOST, RUNBOOK, chapters
+from tests.support.drills.runbook import NEEDS_A_HOST, RUNBOOK, chapters
+from tests.support.project import ROOT
 
 DRILLS = sorted((ROOT / "tests" / "drills").glob("test_*.py"))
 CODE = re.MULTILINE | re.DOTALL

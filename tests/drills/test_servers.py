@@ -6,12 +6,12 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from stage import QUICK
 
 from ai_ticket_daemon.testing.kobold import open_simulated_kobold
+from tests.support.drills.stage import QUICK
 
 if TYPE_CHECKING:
-    from stage import Rehearse, Stage
+    from tests.support.drills.stage import Rehearse, Stage
 
 pytestmark = pytest.mark.system
 

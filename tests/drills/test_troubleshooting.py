@@ -20,20 +20,19 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 import trio
-from control_house import QUICK, open_house
-from project import ROOT
 
 from ai_ticket_daemon.config.auth import AuthConfig
 from ai_ticket_daemon.config.rate_limit import RateLimitConfig
 from ai_ticket_daemon.config.values.tokens import Tokens, parse_tokens
 from ai_ticket_daemon.ctl.client import _explain as explain
+from tests.support.control_house import QUICK, open_house
+from tests.support.project import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from control_house import House
-
     from ai_ticket_daemon.config.tree import Config
+    from tests.support.control_house import House
 
 PAGE = ROOT / "docs" / "troubleshooting.md"
 PARTS = ("**Confirm:**", "**Cause:**", "**Remedy:**", "**It worked when**")

@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import trio
-from hostile_server import Odd, open_hostile_server
-from odd_answers import answer, chat
-from well_server import CHAT, MODELS, PERF, WELL
 
 from ai_ticket_daemon.backends import factory
 from ai_ticket_daemon.backends.failure import BackendError, RetryRule
@@ -24,6 +21,9 @@ from ai_ticket_daemon.events.outcome import Waste
 from ai_ticket_daemon.pipeline.in_flight import InFlight
 from ai_ticket_daemon.pool.identity import Expected, problem_of
 from ai_ticket_daemon.testing.kobold import KoboldSettings, answer_mark, open_simulated_kobold
+from tests.support.hostile_server import Odd, open_hostile_server
+from tests.support.odd_answers import answer, chat
+from tests.support.well_server import CHAT, MODELS, PERF, WELL
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.store.port import Lease

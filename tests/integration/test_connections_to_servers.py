@@ -13,9 +13,6 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 import trustme
-from hostile_server import Odd, Then, open_hostile_server
-from odd_answers import HELLO, answer, chat, stream
-from well_server import CHAT, MODELS, WELL
 
 from ai_ticket_daemon.backends import factory
 from ai_ticket_daemon.backends.generation import GenerationRequest
@@ -25,14 +22,16 @@ from ai_ticket_daemon.backends.transport.wire import Wire
 from ai_ticket_daemon.config.backends import BackendKind, ServerConfig
 from ai_ticket_daemon.config.values.secret import Secret
 from ai_ticket_daemon.events.event import Message, Role, Sampling
+from tests.support.hostile_server import Odd, Then, open_hostile_server
+from tests.support.odd_answers import HELLO, answer, chat, stream
+from tests.support.well_server import CHAT, MODELS, WELL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from hostile_server import HostileServer
-
     from ai_ticket_daemon.backends.generation import BackendClient
+    from tests.support.hostile_server import HostileServer
 
 GUARD_SECONDS = 60.0
 PLAIN = GenerationRequest((Message(Role.USER, "hi"),), Sampling(max_tokens=4))

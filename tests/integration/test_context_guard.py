@@ -6,10 +6,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hostile_server import HostileServer, Odd, open_hostile_server
-from odd_answers import answer, chat
-from project import ROOT
-from well_server import CHAT, CONTEXT, WELL
 
 from ai_ticket_daemon.backends import factory
 from ai_ticket_daemon.backends.failure import BackendError
@@ -18,6 +14,10 @@ from ai_ticket_daemon.config.backends import ServerConfig
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.event import Message, Role, Sampling
 from ai_ticket_daemon.testing.recordings import load_recordings
+from tests.support.hostile_server import HostileServer, Odd, open_hostile_server
+from tests.support.odd_answers import answer, chat
+from tests.support.project import ROOT
+from tests.support.well_server import CHAT, CONTEXT, WELL
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -20,7 +20,6 @@ import httpx
 import msgspec
 import pytest
 import trio
-from control_house import QUICK, SLOW, House, open_house
 
 from ai_ticket_daemon.config.auth import AuthConfig
 from ai_ticket_daemon.config.backends import Failback, ServerConfig
@@ -35,6 +34,7 @@ from ai_ticket_daemon.ctl.client import Client, Refused
 from ai_ticket_daemon.ctl.command_tree import each_command
 from ai_ticket_daemon.testing.daemon import config_for, open_daemon
 from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobold
+from tests.support.control_house import QUICK, SLOW, House, open_house
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.config.tree import Config

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import trio
-from control_house import QUICK, House, open_house
-from store_support import opened
 
 from ai_ticket_daemon.config.pipeline import PipelineConfig
 from ai_ticket_daemon.config.telemetry import TelemetryConfig
 from ai_ticket_daemon.events.outcome import Waste
 from ai_ticket_daemon.testing.otlp import http_collector
+from tests.support.control_house import QUICK, House, open_house
+from tests.support.store.store_support import opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from fault_house import (
+from trio.testing import MockClock
+
+from ai_ticket_daemon.backends.kobold.probe import IDENTIFY_EVERY
+from ai_ticket_daemon.testing.kobold import VERSIONS
+from tests.support.fault_house import (
     CONTENT,
     FIRST_TOKEN_SECONDS,
     GENERATION_SECONDS,
@@ -25,10 +29,6 @@ from fault_house import (
     House,
     open_house,
 )
-from trio.testing import MockClock
-
-from ai_ticket_daemon.backends.kobold.probe import IDENTIFY_EVERY
-from ai_ticket_daemon.testing.kobold import VERSIONS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

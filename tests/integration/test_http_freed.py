@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from http2_client import Http2Client
-from test_http_disconnect import GET, held, post
 
 from ai_ticket_daemon.server.http_exchange import HttpExchange
 from ai_ticket_daemon.server.listen.admission import Guest
@@ -23,6 +21,8 @@ from ai_ticket_daemon.server.listen.http2 import Http2
 from ai_ticket_daemon.server.listen.remote_settings import BoundedEncoder
 from ai_ticket_daemon.testing.http import serving
 from ai_ticket_daemon.testing.pipeline import GUARD_SECONDS
+from tests.integration.test_http_disconnect import GET, held, post
+from tests.support.http2_client import Http2Client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import trio
-from recorded_server import checked, open_recorded_server, perf
 
 from ai_ticket_daemon.config.backends import ServerConfig
 from ai_ticket_daemon.config.store import StoreConfig
 from ai_ticket_daemon.testing.daemon import config_for, open_daemon
+from tests.support.recorded_server import checked, open_recorded_server, perf
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

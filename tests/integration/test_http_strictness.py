@@ -11,7 +11,6 @@ import h2.errors
 import h2.settings
 import pytest
 import trio
-from http2_client import Http2Client
 
 from ai_ticket_daemon.config.auth import AuthConfig
 from ai_ticket_daemon.config.http import HttpConfig
@@ -19,6 +18,7 @@ from ai_ticket_daemon.config.values.addresses import TcpBind
 from ai_ticket_daemon.config.values.tokens import Tokens, parse_tokens
 from ai_ticket_daemon.testing.http import HttpReply, RawClient, Served, serving
 from ai_ticket_daemon.testing.pipeline import GUARD_SECONDS
+from tests.support.http2_client import Http2Client
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,6 @@ from functools import partial
 
 import pytest
 import trio
-from project import ROOT
 
 from ai_ticket_daemon.testing.kobold import (
     KoboldSettings,
@@ -29,6 +28,7 @@ from ai_ticket_daemon.testing.recordings import (
     parse_answer,
     receive,
 )
+from tests.support.project import ROOT
 
 NEWER = "1.115 "
 """Before the names of the recordings of 1.115."""

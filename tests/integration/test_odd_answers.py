@@ -12,9 +12,6 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 import trustme
-from hostile_server import Odd, Then, open_hostile_server
-from odd_answers import ANY, PLAIN, STREAMED, Case, answer
-from well_server import CHAT, MODELS, PERF, WELL, probe_path, with_name
 
 from ai_ticket_daemon.backends import factory
 from ai_ticket_daemon.backends.failure import BackendError
@@ -26,6 +23,9 @@ from ai_ticket_daemon.pool.backend import PoolObserver
 from ai_ticket_daemon.pool.health import HealthState
 from ai_ticket_daemon.pool.persistence import decode, encode
 from ai_ticket_daemon.pool.pool import BackendPool
+from tests.support.hostile_server import Odd, Then, open_hostile_server
+from tests.support.odd_answers import ANY, PLAIN, STREAMED, Case, answer
+from tests.support.well_server import CHAT, MODELS, PERF, WELL, probe_path, with_name
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from hostile_server import Odd
-from odd_answers import answer
-from recorded_server import checked, client_of, open_recorded, open_recorded_server, perf, recorded
 
 from ai_ticket_daemon.backends.failure import BackendError, HealthEvent, RetryRule
 from ai_ticket_daemon.backends.generation import GenerationRequest, GenerationResult
@@ -18,6 +15,16 @@ from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.event import Message, Role, Sampling
 from ai_ticket_daemon.events.outcome import Usage
 from ai_ticket_daemon.events.reasoning import ReasoningText
+from tests.support.hostile_server import Odd
+from tests.support.odd_answers import answer
+from tests.support.recorded_server import (
+    checked,
+    client_of,
+    open_recorded,
+    open_recorded_server,
+    perf,
+    recorded,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import trio
-from control_house import QUICK, open_house
 
 from ai_ticket_daemon.config.auth import AuthConfig
 from ai_ticket_daemon.config.control import DEFAULT_VIEW_SOCKET
@@ -26,16 +25,16 @@ from ai_ticket_daemon.ctl import client as client_module
 from ai_ticket_daemon.ctl import main as ctl
 from ai_ticket_daemon.ctl.client import VIEW_DIRECTORY
 from ai_ticket_daemon.server.route_table import ROUTES
+from tests.support.control_house import QUICK, open_house
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import AsyncIterator, Sequence
 
-    from control_house import House
-
     from ai_ticket_daemon.config.tree import Config
     from ai_ticket_daemon.control.operation import Operation
     from ai_ticket_daemon.testing.kobold import KoboldSettings
+    from tests.support.control_house import House
 
 Captured = pytest.CaptureFixture[str]
 PROMPT = "Ms Canary of 5 Willow Lane cannot log in to her mailbox"

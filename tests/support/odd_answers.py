@@ -7,9 +7,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from hostile_server import Odd, Then
-
 from ai_ticket_daemon.errors import ErrorCode
+from tests.support.hostile_server import Odd, Then
 
 E = ErrorCode
 CHUNKED = "transfer-encoding: chunked"

@@ -6,14 +6,13 @@ import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-from hostile_server import HostileServer, Odd, open_hostile_server
-from odd_answers import answer
-from project import ROOT
-from well_server import MODEL, PERF, WELL
-
 from ai_ticket_daemon.backends import factory
 from ai_ticket_daemon.config.backends import Dialect, ServerConfig
 from ai_ticket_daemon.testing.recordings import load_recordings
+from tests.support.hostile_server import HostileServer, Odd, open_hostile_server
+from tests.support.odd_answers import answer
+from tests.support.project import ROOT
+from tests.support.well_server import MODEL, PERF, WELL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

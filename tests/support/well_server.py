@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hostile_server import Odd
-from odd_answers import answer
-
 from ai_ticket_daemon.config.backends import BackendKind
+from tests.support.hostile_server import Odd
+from tests.support.odd_answers import answer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

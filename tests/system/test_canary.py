@@ -19,9 +19,6 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import trio
-from endings import how_it_ended
-from ports import free_port
-from test_process import COMMAND
 
 from ai_ticket_daemon.config.read.load import load_config
 from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
@@ -30,6 +27,9 @@ from ai_ticket_daemon.testing.daemon import open_daemon
 from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobold
 from ai_ticket_daemon.testing.kobold.faults import ScriptedAnswer
 from ai_ticket_daemon.testing.otlp import http_collector
+from tests.support.system.endings import how_it_ended
+from tests.support.system.ports import free_port
+from tests.system.test_process import COMMAND
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -7,13 +7,14 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from container import container
-from service_host import PYTHON, ServiceHost, submit
+
+from tests.support.system.container import container
+from tests.support.system.service_host import PYTHON, ServiceHost, submit
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from container import Container
+    from tests.support.system.container import Container
 
 pytestmark = pytest.mark.system
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 import trio
-from crash_house import Client, House, Ledger, crash_house, look
 
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.store.sqlite.audit import Audit, audit_file
+from tests.support.system.crash_house import Client, House, Ledger, crash_house, look
 
 if TYPE_CHECKING:
     from pathlib import Path

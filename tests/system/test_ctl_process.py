@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from test_process import running
 
 from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobold
+from tests.system.test_process import running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping

@@ -8,11 +8,12 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from completion import completes, serves_zsh
-from container import container, need_container
-from debian_packages import need_packages, packages
-from project import ROOT
-from service_host import (
+
+from tests.support.project import ROOT
+from tests.support.system.completion import completes, serves_zsh
+from tests.support.system.container import container, need_container
+from tests.support.system.debian_packages import need_packages, packages
+from tests.support.system.service_host import (
     CONF,
     GIVING_UP_SECONDS,
     SETTINGS,

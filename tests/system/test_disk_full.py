@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import trio
-from debian_packages import cannot_run
 
 from ai_ticket_daemon.config.backends import ServerConfig
 from ai_ticket_daemon.config.store import StoreConfig
 from ai_ticket_daemon.store.sqlite.audit import audit_file
 from ai_ticket_daemon.testing.daemon import config_for, open_daemon
 from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobold
+from tests.support.system.debian_packages import cannot_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -26,11 +26,11 @@ import httpx
 import pytest
 import trio
 import trustme
-from ports import free_ports
-from project import ROOT
 
 from ai_ticket_daemon.config.read.load import load_config
 from ai_ticket_daemon.telemetry.reference import families, reference
+from tests.support.project import ROOT
+from tests.support.system.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

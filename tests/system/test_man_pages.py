@@ -6,8 +6,9 @@ import runpy
 import subprocess
 
 import pytest
-from debian_packages import need_packages
-from project import ROOT
+
+from tests.support.project import ROOT
+from tests.support.system.debian_packages import need_packages
 
 pytestmark = pytest.mark.system
 

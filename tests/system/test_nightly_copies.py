@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from service_host import submit
+
+from tests.support.system.service_host import submit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from service_host import ServiceHost
+    from tests.support.system.service_host import ServiceHost
 
 pytestmark = pytest.mark.system
 

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 import trio
-from debian_packages import LIST, packages
-from project import ROOT
+
+from tests.support.project import ROOT
+from tests.support.system.debian_packages import LIST, packages
 
 pytestmark = pytest.mark.system
 

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import trio
-from endings import how_it_ended
 
 from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobold
+from tests.support.system.endings import how_it_ended
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

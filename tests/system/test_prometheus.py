@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import trio
-from monitoring import OPS, alertmanager, need_tools, prometheus, tool, until, webhook
-from project import ROOT
 
 from ai_ticket_daemon.config.backends import BackendRole, ServerConfig
 from ai_ticket_daemon.config.pipeline import PipelineConfig
@@ -23,6 +21,16 @@ from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
 from ai_ticket_daemon.telemetry.reference import families
 from ai_ticket_daemon.testing.daemon import config_for, open_daemon
 from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobold
+from tests.support.project import ROOT
+from tests.support.system.monitoring import (
+    OPS,
+    alertmanager,
+    need_tools,
+    prometheus,
+    tool,
+    until,
+    webhook,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

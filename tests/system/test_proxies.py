@@ -11,14 +11,14 @@ import httpx
 import pytest
 import trio
 import trustme
-from ports import free_port
-from proxies import HAPROXY, HOST, KINDS, NGINX, Kind, need_proxy, running
 
 from ai_ticket_daemon.config.http import HttpConfig
 from ai_ticket_daemon.config.rate_limit import RateLimitConfig
 from ai_ticket_daemon.config.values.addresses import TcpBind
 from ai_ticket_daemon.testing.http import serving
 from ai_ticket_daemon.testing.pipeline import ScriptedPipeline, succeeded
+from tests.support.system.ports import free_port
+from tests.support.system.proxies import HAPROXY, HOST, KINDS, NGINX, Kind, need_proxy, running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from project import ROOT
+
+from tests.support.project import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import trio
-from debian_packages import cannot_run
-from support import Started, started
 
 from ai_ticket_daemon.config.backends import BackendKind, BackendRole, ServerConfig
 from ai_ticket_daemon.testing.daemon import RunningDaemon, config_for, open_daemon
 from ai_ticket_daemon.testing.llama import ModelServerError, find_model
+from tests.benchmarks.support import Started, started
+from tests.support.system.debian_packages import cannot_run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

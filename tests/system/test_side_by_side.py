@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from project import ROOT
-from side_by_side import HOST, ON_THE_HOST, SECONDS, group, place, unknown_files
+from tests.support.project import ROOT
+from tests.support.side_by_side import HOST, ON_THE_HOST, SECONDS, group, place, unknown_files
 
 
 def test_every_file_that_is_named_exists() -> None:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import trio
-from endings import how_it_ended
 
 from ai_ticket_daemon.ctl.client import Client
 from ai_ticket_daemon.systemd.notify import FIRST_LISTEN_FD
 from ai_ticket_daemon.systemd.reload_result import FILE_NAME, reload_and_wait
+from tests.support.system.endings import how_it_ended
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

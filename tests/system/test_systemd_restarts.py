@@ -7,11 +7,20 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from completion import completes, serves_zsh
-from service_host import CHECKOUT, CONF, PYTHON, SETTINGS, WHEELHOUSE, states, submit
+
+from tests.support.system.completion import completes, serves_zsh
+from tests.support.system.service_host import (
+    CHECKOUT,
+    CONF,
+    PYTHON,
+    SETTINGS,
+    WHEELHOUSE,
+    states,
+    submit,
+)
 
 if TYPE_CHECKING:
-    from service_host import ServiceHost
+    from tests.support.system.service_host import ServiceHost
 
 pytestmark = pytest.mark.system
 

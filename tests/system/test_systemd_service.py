@@ -8,12 +8,12 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from service_host import CONF, PYTHON, SETTINGS
 
 from ai_ticket_daemon.telemetry.logs.messages import MESSAGES
+from tests.support.system.service_host import CONF, PYTHON, SETTINGS
 
 if TYPE_CHECKING:
-    from service_host import ServiceHost
+    from tests.support.system.service_host import ServiceHost
 
 pytestmark = pytest.mark.system
 

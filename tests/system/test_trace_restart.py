@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import trio
-from test_process import COMMAND, Process
 
 from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobold
 from ai_ticket_daemon.testing.otlp import grpc_collector, http_collector
+from tests.system.test_process import COMMAND, Process
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -9,8 +9,6 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from debian_packages import need_packages
-from project import ROOT
 
 from ai_ticket_daemon.__main__ import DEFAULT_CONFIG, EXIT_CONFIG
 from ai_ticket_daemon.systemd.watchdog import (
@@ -18,6 +16,8 @@ from ai_ticket_daemon.systemd.watchdog import (
     LONGEST_INTERVAL_SECONDS,
     STOP_EXTENSION_SECONDS,
 )
+from tests.support.project import ROOT
+from tests.support.system.debian_packages import need_packages
 
 if TYPE_CHECKING:
     from pathlib import Path

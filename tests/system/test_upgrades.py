@@ -11,8 +11,10 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from project import ROOT
-from service_host import (
+
+from ai_ticket_daemon.store.sqlite.schema import MIGRATIONS
+from tests.support.project import ROOT
+from tests.support.system.service_host import (
     CHECKOUT,
     CONF,
     GIVING_UP_SECONDS,
@@ -24,12 +26,10 @@ from service_host import (
     states,
 )
 
-from ai_ticket_daemon.store.sqlite.schema import MIGRATIONS
-
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from service_host import ServiceHost
+    from tests.support.system.service_host import ServiceHost
 
 pytestmark = pytest.mark.system
 

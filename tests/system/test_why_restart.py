@@ -16,9 +16,9 @@ import apsw
 import httpx
 import pytest
 import trio
-from test_trace_restart import life
 
 from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobold
+from tests.system.test_trace_restart import life
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,10 +6,10 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from project import ROOT
 
 from ai_ticket_daemon.clock import STEP_SECONDS, Clock, boot_of_host, read_host
 from ai_ticket_daemon.testing.clock import HostClocks
+from tests.support.project import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,6 @@ import tomllib
 from typing import TYPE_CHECKING
 
 import pytest
-from project import ROOT
 
 from ai_ticket_daemon import __main__
 from ai_ticket_daemon.app import Daemon
@@ -29,6 +28,7 @@ from ai_ticket_daemon.telemetry.logs.logs import Logs
 from ai_ticket_daemon.telemetry.reference import families
 from ai_ticket_daemon.telemetry.traces.span_sender import DropReason
 from ai_ticket_daemon.testing.daemon import config_for
+from tests.support.project import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

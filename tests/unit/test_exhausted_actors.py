@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 import trio
 import trustme
-from lacks import Lack, Lines, no_descriptors, unreachable, until
 from prometheus_client import CollectorRegistry
 
 from ai_ticket_daemon import signals, timekeeper
@@ -29,6 +28,7 @@ from ai_ticket_daemon.store.memory import MemoryStore
 from ai_ticket_daemon.supervisor import Supervisor
 from ai_ticket_daemon.systemd.notify import Notifier
 from ai_ticket_daemon.telemetry.metrics import Metrics
+from tests.support.lacks import Lack, Lines, no_descriptors, unreachable, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,10 +15,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from project import ROOT
-from service_host import add_to_schema, break_start
 
 from ai_ticket_daemon.store.sqlite.schema import MIGRATIONS
+from tests.support.project import ROOT
+from tests.support.system.service_host import add_to_schema, break_start
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

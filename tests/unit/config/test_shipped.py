@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from project import ROOT
-
 from ai_ticket_daemon.config import Config, ServerConfig, load_config
 from ai_ticket_daemon.config.backends import BackendsConfig
 from ai_ticket_daemon.config.read.locate import locate
 from ai_ticket_daemon.config.read.reference import reference
 from ai_ticket_daemon.config.values.schema import settings_of
+from tests.support.project import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path

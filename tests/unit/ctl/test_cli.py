@@ -8,13 +8,13 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from project import ROOT
 
 from ai_ticket_daemon.ctl import main as ctl
 from ai_ticket_daemon.ctl import session
 from ai_ticket_daemon.ctl.cli import parser
 from ai_ticket_daemon.ctl.command_tree import each_command
 from ai_ticket_daemon.ctl.values import clients, duration, positive
+from tests.support.project import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import apsw
 import pytest
 import trio
-from store_support import event, opened
 
 from ai_ticket_daemon.ctl import main as ctl
 from ai_ticket_daemon.ctl.restore import thin_out
 from ai_ticket_daemon.store.sqlite.instance_lock import InstanceLock
 from ai_ticket_daemon.store.sqlite.schema import MIGRATIONS
+from tests.support.store.store_support import event, opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable

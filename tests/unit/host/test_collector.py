@@ -5,11 +5,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
-from lacks import Lack
 
 from ai_ticket_daemon.host import collector
 from ai_ticket_daemon.host.collector import LITTLE, LONGEST_SECONDS, LOOK_SECONDS
 from ai_ticket_daemon.host.exhaustion import Exhaustion, Resource
+from tests.support.lacks import Lack
 
 if TYPE_CHECKING:
     from trio.testing import MockClock

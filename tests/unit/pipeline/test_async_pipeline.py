@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from pipeline_house import event, failure, running
 
 from ai_ticket_daemon import pipeline
 from ai_ticket_daemon.config.pipeline import PipelineConfig
@@ -18,6 +17,7 @@ from ai_ticket_daemon.errors import (
 )
 from ai_ticket_daemon.events.outcome import Failed, Succeeded
 from ai_ticket_daemon.events.state import EventState
+from tests.support.pipeline_house import event, failure, running
 
 if TYPE_CHECKING:
     from trio.testing import MockClock

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from pipeline_house import PRIMARY, STANDBY, BrittleStore, event, failure, running
+
+from tests.support.pipeline_house import PRIMARY, STANDBY, BrittleStore, event, failure, running
 
 if TYPE_CHECKING:
-    from pipeline_house import House
     from trio.testing import MockClock
+
+    from tests.support.pipeline_house import House
 
 CLIENTS = 25
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import trio
-from pipeline_house import PRIMARY, STANDBY, event, failure, running
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from ai_ticket_daemon.config.backends import ServerConfig
@@ -13,6 +12,7 @@ from ai_ticket_daemon.config.store import StoreConfig
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.outcome import Failed, Succeeded, Waste
 from ai_ticket_daemon.events.state import EventState
+from tests.support.pipeline_house import PRIMARY, STANDBY, event, failure, running
 
 
 async def test_one_slot_never_runs_two_generations_and_keeps_arrival_order(

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from lacks import TIMES, Lack, Lines
-from pipeline_house import event, running
 
 from ai_ticket_daemon.config.backends import BackendsConfig, ServerConfig
 from ai_ticket_daemon.control.history import PoolHistory
@@ -19,6 +17,8 @@ from ai_ticket_daemon.pool.backend import PoolObserver
 from ai_ticket_daemon.pool.pool import BackendPool
 from ai_ticket_daemon.store.memory import MemoryStore
 from ai_ticket_daemon.testing.fakes import FakeClient
+from tests.support.lacks import TIMES, Lack, Lines
+from tests.support.pipeline_house import event, running
 
 if TYPE_CHECKING:
     from trio.testing import MockClock

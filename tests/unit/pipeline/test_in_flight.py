@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from pipeline_house import PRIMARY, STANDBY, event, failure, running
 
 from ai_ticket_daemon.backends.failure import RetryRule
 from ai_ticket_daemon.backends.generation import Received
@@ -14,10 +13,12 @@ from ai_ticket_daemon.config.pipeline import PipelineConfig
 from ai_ticket_daemon.config.store import StoreConfig
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.outcome import Failed, Succeeded, Waste
+from tests.support.pipeline_house import PRIMARY, STANDBY, event, failure, running
 
 if TYPE_CHECKING:
-    from pipeline_house import House
     from trio.testing import MockClock
+
+    from tests.support.pipeline_house import House
 
 FIVE = "one two three four five"
 """The fake needs half a second to begin, and a tenth for each word."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from pipeline_house import event, failure, keyed, running
 
 from ai_ticket_daemon.errors import (
     ErrorCode,
@@ -17,6 +16,7 @@ from ai_ticket_daemon.errors import (
 from ai_ticket_daemon.events.outcome import Failed, Succeeded
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.events.status import EventStatus
+from tests.support.pipeline_house import event, failure, keyed, running
 
 if TYPE_CHECKING:
     from trio.testing import MockClock

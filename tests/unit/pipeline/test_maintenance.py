@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import trio
-from pipeline_house import event, running
 
 from ai_ticket_daemon.config.store import StoreConfig
 from ai_ticket_daemon.errors import (
     ErrorCode,
 )
 from ai_ticket_daemon.events.outcome import Succeeded
+from tests.support.pipeline_house import event, running
 
 if TYPE_CHECKING:
     from trio.testing import MockClock

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from pipeline_house import event, running
 
 from ai_ticket_daemon.backends.generation import ProbeResult
 from ai_ticket_daemon.events.status import EventStatus
+from tests.support.pipeline_house import event, running
 
 if TYPE_CHECKING:
     from trio.testing import MockClock

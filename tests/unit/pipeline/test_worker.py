@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from pipeline_house import PRIMARY, STANDBY, event, failure, running
 
 from ai_ticket_daemon.backends.failure import RetryRule
 from ai_ticket_daemon.config.pipeline import PipelineConfig
 from ai_ticket_daemon.errors import ErrorCode, StoreUnavailable
 from ai_ticket_daemon.events.outcome import Attempt, Failed, Succeeded
 from ai_ticket_daemon.events.state import EventState
+from tests.support.pipeline_house import PRIMARY, STANDBY, event, failure, running
 
 if TYPE_CHECKING:
     from trio.testing import MockClock

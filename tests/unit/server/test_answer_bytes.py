@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from project import ROOT
 
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
@@ -29,6 +28,7 @@ from ai_ticket_daemon.server.answers import (
 from ai_ticket_daemon.status.snapshot import HealthStatus, QueueSnapshot
 from ai_ticket_daemon.testing.http import backend_snapshot, healthy
 from ai_ticket_daemon.testing.pipeline import succeeded
+from tests.support.project import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable

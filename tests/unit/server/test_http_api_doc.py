@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import re
 
-from project import ROOT
-
 from ai_ticket_daemon.errors import HTTP_STATUS, ErrorCode
 from ai_ticket_daemon.events.limits import (
     FIELDS,
@@ -15,6 +13,7 @@ from ai_ticket_daemon.events.limits import (
 from ai_ticket_daemon.server.openapi.document import openapi_document
 from ai_ticket_daemon.server.route_table import ROUTES
 from ai_ticket_daemon.server.routes import EVERYWHERE
+from tests.support.project import ROOT
 
 DOC = (ROOT / "docs" / "http-api.md").read_text()
 

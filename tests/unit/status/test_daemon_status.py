@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from pipeline_house import PRIMARY, STANDBY, event, failure, running
 
 from ai_ticket_daemon.backends.failure import RetryRule
 from ai_ticket_daemon.backends.generation import ProbeResult
@@ -24,12 +23,14 @@ from ai_ticket_daemon.status.daemon_status import DaemonStatus, Sources
 from ai_ticket_daemon.status.line import line_of
 from ai_ticket_daemon.status.snapshot import HealthStatus, RefusedClient, Snapshot
 from ai_ticket_daemon.testing.clock import clock_of
+from tests.support.pipeline_house import PRIMARY, STANDBY, event, failure, running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from pipeline_house import House
     from trio.testing import MockClock
+
+    from tests.support.pipeline_house import House
 
 SERVERS = (PRIMARY, STANDBY)
 

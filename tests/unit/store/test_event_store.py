@@ -5,13 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from store_support import BROKEN, DONE, Limit, claim, claimed, event, gone, opened, state
 
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 from ai_ticket_daemon.events.outcome import Attempt, Failed
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.store.memory import MemoryStore
 from ai_ticket_daemon.store.port import KEPT_CHANGES, Change, EventFilter
+from tests.support.store.store_support import (
+    BROKEN,
+    DONE,
+    Limit,
+    claim,
+    claimed,
+    event,
+    gone,
+    opened,
+    state,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import apsw
 import pytest
 import trio
-from lacks import REAL_SECONDS, TIMES, Lack
-from pipeline_house import event
-from store_support import opened
 
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.host.exhaustion import Resource, exhausted
 from ai_ticket_daemon.store.sqlite.connection import Connection
 from ai_ticket_daemon.store.sqlite.threads import KeptThread
+from tests.support.lacks import REAL_SECONDS, TIMES, Lack
+from tests.support.pipeline_house import event
+from tests.support.store.store_support import opened
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from store_support import BROKEN, claim, claimed, event, opened, state
 
 from ai_ticket_daemon.events.outcome import Failed
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.store.memory import MemoryStore
 from ai_ticket_daemon.store.port import Order
+from tests.support.store.store_support import BROKEN, claim, claimed, event, opened, state
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import apsw
 import trio
-from store_support import event, opened
 
 from ai_ticket_daemon.store.sqlite.schema import LOG_BYTES
+from tests.support.store.store_support import event, opened
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 import apsw
 import trio
-from power_cut import RecordedLog, power_cuts
-from store_support import BROKEN, DONE, event, gone, opened
 
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.store.sqlite import checkpointer
 from ai_ticket_daemon.store.sqlite.audit import audit
 from ai_ticket_daemon.store.sqlite.statements.queries import get
+from tests.support.store.power_cut import RecordedLog, power_cuts
+from tests.support.store.store_support import BROKEN, DONE, event, gone, opened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

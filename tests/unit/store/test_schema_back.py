@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import apsw
 import pytest
-from store_support import DONE, claimed, event, opened, state
 
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.store.sqlite.audit import audit_file
 from ai_ticket_daemon.store.sqlite.schema import MIGRATIONS, Step, migrate, refuse_foreign, version
+from tests.support.store.store_support import DONE, claimed, event, opened, state
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from store_support import Faults, event, opened
 
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.store.sqlite.instance_lock import InstanceLock
 from ai_ticket_daemon.store.sqlite.writer import Writer
+from tests.support.store.store_support import Faults, event, opened
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import apsw
 import pytest
 import trio
-from store_support import DONE, Faults, claimed, event, opened, state
 
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.store.port import CutOff
 from ai_ticket_daemon.store.sqlite.audit import audit_file
 from ai_ticket_daemon.store.sqlite.log_file import LogFile
+from tests.support.store.store_support import DONE, Faults, claimed, event, opened, state
 
 if TYPE_CHECKING:
     from pathlib import Path

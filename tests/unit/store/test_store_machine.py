@@ -18,11 +18,11 @@ import trio
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from store_support import BROKEN, DONE, event, gone, opened
 
 from ai_ticket_daemon.events.state import FINAL_STATES, EventState
 from ai_ticket_daemon.store.memory import MemoryStore
 from ai_ticket_daemon.store.sqlite.audit import audit_file
+from tests.support.store.store_support import BROKEN, DONE, event, gone, opened
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -6,10 +6,10 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from lacks import REAL_SECONDS
 
 from ai_ticket_daemon.telemetry.bounded_sender import BoundedSender
 from ai_ticket_daemon.telemetry.logs.logs import Tally
+from tests.support.lacks import REAL_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
-from lacks import REAL_SECONDS, TIMES, Lack, Lines, until
 
 from ai_ticket_daemon.clock import Clock
 from ai_ticket_daemon.config.log import LogConfig
@@ -20,6 +19,7 @@ from ai_ticket_daemon.telemetry.logs.logs import Tally
 from ai_ticket_daemon.telemetry.logs.stream import StreamWriter
 from ai_ticket_daemon.telemetry.traces.span_sender import DropReason, SpanSender
 from ai_ticket_daemon.testing.journal import journal, receive
+from tests.support.lacks import REAL_SECONDS, TIMES, Lack, Lines, until
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import re
 
-from project import ROOT
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 
 from ai_ticket_daemon.telemetry.metrics import Metrics
 from ai_ticket_daemon.telemetry.reference import families
+from tests.support.project import ROOT
 
 CONTRACT = """
 server_requests_total{route,method,status} server_request_failures_total{route,method,status,error}

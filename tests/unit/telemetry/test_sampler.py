@@ -9,7 +9,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 import trio
-from project import ROOT
 from prometheus_client import CollectorRegistry
 
 from ai_ticket_daemon.errors import StoreUnavailable
@@ -17,6 +16,7 @@ from ai_ticket_daemon.status.snapshot import QueueSnapshot
 from ai_ticket_daemon.telemetry import sampler
 from ai_ticket_daemon.telemetry.metrics import Metrics
 from ai_ticket_daemon.testing.http import backend_snapshot, healthy
+from tests.support.project import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

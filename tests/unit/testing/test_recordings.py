@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 
 import pytest
-from project import ROOT
 
 from ai_ticket_daemon.testing.recordings import (
     Answer,
@@ -13,6 +12,7 @@ from ai_ticket_daemon.testing.recordings import (
     load_recordings,
     parse_answer,
 )
+from tests.support.project import ROOT
 
 RECORDINGS = load_recordings(ROOT / "tests" / "fixtures" / "kobold")
 PLAIN = RECORDINGS["chat_plain"]

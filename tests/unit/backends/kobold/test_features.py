@@ -6,7 +6,6 @@ import json
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from project import ROOT
 
 from ai_ticket_daemon.backends.kobold.features import (
     OLDEST,
@@ -18,6 +17,7 @@ from ai_ticket_daemon.backends.kobold.features import (
 )
 from ai_ticket_daemon.backends.kobold.probe import KoboldProbe
 from ai_ticket_daemon.backends.observation import AttemptFailed, Observation, Seen
+from tests.support.project import ROOT
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.backends.transport.wire import Wire

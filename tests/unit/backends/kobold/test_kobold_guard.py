@@ -8,10 +8,6 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 import trio
-from hostile_server import Odd, open_hostile_server
-from odd_answers import answer
-from project import ROOT
-from well_server import PERF, WELL
 
 from ai_ticket_daemon.backends.bounds import answer_bounds
 from ai_ticket_daemon.backends.generation import Received
@@ -24,6 +20,10 @@ from ai_ticket_daemon.backends.observation import SlotEnd
 from ai_ticket_daemon.backends.tokens import TokenCounter
 from ai_ticket_daemon.backends.transport.wire import Wire
 from ai_ticket_daemon.testing.recordings import load_recordings
+from tests.support.hostile_server import Odd, open_hostile_server
+from tests.support.odd_answers import answer
+from tests.support.project import ROOT
+from tests.support.well_server import PERF, WELL
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.backends.kobold.abort import AbortEnd

@@ -7,9 +7,6 @@ from typing import Any
 
 import pytest
 import trio
-from hostile_server import Odd, open_hostile_server
-from odd_answers import answer
-from well_server import PERF, WELL
 
 from ai_ticket_daemon.backends.dialects import wire_dialect
 from ai_ticket_daemon.backends.generation import GenerationRequest
@@ -22,6 +19,9 @@ from ai_ticket_daemon.backends.transport.wire import Wire
 from ai_ticket_daemon.config.backends import Dialect, ServerConfig
 from ai_ticket_daemon.events.event import Message, Role, Sampling
 from ai_ticket_daemon.events.outcome import Usage
+from tests.support.hostile_server import Odd, open_hostile_server
+from tests.support.odd_answers import answer
+from tests.support.well_server import PERF, WELL
 
 OLD = features_of(Told({"version": "1.76"}))
 NEW = features_of(Told({"version": "1.115.1"}))

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 import h11
 import pytest
-from answer_table import CHUNKED, OK, TABLE, WHOLE
-from scripted_stream import ScriptedStream, connection_over
 
 from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
 from ai_ticket_daemon.backends.transport.answer import Answer
 from ai_ticket_daemon.backends.transport.head import MOST_HEAD_BYTES
 from ai_ticket_daemon.backends.transport.translate import Stage, translate
+from tests.support.answer_table import CHUNKED, OK, TABLE, WHOLE
+from tests.support.scripted_stream import ScriptedStream, connection_over
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.backends.transport.connection import Connection

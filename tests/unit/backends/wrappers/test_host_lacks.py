@@ -13,8 +13,9 @@ from ai_ticket_daemon.events.event import Message, Role, Sampling
 from ai_ticket_daemon.testing.fakes import FakeClient
 
 if TYPE_CHECKING:
-    from lacks import Lack
     from trio.testing import MockClock
+
+    from tests.support.lacks import Lack
 
 
 @pytest.mark.parametrize("passed_on", [False, True])

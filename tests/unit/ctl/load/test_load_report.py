@@ -4,12 +4,12 @@ import re
 from typing import Any
 
 import pytest
-from project import ROOT
 
 from ai_ticket_daemon.ctl.load.durations import Durations
 from ai_ticket_daemon.ctl.load.load_report import Tally, judge
 from ai_ticket_daemon.ctl.load.objectives import Slo
 from ai_ticket_daemon.ctl.load.traffic import Sent
+from tests.support.project import ROOT
 
 PROMETHEUS = ROOT / "ops" / "prometheus"
 QUIET = {

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import apsw
 import pytest
 import trio
-from store_support import BROKEN, DONE, claimed, event, gone, opened
 
 from ai_ticket_daemon.__main__ import main
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.store.sqlite.audit import audit_file
+from tests.support.store.store_support import BROKEN, DONE, claimed, event, gone, opened
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import apsw
 import pytest
-from store_support import claimed, event, opened, state
 
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.store.memory import MemoryStore
 from ai_ticket_daemon.store.port import PAGE_LOOKS, EventFilter
+from tests.support.store.store_support import claimed, event, opened, state
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,13 +6,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
-from store_support import claimed, event, gone, opened
 
 from ai_ticket_daemon.events.event import text_bytes
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.store.port import MAX_EXPIRED_BYTES
 from ai_ticket_daemon.store.sqlite.database import Database
 from ai_ticket_daemon.store.sqlite.writer import GROUP_WRITES
+from tests.support.store.store_support import claimed, event, gone, opened
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
-from store_support import event, opened, state
 
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.store.sqlite.place import resolve
+from tests.support.store.store_support import event, opened, state
 
 
 def link_to_file(folder: Path) -> Path:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import apsw
 import pytest
-from store_support import claimed, event, opened
 
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.events.outcome import Attempt
@@ -16,6 +15,7 @@ from ai_ticket_daemon.store.port import Change
 from ai_ticket_daemon.store.sqlite.audit import audit_file
 from ai_ticket_daemon.store.sqlite.schema import MIGRATIONS, migrate, version
 from ai_ticket_daemon.store.sqlite.statements.codec import encode
+from tests.support.store.store_support import claimed, event, opened
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,10 +6,10 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from debian_packages import need_packages
-from project import ROOT
 
 from ai_ticket_daemon.telemetry.logs.messages import MESSAGES, catalog
+from tests.support.project import ROOT
+from tests.support.system.debian_packages import need_packages
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from debian_packages import need_packages
+from tests.support.system.debian_packages import need_packages
 
 LIBRARY = "*/faketime/libfaketimeMT.so.1"
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from project import ROOT
+
+from tests.support.project import ROOT
 
 LIST = ROOT / "ops" / "lib" / "debian-packages"
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import trio
 import trio.testing
-from fuzzing import HANG_SECONDS
+
+from tests.support.attacks.fuzzing import HANG_SECONDS
 
 if TYPE_CHECKING:
     from pathlib import Path

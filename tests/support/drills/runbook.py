@@ -6,7 +6,7 @@ import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from project import ROOT
+from tests.support.project import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -19,20 +19,19 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import trio
-from attack_watch import Limits, watching
-from endings import how_it_ended
-from loop_meter import Meter
-from ports import free_port
 
 from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobold
+from tests.support.attacks.attack_watch import Limits, watching
+from tests.support.attacks.loop_meter import Meter
+from tests.support.system.endings import how_it_ended
+from tests.support.system.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from attack_watch import Seen
-
     from ai_ticket_daemon.testing.kobold import SimulatedKobold
+    from tests.support.attacks.attack_watch import Seen
 
 START_SECONDS = 60
 STOP_SECONDS = 60

@@ -15,7 +15,7 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from attacked_daemon import AttackedDaemon
+    from tests.support.attacks.attacked_daemon import AttackedDaemon
 
 SETTLE_SECONDS = 60.0
 """How long the process may take to give back what it used: idle threads end after ten seconds."""

@@ -19,20 +19,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
 import trio
-from endings import how_it_ended
-from monitoring import Server, until
-from ports import free_port
-from runbook import following
 
 from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobold
+from tests.support.drills.runbook import following
+from tests.support.system.endings import how_it_ended
+from tests.support.system.monitoring import Server, until
+from tests.support.system.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
     from contextlib import AbstractAsyncContextManager
 
-    from runbook import Page
-
     from ai_ticket_daemon.testing.kobold import SimulatedKobold
+    from tests.support.drills.runbook import Page
 
 QUICK = KoboldSettings().scaled(0.1)
 COMMAND_SECONDS = 120

@@ -11,14 +11,14 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from container import COMMAND_SECONDS, LOOK_SECONDS, Container
-from project import ROOT
+from tests.support.project import ROOT
+from tests.support.system.container import COMMAND_SECONDS, LOOK_SECONDS, Container
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
 CONF = "/etc/ai-ticket/ai-ticket.conf"
 PYTHON = "/opt/ai-ticket/venv/bin/python"
@@ -145,7 +145,7 @@ class ServiceHost:
         """Have clients post events for the length of a block."""
         result = Load({})
         script = self.box.root / "root" / "load_client.py"
-        shutil.copy(ROOT / "tests" / "system" / "load_client.py", script)
+        shutil.copy(Path(__file__).with_name("load_client.py"), script)
         command = self.box.enter(PYTHON, "/root/load_client.py", str(clients), URL)
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from container import Container
+    from tests.support.system.container import Container
 
 COMPLETE = """\
 source {file}

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
-from debian_packages import cannot_run
-from project import ROOT
+
+from tests.support.project import ROOT
+from tests.support.system.debian_packages import cannot_run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 import trio
-from debian_packages import cannot_run
-from ports import free_port
-from project import ROOT
+
+from tests.support.project import ROOT
+from tests.support.system.debian_packages import cannot_run
+from tests.support.system.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 import trio
-from loop_meter import Meter, measure
 
 from ai_ticket_daemon import __main__ as daemon
 from ai_ticket_daemon import app
+from tests.support.attacks.loop_meter import Meter, measure
 
 
 class Metered(app.Daemon):

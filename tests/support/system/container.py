@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from debian_packages import cannot_run, missing
-from project import ROOT
+
+from tests.support.project import ROOT
+from tests.support.system.debian_packages import cannot_run, missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
