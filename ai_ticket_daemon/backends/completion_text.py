@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ai_ticket_daemon.backends.cleaning import CharacterJoiner
-from ai_ticket_daemon.backends.reasoning import ReasoningSplitter
-from ai_ticket_daemon.backends.stops import StopCutter
+from ai_ticket_daemon.backends.text.cleaning import CharacterJoiner
+from ai_ticket_daemon.backends.text.reasoning import ReasoningSplitter
+from ai_ticket_daemon.backends.text.stops import StopCutter
 from ai_ticket_daemon.backends.tokens import estimate_length
 from ai_ticket_daemon.events.reasoning import ReasoningText
 

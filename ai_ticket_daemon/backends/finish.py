@@ -10,8 +10,8 @@ anything else                                 whole if there is text; else a hal
 
 from __future__ import annotations
 
-from ai_ticket_daemon.backends.cleaning import clean_name
 from ai_ticket_daemon.backends.observation import AttemptFailed, Observation, Seen
+from ai_ticket_daemon.backends.text.cleaning import clean_name
 
 STOP = "stop"
 LENGTH = "length"

@@ -16,7 +16,7 @@ from ai_ticket_daemon.backends.bounds import answer_bounds
 from ai_ticket_daemon.backends.completion_text import CompletionText
 from ai_ticket_daemon.backends.finish import STOP, settle_reason
 from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
-from ai_ticket_daemon.backends.reasoning import opened_tag
+from ai_ticket_daemon.backends.text.reasoning import opened_tag
 from ai_ticket_daemon.backends.transport.replies import (
     parse_json,
     refuse_encoded,

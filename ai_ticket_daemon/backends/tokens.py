@@ -11,9 +11,9 @@ import msgspec
 import trio
 
 from ai_ticket_daemon.backends.bounds import MOST_BYTES, SHORT_ANSWER_BYTES
-from ai_ticket_daemon.backends.cleaning import whole_number
 from ai_ticket_daemon.backends.dialects.kobold import PLACEHOLDERS_STAY
 from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
+from ai_ticket_daemon.backends.text.cleaning import whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,7 @@ import pytest
 
 from ai_ticket_daemon.backends import factory
 from ai_ticket_daemon.backends.generation import GenerationRequest
-from ai_ticket_daemon.backends.template_tokens import escape
+from ai_ticket_daemon.backends.text.template_tokens import escape
 from ai_ticket_daemon.backends.wrappers.plain_text import PlainTextClient
 from ai_ticket_daemon.config.backends import BackendKind, Dialect, EscapedTexts, ServerConfig
 from ai_ticket_daemon.events.event import Message, Role, Sampling

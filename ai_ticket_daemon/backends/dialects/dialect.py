@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ai_ticket_daemon.backends.cleaning import whole_number
 from ai_ticket_daemon.backends.finish import read_reason
 from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
+from ai_ticket_daemon.backends.text.cleaning import whole_number
 from ai_ticket_daemon.backends.transport.replies import refuse_error
 from ai_ticket_daemon.events.outcome import Usage
 

@@ -13,7 +13,7 @@ from ai_ticket_daemon.backends.dialects.dialect import (
     openai_piece,
 )
 from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
-from ai_ticket_daemon.backends.prompts import with_markers
+from ai_ticket_daemon.backends.text.prompts import with_markers
 from ai_ticket_daemon.events.event import Role
 
 if TYPE_CHECKING:

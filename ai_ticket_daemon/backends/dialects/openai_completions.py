@@ -12,7 +12,7 @@ from ai_ticket_daemon.backends.dialects.dialect import (
     openai_piece,
 )
 from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
-from ai_ticket_daemon.backends.prompts import MARKERS, flatten, is_raw
+from ai_ticket_daemon.backends.text.prompts import MARKERS, flatten, is_raw
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.backends.generation import GenerationRequest

@@ -14,7 +14,7 @@ from ai_ticket_daemon.backends.kobold.loading import is_away, wake
 from ai_ticket_daemon.backends.kobold.probe import KoboldProbe
 from ai_ticket_daemon.backends.kobold.usage import Bill
 from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
-from ai_ticket_daemon.backends.quoting import quotable
+from ai_ticket_daemon.backends.text.quoting import quotable
 from ai_ticket_daemon.backends.tokens import TokenCounter
 from ai_ticket_daemon.backends.transport.wire import Wire
 from ai_ticket_daemon.backends.validate import validate

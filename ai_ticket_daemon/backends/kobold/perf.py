@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from ai_ticket_daemon.backends.cleaning import LARGEST_NUMBER, whole_number
 from ai_ticket_daemon.backends.observation import BUSY_STATUSES, Aftermath, AttemptFailed, Seen
+from ai_ticket_daemon.backends.text.cleaning import LARGEST_NUMBER, whole_number
 from ai_ticket_daemon.backends.transport.wire import CALL_TIMEOUT_SECONDS
 
 if TYPE_CHECKING:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ai_ticket_daemon.backends.cleaning import clean_name, whole_number
 from ai_ticket_daemon.backends.generation import ProbeResult
 from ai_ticket_daemon.backends.kobold.features import OLDEST, Feature, Features, Told, features_of
 from ai_ticket_daemon.backends.kobold.model_name import is_masked, names_no_model
 from ai_ticket_daemon.backends.kobold.perf import Perf, read_perf
 from ai_ticket_daemon.backends.kobold.reading import PromptSpeed
 from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
+from ai_ticket_daemon.backends.text.cleaning import clean_name, whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable

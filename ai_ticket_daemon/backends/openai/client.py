@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ai_ticket_daemon.backends.classify import classify
-from ai_ticket_daemon.backends.cleaning import clean_name, whole_number
 from ai_ticket_daemon.backends.dialects import wire_dialect
 from ai_ticket_daemon.backends.dialects.kobold import PLACEHOLDERS_STAY
 from ai_ticket_daemon.backends.generation import GenerationResult, ProbeResult
@@ -21,8 +20,9 @@ from ai_ticket_daemon.backends.generation_watch import Limits, carry_out
 from ai_ticket_daemon.backends.kobold.admission import BUSY_STATUS, Admission
 from ai_ticket_daemon.backends.kobold.model_name import names_no_model
 from ai_ticket_daemon.backends.observation import Aftermath, AttemptFailed, Seen, SlotEnd
-from ai_ticket_daemon.backends.quoting import quotable
 from ai_ticket_daemon.backends.software import Software
+from ai_ticket_daemon.backends.text.cleaning import clean_name, whole_number
+from ai_ticket_daemon.backends.text.quoting import quotable
 from ai_ticket_daemon.backends.tokens import estimate_length, estimate_tokens
 from ai_ticket_daemon.backends.transport.wire import Wire
 from ai_ticket_daemon.backends.validate import validate

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ai_ticket_daemon.backends.bounds import MOST_PARTS
-from ai_ticket_daemon.backends.cleaning import clean_name, clean_sentence, whole_number
 from ai_ticket_daemon.backends.observation import AttemptFailed, Observation, Seen
+from ai_ticket_daemon.backends.text.cleaning import clean_name, clean_sentence, whole_number
 from ai_ticket_daemon.backends.transport.retry_after import retry_after_seconds
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from ai_ticket_daemon.backends.template_tokens import escape
+from ai_ticket_daemon.backends.text.template_tokens import escape
 from ai_ticket_daemon.backends.wrappers.wrapper import ClientWrapper
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ai_ticket_daemon.backends.observation import Observation, Seen
-from ai_ticket_daemon.backends.quoting import quotable
+from ai_ticket_daemon.backends.text.quoting import quotable
 from ai_ticket_daemon.config.values.secret import Secret
 
 TICKET = "My name is Jane Doe and the printer on the third floor prints blank pages."

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_ticket_daemon.backends.cleaning import (
+from ai_ticket_daemon.backends.text.cleaning import (
     LONGEST_NAME,
     LONGEST_SENTENCE,
     CharacterJoiner,

@@ -6,7 +6,7 @@ import pytest
 
 from ai_ticket_daemon.backends.dialects import wire_dialect
 from ai_ticket_daemon.backends.generation import GenerationRequest
-from ai_ticket_daemon.backends.reasoning import ReasoningSplitter, opened_tag
+from ai_ticket_daemon.backends.text.reasoning import ReasoningSplitter, opened_tag
 from ai_ticket_daemon.config.backends import Dialect
 from ai_ticket_daemon.events.event import Message, Role, Sampling
 from ai_ticket_daemon.events.reasoning import ReasoningText

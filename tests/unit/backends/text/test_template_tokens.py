@@ -9,7 +9,7 @@ import unicodedata
 
 import pytest
 
-from ai_ticket_daemon.backends.template_tokens import escape
+from ai_ticket_daemon.backends.text.template_tokens import escape
 from ai_ticket_daemon.config.backends import EscapedTexts
 from ai_ticket_daemon.events.event import Message, Role
 
