@@ -7,6 +7,7 @@ import resource
 import socket
 from collections import Counter
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -211,8 +212,12 @@ async def test_completions_that_nobody_reads_take_little(tmp_path: Path, streame
             told = bytes(await stream.receive_some(64))
             answers[told.split()[1].decode()] += 1
 
-        async with flooded(tmp_path, *settings) as daemon, daemon.watched(LIMITS):
-            await crowd(daemon, look_away)
+        async with flooded(tmp_path, *settings) as daemon:
+            async with daemon.watched(replace(LIMITS, kept_mib=64) if LONG else LIMITS):
+                await crowd(daemon, look_away)
+            if LONG:  # Small objects leave holes that no other may have: the next crowd fills them.
+                async with daemon.watched(replace(LIMITS, kept_mib=8)):
+                    await crowd(daemon, look_away)
         print(answers)
         assert answers["200"] > 20
         assert set(answers) <= {"200", "503"}
