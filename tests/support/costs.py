@@ -23,7 +23,7 @@ MOST = 20
 class Costs:
     """Notes with each report how long processors worked for it, and sums that up.
 
-    What a container computes counts where it ends: with the last test that used it.
+    What a container computes counts where it ends: with the last test of the process that used it.
     """
 
     def __init__(self) -> None:

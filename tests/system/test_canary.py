@@ -14,12 +14,14 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from subprocess import PIPE
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import httpx
 import pytest
 import trio
 
+from ai_ticket_daemon.backends.kobold.client import KoboldClient
+from ai_ticket_daemon.backends.wrappers.wrapper import ClientWrapper
 from ai_ticket_daemon.config.read.load import load_config
 from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
 from ai_ticket_daemon.events.outcome import Succeeded, Usage
@@ -34,6 +36,7 @@ from tests.system.test_process import COMMAND
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from ai_ticket_daemon.backends.generation import BackendClient
     from ai_ticket_daemon.testing.kobold import SimulatedKobold
 
 pytestmark = pytest.mark.system
@@ -239,17 +242,27 @@ async def test_no_secret_and_no_prompt_leaves_the_daemon_but_in_answers(
         assert canary not in captures
 
 
-async def test_a_crash_at_an_event_shows_where_and_not_what(tmp_path: Path) -> None:
+def kobold(client: BackendClient) -> KoboldClient:
+    """Return the client of a KoboldCPP that others are wrapped around."""
+    while isinstance(client, ClientWrapper):
+        client = client._client
+    assert isinstance(client, KoboldClient)
+    return client
+
+
+async def test_a_crash_at_an_event_shows_where_and_not_what(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with open_simulated_kobold(replace(KoboldSettings().instant(), password=PASSWORD)) as sim:
         config = load_config(conf(tmp_path, sim, 'telemetry.traces = "none"'), {})
         async with open_daemon(config) as daemon:
 
-            async def fall(*_: object) -> None:
+            async def fall(*_: object) -> NoReturn:
                 await trio.lowlevel.checkpoint()
                 raise KeyError("a fault of ours")
 
             for backend in daemon.daemon.pool:
-                backend.client._client._client._client._generate = fall  # type: ignore[attr-defined]
+                monkeypatch.setattr(kobold(backend.client), "_generate", fall)
             headers = {"authorization": f"Bearer {TOKEN}"}
             async with httpx.AsyncClient(base_url=daemon.url, headers=headers) as client:
                 answer = await client.post("/event", json=event())
