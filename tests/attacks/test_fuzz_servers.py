@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from ai_ticket_daemon.backends.factory import open_client
 from ai_ticket_daemon.backends.generation import GenerationRequest
+from ai_ticket_daemon.backends.transport.wire import Wire
 from ai_ticket_daemon.config.backends import BackendKind, Dialect, ServerConfig
 from ai_ticket_daemon.errors import TicketError
 from ai_ticket_daemon.events.event import Message, Role, Sampling
@@ -98,14 +99,11 @@ class Network:
         return self.says if path == self.mutated_path else PROBES.get(path, NOT_THERE)
 
 
-def client_of(kind: BackendKind, network: Network) -> BackendClient:
-    """Return a real client whose connections lead to ``network``."""
+def client_of(kind: BackendKind) -> BackendClient:
+    """Return a real client of a server of this kind."""
     dialect = Dialect.KOBOLD if kind is KOBOLDCPP else Dialect.OPENAI_CHAT
     config = ServerConfig("primary", "http://127.0.0.1:9", kind=kind, dialect=dialect)
-    client = open_client(config, stall_seconds=lambda: 5.0, on_abort=lambda *_: None)
-    wire: Any = vars(client)["_wire"]
-    wire._connect = network.connect
-    return client
+    return open_client(config, stall_seconds=lambda: 5.0, on_abort=lambda *_: None)
 
 
 async def ask(client: BackendClient, *, probe: bool, stream: bool) -> str:
@@ -130,15 +128,18 @@ async def ask(client: BackendClient, *, probe: bool, stream: bool) -> str:
 
 
 @pytest.mark.parametrize("kind", list(BackendKind))
-async def test_mutated_answers_end_as_a_completion_or_an_error(kind: BackendKind) -> None:
+async def test_mutated_answers_end_as_a_completion_or_an_error(
+    kind: BackendKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network = Network()
+    monkeypatch.setattr(Wire, "_connect", lambda _: network.connect())
     seen: Counter[str] = Counter()
-    client = client_of(kind, network)
+    client = client_of(kind)
     for case in cases(f"answers of {kind.value}", 1 / len(BackendKind)):
         chance = case.chance
         if case.number % CASES_OF_A_CLIENT == 0:
             await client.aclose()
-            client = client_of(kind, network)
+            client = client_of(kind)
         probe = chance.random() < 0.25
         if probe:
             path = chance.choice([p for p in PROBES if (p == b"/v1/models") == (kind is OPENAI)])
