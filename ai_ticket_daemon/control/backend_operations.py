@@ -100,8 +100,12 @@ class BackendOperations:
     async def _wake(self, wanted: OneServer) -> object:
         """Have a server load its model; how that goes, its state tells."""
         self._known(wanted.name)
+        health = self._pool[wanted.name].health
+        if health.has_model:
+            why = f"{wanted.name} is {health.state.value}: its model is loaded."
+            raise RequestRefused(ErrorCode.INVALID_REQUEST, why)
         self._pool.wake(wanted.name)
-        return {"server": wanted.name, "state": self._pool[wanted.name].health.state.value}
+        return {"server": wanted.name, "state": health.state.value}
 
     async def _order(self, name: Name, value: str, wanted: Scope) -> dict[str, object]:
         """Give an order about the servers; return who serves then, and whom it reached."""

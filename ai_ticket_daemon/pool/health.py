@@ -55,6 +55,7 @@ _USABLE = frozenset({HealthState.READY, HealthState.BUSY, HealthState.UNLOADED})
 _NOT_TO_BE_PUT_OFF = frozenset(
     {HealthState.STUCK, HealthState.WRONG_MODEL, HealthState.UNAUTHORISED}
 )
+_WITH_MODEL = frozenset({HealthState.READY, HealthState.BUSY, HealthState.STUCK})
 UNSETTLED = frozenset(
     {
         HealthState.UNLOADED,
@@ -101,6 +102,11 @@ class Health:
     def usable(self) -> bool:
         """Whether generations may be sent there."""
         return self.state in _USABLE
+
+    @property
+    def has_model(self) -> bool:
+        """Whether its model is loaded, and may be generating."""
+        return self.state in _WITH_MODEL
 
     @property
     def in_transition(self) -> bool:

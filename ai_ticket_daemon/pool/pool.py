@@ -207,7 +207,8 @@ class BackendPool:
         """Whether a server is to load its model now, because of an order or ahead of need."""
         if backend.wake_wanted:
             backend.wake_wanted = False
-            return True
+            # To load anew would end what it generates.
+            return not backend.health.has_model
         return (
             self._settings().keep_standby_loaded
             and backend.config.role is BackendRole.STANDBY

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from ai_ticket_daemon.config.values.addresses import TcpBind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from ai_ticket_daemon.config.values.addresses import UnixBind
 
 _LISTENS = "0A"
-_OURS = ("ai-ticket-daemon", "ai_ticket_daemon")
+_SCRIPT, _MODULE = "ai-ticket-daemon", "ai_ticket_daemon"
+_WITH_VALUE = frozenset({"-W", "-X"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +29,31 @@ class Holder:
     @property
     def is_daemon(self) -> bool:
         """Whether it is an ai-ticket-daemon."""
-        return any(word in _command(self.pid) for word in _OURS)
+        return runs_daemon(_command(self.pid).split("\0"))
 
     def __str__(self) -> str:
         if not self.pid:
             return "another process (`sudo ss -ltnp` shows it)"
         name = Path(_command(self.pid).split("\0")[0]).name
         return f"the process {self.pid}, {name or 'of another user'}"
+
+
+def runs_daemon(words: Sequence[str]) -> bool:
+    """Tell whether a command line starts an ai-ticket-daemon, by itself or by Python.
+
+    What else stands in it says nothing: a checkout is a folder of this name, too.
+    """
+    if Path(words[0]).name == _SCRIPT:
+        return True
+    options = iter(words[1:])
+    for word in options:
+        if word == "-m":
+            return next(options, "") == _MODULE
+        if not word.startswith("-"):
+            return Path(word).name == _SCRIPT
+        if word in _WITH_VALUE:
+            next(options, None)
+    return False
 
 
 def holder_of(bind: TcpBind) -> Holder | None:

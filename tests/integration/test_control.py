@@ -676,7 +676,11 @@ async def test_every_example_of_the_help_works(
                 await house.ctl("auto")
                 await house.until(lambda r: all(b["usable"] for b in r["backends"]))
                 await house.ctl("failback")
+            if text.startswith("wake"):
+                house.standby.faults.lose_model()
+                await house.until(lambda r: r["backends"][1]["state"] == "wrong_model")
             assert await house.ctl(*shlex.split(text)), example
+            house.standby.faults.clear()
     assert len(examples()) > 35
 
 
@@ -736,9 +740,12 @@ async def test_the_fields_of_every_answer_stay(capsys: Captured, tmp_path: Path)
             "backup FILE": ["backup", "--output", tmp_path / "b.db"],
             "bundle FILE": ["bundle", "--output", tmp_path / "b.tar.gz"],
             "failover SERVER": ["failover", "standby"],
-            "wake SERVER": ["wake", "standby"],
         }.items():
             told[name] = set(await house.json(*words))
+        assert "its model is loaded" in await house.ctl("wake", "standby", code=1)
+        house.standby.faults.lose_model()
+        await house.until(lambda r: r["backends"][1]["state"] == "wrong_model")
+        told["wake SERVER"] = set(await house.json("wake", "standby"))
         [listed] = await house.json("events", "list", "--limit", "1")
         told["events list"] = set(listed)
         [server, _] = (await house.json("backends"))["backends"]

@@ -183,6 +183,17 @@ async def test_an_operator_can_have_a_model_loaded() -> None:
         assert house.daemon.log("backend_woken")
 
 
+async def test_a_server_whose_model_is_loaded_is_not_made_to_load_it_again() -> None:
+    async with open_house(ADMIN) as house:
+        backend = house.daemon.daemon.pool["primary"]
+        house.daemon.daemon.pool.wake("primary")
+        await until(lambda: not backend.wake_wanted)
+        answer = await house.ask()
+        assert (answer["completion"], answer["attempts"]) == (house.text, 1)
+        assert not house.daemon.log("backend_woken")
+        assert not house.daemon.log("backend_not_woken")
+
+
 async def test_a_standby_is_kept_loaded_ahead_of_need_if_that_is_wanted() -> None:
     async with open_house(ROUTER, keep_standby_loaded=True) as house:
         house.standby.faults.unload()
@@ -194,5 +205,7 @@ async def test_a_standby_is_kept_loaded_ahead_of_need_if_that_is_wanted() -> Non
 
 async def test_a_server_that_cannot_load_a_model_is_said_to_be_not_woken() -> None:
     async with open_house(PLAIN) as house:
+        house.standby.faults.lose_model()
+        await house.until("standby", "wrong_model")
         house.daemon.daemon.pool.wake("standby")
         await until(lambda: house.daemon.log("backend_not_woken"))

@@ -124,7 +124,7 @@ TABLE = (
     Row(
         Feature.THINKS,
         lambda told: _recorded(told) and any(word in told.template for word in _THINKING),
-        "`chat_template` of `/props` has words for thinking",
+        "version 1.115 or newer, and `chat_template` of `/props` has words for thinking",
         "A chat is always asked for as a stream, which tells unfinished thinking from an answer.",
     ),
     Row(

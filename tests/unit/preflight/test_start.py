@@ -22,7 +22,7 @@ from ai_ticket_daemon.preflight import start
 from ai_ticket_daemon.preflight.finding import Finding, Weight
 from ai_ticket_daemon.preflight.service import Instance, Service
 from ai_ticket_daemon.preflight.start import look
-from ai_ticket_daemon.preflight.taken import Holder, holder_of
+from ai_ticket_daemon.preflight.taken import Holder, holder_of, runs_daemon
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -106,6 +106,25 @@ def test_an_address_that_our_daemon_holds_is_no_problem(
 
     assert problems(found) == []
     assert "is held by a daemon that runs" in "".join(told(found, Weight.NOTE))
+
+
+@pytest.mark.parametrize(
+    ("command", "ours"),
+    [
+        ("/opt/ai-ticket/venv/bin/ai-ticket-daemon --config a", True),
+        ("/opt/v/bin/python /opt/v/bin/ai-ticket-daemon --config a", True),
+        ("/usr/bin/python3 -sE -X dev -m ai_ticket_daemon --demo", True),
+        ("/root/ai-ticket-daemon/.venv/bin/python -m pytest /root/ai-ticket-daemon", False),
+        ("/root/ai-ticket-daemon/.venv/bin/python -m ai_ticket_daemon.testing.kobold", False),
+        ("tail -f /var/log/ai-ticket-daemon.log", False),
+        ("nginx: worker", False),
+        ("", False),
+    ],
+)
+def test_a_daemon_is_known_by_what_runs_and_not_by_the_folder_it_is_in(
+    command: str, ours: bool
+) -> None:
+    assert runs_daemon(command.split(" ")) is ours
 
 
 def test_a_wildcard_is_seen_to_take_every_address() -> None:
