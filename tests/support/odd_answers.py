@@ -128,7 +128,9 @@ ANY: dict[str, Case] = {
         b"HTTP/1.1 200 OK\r\nx: a\x00b\r\n\r\n", E.API_RESPONSE_FORMAT_ERROR
     ),
     "100 continue without end": Case(
-        Odd(endless=b"HTTP/1.1 100 Continue\r\n\r\n" * 100), E.API_TIMEOUT
+        Odd(endless=b"HTTP/1.1 100 Continue\r\n\r\n" * 100),
+        E.API_RESPONSE_FORMAT_ERROR,
+        says="not HTTP",
     ),
     "switches protocols": fails(
         b"HTTP/1.1 101 Switching\r\n\r\n\x00\x01", E.API_RESPONSE_FORMAT_ERROR

@@ -18,6 +18,9 @@ PERF_PATH = "/api/extra/perf"
 STOPPED_BY_LIMIT, STOPPED_BY_END, STOPPED_BY_STRING = 0, 1, 2
 """Why a generation ended; an aborted one says that it reached its limit."""
 
+_LEAST_MILLISECONDS = 1e-6
+"""No server reads or writes a token in less: its speed would have no bound."""
+
 
 @dataclass(frozen=True, slots=True)
 class Perf:
@@ -70,7 +73,7 @@ def parse_perf(value: dict[str, Any]) -> Perf:
     Raises:
         AttemptFailed: it is of another shape.
     """
-    uptime, idletime = value.get("uptime"), value.get("idletime")
+    uptime = value.get("uptime")
     idle, queue, total_gens, token_count = (
         whole_number(value.get(key)) for key in ("idle", "queue", "total_gens", "last_token_count")
     )
@@ -92,7 +95,7 @@ def parse_perf(value: dict[str, Any]) -> Perf:
         total_gens=total_gens,
         last_stop_reason=whole_number(value.get("stop_reason")) or 0,
         last_token_count=token_count,
-        lock_age_seconds=float(idletime) if isinstance(idletime, int | float) else 0.0,
+        lock_age_seconds=_within(value.get("idletime"), 0.0),
         last_input_count=whole_number(value.get("last_input_count")),
         prompt_token_seconds=_seconds(value.get("last_process")),
         written_token_seconds=_seconds(value.get("last_eval")),
@@ -100,10 +103,15 @@ def parse_perf(value: dict[str, Any]) -> Perf:
 
 
 def _seconds(milliseconds: object) -> float:
-    """Return a time that makes sense, or 0."""
-    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
+    """Return how long a token took, or 0 where that makes no sense."""
+    return _within(milliseconds, _LEAST_MILLISECONDS) / 1000
+
+
+def _within(number: object, least: float) -> float:
+    """Return a number that a server tells, or 0 if it is none that makes sense."""
+    if isinstance(number, bool) or not isinstance(number, int | float):
         return 0.0
-    return milliseconds / 1000 if 0 < milliseconds <= LARGEST_NUMBER else 0.0
+    return float(number) if least <= number <= LARGEST_NUMBER else 0.0
 
 
 async def find_aftermath(wire: Wire, *, sent_at: float) -> Aftermath:

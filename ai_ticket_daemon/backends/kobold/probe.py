@@ -25,7 +25,16 @@ PROPS_PATH = "/props"
 IDENTIFY_EVERY = 15
 """After so many probes the model is read again: some tools swap it without a restart."""
 
-_NOT_THERE = frozenset({Seen.STATUS, Seen.NOT_JSON, Seen.WRONG_SHAPE, Seen.TOO_LARGE})
+_NOT_THERE = frozenset(
+    {
+        Seen.STATUS,
+        Seen.NOT_JSON,
+        Seen.NOT_UTF8,
+        Seen.ENCODED,
+        Seen.WRONG_SHAPE,
+        Seen.TOO_LARGE,
+    }
+)
 
 
 class KoboldProbe:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.backends.transport.connection import Connection
     from ai_ticket_daemon.backends.transport.head import Head
 
+_MOST_LOOKS = 8
+"""So many pieces may wait behind what was read of an answer; TLS gives one record at a time."""
+
 
 class Answer:
     """An answer whose head was read; ``read_some`` gives its body. To be closed in any case.
@@ -98,7 +101,11 @@ class Answer:
             body.feed(self._received)
         # Whoever reads a stream needs no more than its last event; the end of the body follows it.
         if not body.ended or self._connection.hides:
-            received = await self._connection.receive_now()
-            if received:
+            for _ in range(_MOST_LOOKS):
+                received = await self._connection.receive_now()
+                if not received:
+                    break
                 body.feed(received)
+            else:
+                return False
         return body.ended and not (body.excess or body.malformed)

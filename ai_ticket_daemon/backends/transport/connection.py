@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
-from ai_ticket_daemon.backends.transport.head import NotHttp, cut_head, read_head
+from ai_ticket_daemon.backends.transport.head import MOST_HEAD_BYTES, NotHttp, cut_head, read_head
 from ai_ticket_daemon.backends.transport.tcp import open_tcp
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ class Connection:
         # A server may answer before it has read everything, and close.
         with suppress(trio.BrokenResourceError):
             await self._stream.send_all(request)
-        received = b""
-        while True:
+        received, heads_bytes = b"", 0
+        while heads_bytes <= MOST_HEAD_BYTES:  # Some servers announce an answer again and again.
             more = await self._stream.receive_some(PIECE_BYTES)
             if not more:
                 raise AttemptFailed.seen(Seen.NO_BYTE)
@@ -46,11 +46,13 @@ class Connection:
             try:
                 while (cut := cut_head(received)) is not None:
                     raw, received = cut
+                    heads_bytes += len(raw)
                     head = read_head(raw)
                     if head is not None:
                         return head, received
             except NotHttp:
-                raise AttemptFailed.seen(Seen.NOT_HTTP) from None
+                break
+        raise AttemptFailed.seen(Seen.NOT_HTTP)
 
     async def receive(self) -> bytes:
         """Return what comes next; empty at the end.

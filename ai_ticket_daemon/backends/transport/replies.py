@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import trio
 
 from ai_ticket_daemon.backends.bounds import MOST_PARTS
 from ai_ticket_daemon.backends.observation import AttemptFailed, Observation, Seen
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 _decode = msgspec.json.Decoder().decode
 _MAX_ERROR_BYTES = 64 * 1024
+_ERROR_SECONDS = 2.0
+"""How long what a server says of an error may take to come."""
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9_ -]{0,63}")
 CONTEXT_OVERFLOW = "context_length_exceeded"
 _OVERFLOW = re.compile(
@@ -82,11 +86,11 @@ async def refuse_error_status(answer: Answer) -> None:
     """
     if answer.status == 200:
         return
-    try:
+    data = b""
+    # The status says enough where the rest cannot be read, or does not come.
+    with trio.move_on_after(_ERROR_SECONDS), suppress(AttemptFailed):
         refuse_encoded(answer)
         data = await answer.read_all(_MAX_ERROR_BYTES)
-    except AttemptFailed:
-        data = b""  # The status says enough.
     try:
         error: object = parse_json(data)
     except AttemptFailed:
