@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import resource
 import socket
 import ssl
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -23,11 +21,11 @@ from ai_ticket_daemon.config.backends import BackendKind, ServerConfig
 from ai_ticket_daemon.config.values.secret import Secret
 from ai_ticket_daemon.events.event import Message, Role, Sampling
 from tests.support.hostile_server import Odd, Then, open_hostile_server
+from tests.support.lacks import no_descriptors
 from tests.support.odd_answers import HELLO, answer, chat, stream
 from tests.support.well_server import CHAT, MODELS, WELL
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from ai_ticket_daemon.backends.generation import BackendClient
@@ -254,17 +252,6 @@ async def test_a_server_is_reached_by_name_and_by_address(host: str) -> None:
 
 async def test_a_name_that_nobody_has_is_told_as_such() -> None:
     assert await seen_of(Wire("http://nobody.invalid:1")) is Seen.UNREACHABLE
-
-
-@contextmanager
-def no_descriptors() -> Iterator[None]:
-    """Take the descriptors of this process away for the length of a block."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])

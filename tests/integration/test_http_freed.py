@@ -20,12 +20,12 @@ from ai_ticket_daemon.server.listen.http1 import Http1
 from ai_ticket_daemon.server.listen.http2 import Http2
 from ai_ticket_daemon.server.listen.remote_settings import BoundedEncoder
 from ai_ticket_daemon.testing.http import serving
-from ai_ticket_daemon.testing.pipeline import GUARD_SECONDS
 from tests.integration.test_http_disconnect import GET, held, post
 from tests.support.http2_client import Http2Client
+from tests.support.lacks import until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     from ai_ticket_daemon.testing.http import Served
 
@@ -45,12 +45,6 @@ def _no_collections() -> Iterator[None]:
 
 def there() -> list[str]:
     return [type(found).__name__ for found in gc.get_objects() if isinstance(found, KINDS)]
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    with trio.fail_after(GUARD_SECONDS):
-        while not holds():  # noqa: ASYNC110 - the end of an object is no event
-            await trio.sleep(0.01)
 
 
 @asynccontextmanager

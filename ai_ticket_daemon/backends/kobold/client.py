@@ -20,8 +20,9 @@ from ai_ticket_daemon.backends.transport.wire import Wire
 from ai_ticket_daemon.backends.validate import validate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
+    from ai_ticket_daemon.backends.failure import BackendError
     from ai_ticket_daemon.backends.generation import (
         GenerationRequest,
         GenerationResult,
@@ -86,24 +87,21 @@ class KoboldClient:
             return await self._generate_loading(request, on_delta)
         except AttemptFailed as failure:
             texts = (message.content for message in request.messages)
-            observation = quotable(failure.observation, self._server.config.password, texts)
-            raise classify(self.name, observation) from failure
+            raise self._error(failure, texts) from failure
 
     async def probe(self, *, identify: bool = False) -> ProbeResult:
         """Look at the server's health; see :meth:`BackendClient.probe`."""
         try:
             return await self._server.probe.probe(identify=identify)
         except AttemptFailed as failure:
-            observation = quotable(failure.observation, self._server.config.password)
-            raise classify(self.name, observation) from failure
+            raise self._error(failure) from failure
 
     async def wake(self) -> bool:
         """Have the model loaded; see :meth:`BackendClient.wake`."""
         try:
             return await self._wake()
         except AttemptFailed as failure:
-            observation = quotable(failure.observation, self._server.config.password)
-            raise classify(self.name, observation) from failure
+            raise self._error(failure) from failure
 
     def doubt(self) -> None:
         """Look at what runs there; see :meth:`BackendClient.doubt`."""
@@ -113,6 +111,11 @@ class KoboldClient:
     async def aclose(self) -> None:
         """Do nothing but what the port asks: no connection is ever idle."""
         await self._server.wire.aclose()
+
+    def _error(self, failure: AttemptFailed, texts: Iterable[str] = ()) -> BackendError:
+        """Return what a failure means, in words that may be told; ``texts`` made the prompt."""
+        observation = quotable(failure.observation, self._server.config.password, texts)
+        return classify(self.name, observation)
 
     async def _generate_loading(
         self, request: GenerationRequest, on_delta: Callable[[str], None] | None

@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import errno
-import resource
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import apsw
 import httpcore
@@ -19,23 +16,10 @@ from ai_ticket_daemon.host.exhaustion import (
     exhausted,
     exhausted_by_name,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tests.support.lacks import no_descriptors
 
 FULL = OSError(errno.EMFILE, "Too many open files")
 NO_THREAD = RuntimeError("can't start new thread")
-
-
-@contextmanager
-def no_descriptors() -> Iterator[None]:
-    """Take the descriptors of this process away for the length of a block."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @pytest.mark.parametrize(
