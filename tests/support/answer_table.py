@@ -39,7 +39,9 @@ FIELDS = [
         b"x: a\rb", b"x: a\r\r\ny: b", b"x: a\x0bb", b"x: a\x0cb", b"x\xff: a", b"x(a): a",
         b"x\0: a",
         b"X-Ab: 1\r\nx-ab: 2", b"x: a: b", b"connection: close", b"connection: keep-alive, Close",
-        b"connection: closed", b"connection: keep-alive", b"proxy-connection: close",
+        b"connection: closed",
+        b"connection: close\x85", b"connection: a,\tclose ,b",
+        b"connection: keep-alive", b"proxy-connection: close",
         b"upgrade: x\r\nconnection: upgrade", b"content-length: 2", b"content-length: 3",
         b"x: a\n b",
     )

@@ -185,14 +185,24 @@ def _choice_piece(
 
 
 def read_usage(value: object) -> Usage | None:
-    """Return what the server counts; None unless it counts both in numbers that make sense."""
+    """Return what the server counts; None unless it counts both in numbers that make sense.
+
+    Thinking is a part of the completion. Some servers count it beside that, and tell so by their
+    total.
+    """
     if not isinstance(value, dict):
         return None
-    prompt, completion = (
-        whole_number(value.get(key)) for key in ("prompt_tokens", "completion_tokens")
+    prompt, completion, total = (
+        whole_number(value.get(key))
+        for key in ("prompt_tokens", "completion_tokens", "total_tokens")
     )
     if prompt is None or completion is None:
         return None
     details = value.get("completion_tokens_details")
     thinking = whole_number(details.get("reasoning_tokens")) if isinstance(details, dict) else None
-    return Usage(prompt, completion, reasoning_tokens=thinking or None)
+    thinking = thinking or 0
+    if total == prompt + completion + thinking:
+        completion += thinking
+    return Usage(
+        prompt, completion, reasoning_tokens=thinking if 0 < thinking <= completion else None
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ai_ticket_daemon.backends.classify import classify
 from ai_ticket_daemon.backends.dialects import wire_dialect
 from ai_ticket_daemon.backends.kobold.admission import Admission
 from ai_ticket_daemon.backends.kobold.attempt import KoboldAttempt, KoboldServer
@@ -14,27 +13,25 @@ from ai_ticket_daemon.backends.kobold.loading import is_away, wake
 from ai_ticket_daemon.backends.kobold.probe import KoboldProbe
 from ai_ticket_daemon.backends.kobold.usage import Bill
 from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
-from ai_ticket_daemon.backends.text.quoting import quotable
+from ai_ticket_daemon.backends.server_client import ServerClient
 from ai_ticket_daemon.backends.tokens import TokenCounter
 from ai_ticket_daemon.backends.transport.wire import Wire
 from ai_ticket_daemon.backends.validate import validate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
-    from ai_ticket_daemon.backends.failure import BackendError
     from ai_ticket_daemon.backends.generation import (
         GenerationRequest,
         GenerationResult,
         ProbeResult,
     )
-    from ai_ticket_daemon.backends.generation_stream import GenerationStream
     from ai_ticket_daemon.backends.kobold.abort import AbortObserver
     from ai_ticket_daemon.backends.kobold.features import Features
     from ai_ticket_daemon.config.backends import ServerConfig
 
 
-class KoboldClient:
+class KoboldClient(ServerClient):
     """Talks to one KoboldCPP; see :class:`BackendClient` for the methods.
 
     Args:
@@ -53,6 +50,7 @@ class KoboldClient:
             connect_timeout_seconds=config.connect_timeout_seconds,
             keep_alive=False,
         )
+        super().__init__(config, wire)
         counter = TokenCounter(wire)
         probe = KoboldProbe(wire, on_change=counter.forget)
         self._server = KoboldServer(
@@ -67,12 +65,6 @@ class KoboldClient:
             on_abort=on_abort,
         )
         self._context = ContextGuard(config, dialect, probe=probe, counter=counter)
-        self._generations: set[GenerationStream] = set()
-
-    @property
-    def name(self) -> str:
-        """The server's name in the conf file."""
-        return self._server.config.name
 
     @property
     def features(self) -> Features:
@@ -86,36 +78,21 @@ class KoboldClient:
         try:
             return await self._generate_loading(request, on_delta)
         except AttemptFailed as failure:
-            texts = (message.content for message in request.messages)
-            raise self._error(failure, texts) from failure
+            raise self._error(failure.observation, request.messages) from failure
 
     async def probe(self, *, identify: bool = False) -> ProbeResult:
         """Look at the server's health; see :meth:`BackendClient.probe`."""
         try:
             return await self._server.probe.probe(identify=identify)
         except AttemptFailed as failure:
-            raise self._error(failure) from failure
+            raise self._error(failure.observation) from failure
 
     async def wake(self) -> bool:
         """Have the model loaded; see :meth:`BackendClient.wake`."""
         try:
             return await self._wake()
         except AttemptFailed as failure:
-            raise self._error(failure) from failure
-
-    def doubt(self) -> None:
-        """Look at what runs there; see :meth:`BackendClient.doubt`."""
-        for generation in self._generations:
-            generation.doubt()
-
-    async def aclose(self) -> None:
-        """Do nothing but what the port asks: no connection is ever idle."""
-        await self._server.wire.aclose()
-
-    def _error(self, failure: AttemptFailed, texts: Iterable[str] = ()) -> BackendError:
-        """Return what a failure means, in words that may be told; ``texts`` made the prompt."""
-        observation = quotable(failure.observation, self._server.config.password, texts)
-        return classify(self.name, observation)
+            raise self._error(failure.observation) from failure
 
     async def _generate_loading(
         self, request: GenerationRequest, on_delta: Callable[[str], None] | None
@@ -140,11 +117,8 @@ class KoboldClient:
         if self._server.bill.counts:  # One that batches is never idle, and still takes more.
             await self._server.admission.wait()
         attempt = KoboldAttempt(self._server, laid_out, on_delta)
-        self._generations.add(attempt.generation)
-        try:
+        with self._running(attempt.generation):
             return await attempt.run()
-        finally:
-            self._generations.discard(attempt.generation)
 
     async def _load(self) -> None:
         """Have the model loaded, and look at what it is: how to ask it follows from that."""
@@ -160,5 +134,5 @@ class KoboldClient:
 
     async def _wake(self) -> bool:
         server = self._server
-        timeout_seconds = server.config.load_timeout_seconds
+        timeout_seconds = self._config.load_timeout_seconds
         return await wake(server.wire, self.features, timeout_seconds=timeout_seconds)

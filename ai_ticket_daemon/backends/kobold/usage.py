@@ -16,7 +16,13 @@ from ai_ticket_daemon.backends.finish import LENGTH, STOP
 from ai_ticket_daemon.backends.kobold.features import Feature
 from ai_ticket_daemon.backends.kobold.perf import STOPPED_BY_STRING, Perf, read_perf
 from ai_ticket_daemon.backends.observation import AttemptFailed
-from ai_ticket_daemon.backends.tokens import estimate_length, estimate_tokens
+from ai_ticket_daemon.backends.tokens import estimate_tokens
+from ai_ticket_daemon.backends.usage import (
+    can_be_read,
+    can_be_written,
+    estimate_usage,
+    true_usage,
+)
 from ai_ticket_daemon.config.backends import Dialect
 from ai_ticket_daemon.events.outcome import Usage
 
@@ -32,7 +38,6 @@ if TYPE_CHECKING:
 WORTH_COUNTING_SECONDS = 0.05
 # An old server holds its lock for 50 ms after an answer. Until then, "the last generation" is ours.
 _STATISTICS_ARE_OURS_SECONDS = 0.035
-_SAME_FOR_ALL = (100, 100)
 
 
 class Bill:
@@ -82,12 +87,18 @@ class Bill:
             ended_at: when the answer ended, on trio's clock.
             began_at: when its first text had come, if that was seen.
         """
-        told = true_usage(completion, trusted=Feature.TRUE_USAGE in self._probe.features)
+        limit = request.sampling.max_tokens
+        trusted = Feature.TRUE_USAGE in self._probe.features
+        told = true_usage(completion, max_tokens=limit, trusted=trusted)
         worth_counting = told is None and took_seconds >= WORTH_COUNTING_SECONDS
         reason_unknown = completion.finish_reason == LENGTH and not completion.stopped
         perf: Perf | None = None
         if (worth_counting or (reason_unknown and request.sampling.stop)) and self.counts:
             perf = await statistics(self._wire, ended_at, began_at)
+        if perf is not None and not can_be_written(
+            perf.last_token_count, completion, max_tokens=limit
+        ):
+            perf = None  # They stand still, or are of something else.
         reason = completion.finish_reason
         if completion.stopped or (
             reason_unknown and perf is not None and perf.last_stop_reason == STOPPED_BY_STRING
@@ -103,9 +114,9 @@ class Bill:
                 pass  # The completion is there; its bill is not worth losing it.
         if prompt_tokens is None:
             prompt_tokens = estimate_tokens(prompt)
-        limit, characters = request.sampling.max_tokens, completion.characters
-        written = limit if reason == LENGTH else min(limit, estimate_length(characters))
-        return reason, Usage(prompt_tokens, written, estimated=True)
+        return reason, estimate_usage(
+            completion, reason, prompt_tokens=prompt_tokens, max_tokens=limit
+        )
 
     @property
     def counts(self) -> bool:
@@ -118,10 +129,9 @@ class Bill:
     async def _counted(
         self, completion: Completion, perf: Perf | None, prompt: str, prompt_tokens: int | None
     ) -> Usage:
-        if perf is not None and perf.last_token_count == 0 and not completion.was_empty:
-            perf = None  # They stand still.
-        if perf is not None and perf.last_input_count:
-            return Usage(perf.last_input_count, perf.last_token_count)
+        read = None if perf is None else perf.last_input_count
+        if perf is not None and read is not None and can_be_read(read):
+            return Usage(read, perf.last_token_count)
         is_exact = self._knows_layout(prompt_tokens)
         if prompt_tokens is None:
             prompt_tokens = await self._counter.count(prompt, begin=True)
@@ -139,21 +149,6 @@ class Bill:
         if not self._lays_out or features.default_layout:
             return True
         return prompt_tokens is not None and Feature.COUNTS_MESSAGES in features
-
-
-def true_usage(completion: Completion, *, trusted: bool) -> Usage | None:
-    """Return what the server says of the usage, if that can be true.
-
-    Old versions say the same of every completion, which is true of hardly any.
-    """
-    usage = completion.usage
-    if usage is None:
-        return None
-    if not trusted and (usage.prompt_tokens, usage.completion_tokens) == _SAME_FOR_ALL:
-        return None
-    if usage.prompt_tokens == 0 or (usage.completion_tokens == 0 and not completion.was_empty):
-        return None
-    return usage
 
 
 async def statistics(wire: Wire, ended_at: float, began_at: float | None) -> Perf | None:

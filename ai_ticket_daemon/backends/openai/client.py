@@ -11,28 +11,29 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ai_ticket_daemon.backends.classify import classify
 from ai_ticket_daemon.backends.dialects import wire_dialect
 from ai_ticket_daemon.backends.dialects.kobold import PLACEHOLDERS_STAY
+from ai_ticket_daemon.backends.finish import STOP
 from ai_ticket_daemon.backends.generation import GenerationResult, ProbeResult
 from ai_ticket_daemon.backends.generation_stream import GenerationStream
 from ai_ticket_daemon.backends.generation_watch import Limits, carry_out
 from ai_ticket_daemon.backends.kobold.admission import BUSY_STATUS, Admission
 from ai_ticket_daemon.backends.kobold.model_name import names_no_model
 from ai_ticket_daemon.backends.observation import Aftermath, AttemptFailed, Seen, SlotEnd
+from ai_ticket_daemon.backends.server_client import ServerClient
 from ai_ticket_daemon.backends.software import Software
 from ai_ticket_daemon.backends.text.cleaning import clean_name, whole_number
-from ai_ticket_daemon.backends.text.quoting import quotable
-from ai_ticket_daemon.backends.tokens import estimate_length, estimate_tokens
+from ai_ticket_daemon.backends.tokens import estimate_tokens
 from ai_ticket_daemon.backends.transport.wire import Wire
+from ai_ticket_daemon.backends.usage import estimate_usage, true_usage
 from ai_ticket_daemon.backends.validate import validate
 from ai_ticket_daemon.config.backends import BackendKind
-from ai_ticket_daemon.events.outcome import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ai_ticket_daemon.backends.generation import GenerationRequest
+    from ai_ticket_daemon.backends.generation_stream import Completion
     from ai_ticket_daemon.config.backends import ServerConfig
 
 MODELS_PATH = "/v1/models"
@@ -66,7 +67,7 @@ class SocketGuard:
         return SlotEnd.FREE if generation.sent_at is None else SlotEnd.UNSEEN
 
 
-class OpenAIClient:
+class OpenAIClient(ServerClient):
     """Talks to one OpenAI-compatible server; see :class:`BackendClient` for the methods.
 
     Args:
@@ -75,24 +76,18 @@ class OpenAIClient:
     """
 
     def __init__(self, config: ServerConfig, *, stall_seconds: Callable[[], float]) -> None:
-        self._config = config
-        self._dialect = wire_dialect(config.dialect)
-        self._stall_seconds = stall_seconds
-        self._generations: set[GenerationStream] = set()
-        self._model = config.model
-        self._admission: Admission | None = None
-        self._wire = Wire(
+        wire = Wire(
             # Such servers are often named with the path that their clients expect.
             config.url.rstrip("/").removesuffix("/v1"),
             password=config.password,
             connect_timeout_seconds=config.connect_timeout_seconds,
             keep_alive=True,
         )
-
-    @property
-    def name(self) -> str:
-        """The server's name in the conf file."""
-        return self._config.name
+        super().__init__(config, wire)
+        self._dialect = wire_dialect(config.dialect)
+        self._stall_seconds = stall_seconds
+        self._model = config.model
+        self._admission: Admission | None = None
 
     async def generate(
         self, request: GenerationRequest, on_delta: Callable[[str], None] | None = None
@@ -109,33 +104,17 @@ class OpenAIClient:
             on_delta=on_delta,
         )
         limits = Limits.of(self._config, self._stall_seconds())
-        self._generations.add(generation)
         try:
-            completion = await carry_out(generation, limits, SocketGuard(self._wire))
+            with self._running(generation):
+                completion = await carry_out(generation, limits, SocketGuard(self._wire))
         except AttemptFailed as failure:
-            observation = quotable(
-                replace(failure.observation, passed_on=generation.passed_on),
-                self._config.password,
-                (message.content for message in request.messages),
-            )
+            observation = replace(failure.observation, passed_on=generation.passed_on)
             if self._admission is not None and observation.status == BUSY_STATUS:
                 await self._admission.refused()
             if observation.seen in _BROKEN_OFF:
                 observation = replace(observation, aftermath=await self._find_aftermath())
-            raise classify(self.name, observation) from failure
-        finally:
-            self._generations.discard(generation)
-        usage = completion.usage
-        if usage is None:
-            usage = Usage(
-                estimate_tokens(self._dialect.prompt(request)),
-                estimate_length(completion.characters),
-                estimated=True,
-            )
-        finish_reason = "stop" if completion.stopped else completion.finish_reason
-        return GenerationResult(
-            completion.text, finish_reason, completion.bill(usage), completion.reasoning
-        )
+            raise self._error(observation, request.messages) from failure
+        return self._result(completion, request)
 
     async def probe(self, *, identify: bool = False) -> ProbeResult:  # noqa: ARG002
         """Look at the server's health; see :meth:`BackendClient.probe`."""
@@ -145,8 +124,7 @@ class OpenAIClient:
         except AttemptFailed as failure:
             if failure.observation.status in (401, 403):
                 return ProbeResult(model=None, credential_accepted=False)
-            observation = quotable(failure.observation, self._config.password)
-            raise classify(self.name, observation) from failure
+            raise self._error(failure.observation) from failure
         self._model = self._config.model or name_to_send(models)
         if result.software.better_kind is None:
             self._admission = None
@@ -158,15 +136,6 @@ class OpenAIClient:
         """Return False: this kind of server loads its model by itself."""
         return False
 
-    def doubt(self) -> None:
-        """Look at what runs there; see :meth:`BackendClient.doubt`."""
-        for generation in self._generations:
-            generation.doubt()
-
-    async def aclose(self) -> None:
-        """Close idle connections."""
-        await self._wire.aclose()
-
     def _body(self, request: GenerationRequest) -> dict[str, Any]:
         body = self._dialect.body(request)
         if self._admission is not None:
@@ -174,6 +143,18 @@ class OpenAIClient:
         if self._model is not None:
             body["model"] = self._model
         return body
+
+    def _result(self, completion: Completion, request: GenerationRequest) -> GenerationResult:
+        finish_reason = STOP if completion.stopped else completion.finish_reason
+        limit = request.sampling.max_tokens
+        # A KoboldCPP may be one that says the same of every completion.
+        usage = true_usage(completion, max_tokens=limit, trusted=self._admission is None)
+        if usage is None:
+            read = estimate_tokens(self._dialect.prompt(request))
+            usage = estimate_usage(completion, finish_reason, prompt_tokens=read, max_tokens=limit)
+        return GenerationResult(
+            completion.text, finish_reason, completion.bill(usage), completion.reasoning
+        )
 
     async def _find_aftermath(self) -> Aftermath:
         try:
@@ -183,7 +164,7 @@ class OpenAIClient:
                 case Seen.NO_REPLY | Seen.CONNECT_TIMEOUT:
                     return Aftermath.SILENT
                 case Seen.HOST_EXHAUSTED:
-                    raise classify(self.name, failure.observation) from failure
+                    raise self._error(failure.observation) from failure
                 case Seen.STATUS:
                     return Aftermath.ANSWERS
                 case _:

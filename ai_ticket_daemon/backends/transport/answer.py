@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
 from ai_ticket_daemon.backends.transport.body import body_of
+from ai_ticket_daemon.backends.transport.head import MOST_HEAD_BYTES
 from ai_ticket_daemon.backends.transport.translate import FOREIGN, Stage, translate
 
 if TYPE_CHECKING:
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.backends.transport.connection import Connection
     from ai_ticket_daemon.backends.transport.head import Head
 
+_FRAMING_BYTES = 2 * MOST_HEAD_BYTES
+_FRAMING_TIMES = 16
+"""How much longer than its text the framing of a body may be, besides: a chunk of one byte, with
+nothing but its size, takes five bytes more."""
 _MOST_LOOKS = 8
 """So many pieces may wait behind what was read of an answer; TLS gives one record at a time."""
 
@@ -43,13 +48,15 @@ class Answer:
         self._connection = connection
         self._give_back = give_back
         self._bytes = 0
+        self._received_bytes = 0
         self._closed = False
 
     async def read_some(self, max_bytes: int) -> bytes:
         """Return the next piece of the body; empty at its end.
 
         Raises:
-            AttemptFailed: the connection broke, or the body exceeds ``max_bytes`` altogether.
+            AttemptFailed: the connection broke, or the body exceeds ``max_bytes`` altogether, or is
+                little but the framing of its chunks.
         """
         body = self._body
         piece = b""
@@ -57,20 +64,16 @@ class Answer:
             if body.malformed:
                 raise AttemptFailed.seen(Seen.CUT)
             received, self._received = self._received, b""
+            if not received:
+                try:
+                    received = await self._connection.receive()
+                except FOREIGN as error:
+                    raise translate(error, Stage.ANSWERING) from error
             if received:
                 piece = body.feed(received)
-                continue
-            try:
-                received = await self._connection.receive()
-            except FOREIGN as error:
-                raise translate(error, Stage.ANSWERING) from error
-            if received:
-                piece = body.feed(received)
+                self._count(received, piece, max_bytes)
             else:
                 body.close()
-        self._bytes += len(piece)
-        if self._bytes > max_bytes:
-            raise AttemptFailed.seen(Seen.TOO_LARGE)
         return piece
 
     async def read_all(self, max_bytes: int) -> bytes:
@@ -89,6 +92,13 @@ class Answer:
             self._give_back(self._connection)
         else:
             self._connection.close()
+
+    def _count(self, received: bytes, piece: bytes, max_bytes: int) -> None:
+        self._received_bytes += len(received)
+        self._bytes += len(piece)
+        framing_bytes = self._received_bytes - self._bytes
+        if self._bytes > max_bytes or framing_bytes > _FRAMING_BYTES + _FRAMING_TIMES * self._bytes:
+            raise AttemptFailed.seen(Seen.TOO_LARGE)
 
     async def _is_over(self) -> bool:
         """Whether the body ended as it said, and nothing came behind it that nobody asked for.

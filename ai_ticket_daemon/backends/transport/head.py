@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MOST_HEAD_BYTES = 100 * 1024
+MOST_FIELDS = 500
+"""Header lines; no server has a tenth of them, and those of one name are joined."""
 _HEAD_END = re.compile(rb"\n\r?\n")
 # A carriage return ends no line by itself.
 _FORBIDDEN = re.compile(rb"[\0\v\f]|\r(?!\n)")
@@ -115,6 +117,8 @@ def _read_fields(text: str, at: int) -> dict[str, str]:
         text, at = _CONTINUED.sub(" ", text[at:-1]) + "\n", 0
         if _FIELDS.fullmatch(text) is None:
             raise NotHttp
+    if text.count("\n", at) > MOST_FIELDS + 1:
+        raise NotHttp
     headers: dict[str, str] = {}
     for raw_name, raw_value in _FIELD.findall(text, at):
         name, value = raw_name.lower(), raw_value.rstrip(" \t")
@@ -139,4 +143,4 @@ def _read_framing(headers: Mapping[str, str]) -> tuple[int | None, bool]:
 
 def _closes(headers: Mapping[str, str]) -> bool:
     words = headers.get("connection", "").lower()
-    return "close" in words and "close" in (word.strip() for word in words.split(","))
+    return "close" in words and "close" in (word.strip(" \t") for word in words.split(","))

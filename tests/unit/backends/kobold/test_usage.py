@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import pytest
 import trio
 
 from ai_ticket_daemon.backends.dialects import wire_dialect
@@ -13,7 +12,7 @@ from ai_ticket_daemon.backends.generation import GenerationRequest
 from ai_ticket_daemon.backends.generation_stream import Completion
 from ai_ticket_daemon.backends.kobold.features import Features, Told, features_of
 from ai_ticket_daemon.backends.kobold.probe import KoboldProbe
-from ai_ticket_daemon.backends.kobold.usage import Bill, true_usage
+from ai_ticket_daemon.backends.kobold.usage import Bill
 from ai_ticket_daemon.backends.tokens import TokenCounter
 from ai_ticket_daemon.backends.transport.wire import Wire
 from ai_ticket_daemon.config.backends import Dialect, ServerConfig
@@ -27,32 +26,6 @@ OLD = features_of(Told({"version": "1.76"}))
 NEW = features_of(Told({"version": "1.115.1"}))
 UNKNOWN = features_of(Told({}))
 MADE = Completion("Hello.", "stop", None, stopped=False, characters=6)
-
-
-@pytest.mark.parametrize(
-    ("told", "text", "believed"),
-    [
-        (Usage(14, 24), "Hello.", True),
-        (Usage(14, 0), "", True),
-        (Usage(100, 101), "Hello.", True),
-        (None, "Hello.", False),
-        (Usage(14, 0), "Hello.", False),
-        (Usage(0, 0), "", False),
-        (Usage(0, 5), "Hello.", False),
-    ],
-)
-def test_a_usage_that_cannot_be_true_is_not_taken(
-    told: Usage | None, text: str, believed: bool
-) -> None:
-    completion = Completion(text, "stop", told, stopped=False, characters=len(text))
-    for trusted in (False, True):
-        assert true_usage(completion, trusted=trusted) == (told if believed else None)
-
-
-def test_what_old_versions_say_of_everything_is_taken_from_newer_ones_only() -> None:
-    completion = replace(MADE, usage=Usage(100, 100))
-    assert true_usage(completion, trusted=False) is None
-    assert true_usage(completion, trusted=True) == Usage(100, 100)
 
 
 async def usage_of(
@@ -111,6 +84,11 @@ async def test_counters_read_late_are_taken_if_nobody_got_the_lock_since() -> No
 
 async def test_counters_that_stand_still_are_not_taken() -> None:
     assert await usage_of(MADE, last_token_count=0, last_input_count=0) == Usage(3, 3)
+
+
+async def test_counters_that_cannot_be_of_this_generation_are_not_taken() -> None:
+    assert await usage_of(MADE, last_token_count=4000, last_input_count=14) == Usage(3, 3)
+    assert await usage_of(MADE, last_input_count=10**9) == Usage(3, 9)
 
 
 async def test_counters_of_a_server_that_makes_several_at_once_are_not_taken() -> None:

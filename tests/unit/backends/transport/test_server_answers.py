@@ -15,14 +15,22 @@ import pytest
 
 from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
 from ai_ticket_daemon.backends.transport.answer import Answer
-from ai_ticket_daemon.backends.transport.head import MOST_HEAD_BYTES
+from ai_ticket_daemon.backends.transport.head import MOST_FIELDS, MOST_HEAD_BYTES
 from ai_ticket_daemon.backends.transport.translate import Stage, translate
-from tests.support.answer_table import CHUNKED, OK, TABLE, WHOLE
+from tests.support.answer_table import CHUNKED, OK, SIZED, TABLE, WHOLE
 from tests.support.scripted_stream import ScriptedStream, connection_over
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.backends.transport.connection import Connection
 
+ENDED = (
+    b"HTTP/1.1 100 C\r\n\r\n" + SIZED,
+    SIZED.replace(b"content", b"x: a\r\n b\r\ncontent"),
+    OK + b"connection: close\r\n\r\n{}",
+    WHOLE.replace(b"\r\n2", b"\r\n1;a=b\r\n \r\n2")[:-2] + b"x-y: z\r\n\r\n",
+    b"HTTP/1.1 204 No\r\ncontent-length: 5\r\n\r\n" + SIZED,
+)
+"""One answer of each kind: announced, folded, open, in chunks with a trailer, without a body."""
 MOST_BODY_BYTES = 10_000_000
 FRAMING = {"content-length", "transfer-encoding"}
 Outcome = tuple[object, ...]
@@ -140,6 +148,58 @@ async def test_what_is_no_text_of_an_answer_has_a_bound(raw: bytes, seen: Seen) 
     found = await as_we_read(raw, 8192)
     assert found[-1] is seen
     assert found == plain(as_h11_reads(raw, 8192)) or found[2:] == as_h11_reads(raw, 8192)[2:]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        OK + b"x: y\r\n" * 33_000 + b"\r\n",
+        OK + b"a:\r\n" * 501 + b"\r\n{}",
+        OK + b"a:\r\n b\r\n" * 501 + b"\r\n{}",
+    ],
+)
+async def test_a_head_of_more_lines_than_any_server_has_is_refused(raw: bytes) -> None:
+    assert await as_we_read(raw, 65_536) == (Seen.NOT_HTTP,)
+
+
+async def test_as_many_lines_of_a_head_as_are_allowed_are_read_and_joined() -> None:
+    raw = OK + b"a: b\r\n" * (MOST_FIELDS - 1) + b"content-length: 0\r\n\r\n"
+    assert plain(await as_we_read(raw, 100)) == plain(as_h11_reads(raw, 100))
+
+
+async def test_a_trailer_of_more_lines_than_any_server_has_is_refused() -> None:
+    raw = WHOLE[:-2] + b"a:\r\n" * 501 + b"\r\n"
+    assert (await as_we_read(raw, 8192))[-1] is Seen.CUT
+
+
+@pytest.mark.parametrize("piece", [1000, 65_536])
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        b"1;" + b"e" * 400 + b"\r\na\r\n",
+        b"1" + b" " * 400 + b"\r\na\r\n",
+        b"0" * 19 + b"1;" + b"e" * 90_000 + b"\r\na\r\n",
+    ],
+)
+async def test_a_body_of_little_but_the_framing_of_its_chunks_is_refused(
+    chunk: bytes, piece: int
+) -> None:
+    raw = CHUNKED + chunk * (1_000_000 // len(chunk))
+    assert (await as_we_read(raw, piece))[-1] is Seen.TOO_LARGE
+
+
+@pytest.mark.parametrize("size", [b"1", b"1 ", b"0001", b"1;a=b"])
+async def test_chunks_of_one_byte_are_read_however_many_they_are(size: bytes) -> None:
+    raw = CHUNKED + (size + b"\r\na\r\n") * 60_000 + b"0\r\n\r\n"
+    assert (await as_we_read(raw, 65_536))[2:] == (b"a" * 60_000, "keeps")
+
+
+@pytest.mark.parametrize("piece", [1, 65_536])
+async def test_an_answer_that_ends_anywhere_is_read_as_h11_reads_it(piece: int) -> None:
+    for raw in ENDED:
+        for length in range(len(raw)):
+            cut = raw[:length]
+            assert plain(await as_we_read(cut, piece)) == plain(as_h11_reads(cut, piece)), cut
 
 
 async def test_what_came_before_the_fault_is_given_first() -> None:
