@@ -109,6 +109,11 @@ class PoolHistory(PoolObserver):
             self.note(f"{backend.name} runs version {backend.health.software.version}")
         self._observer.identified(backend)
 
+    def probe_crashed(self, backend: Backend, error: Exception) -> None:
+        """Note it."""
+        self.note(f"looking at {backend.name} failed by a fault of the daemon")
+        self._observer.probe_crashed(backend, error)
+
     def slots_contradicted(self, backend: Backend) -> None:
         """Pass it on."""
         self._observer.slots_contradicted(backend)

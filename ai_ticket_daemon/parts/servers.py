@@ -108,6 +108,7 @@ class Servers:
             pool=self.pool,
             settings=lambda: self._live.current.backends,
             liveness=liveness,
+            exhaustion=self._look.exhaustion,
         )
 
     def apply(self, config: Config) -> None:

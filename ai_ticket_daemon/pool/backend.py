@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from ai_ticket_daemon.pool.pause import Pause
+from ai_ticket_daemon.pool.waking import Waking
 from ai_ticket_daemon.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -34,12 +35,10 @@ class Backend:
 
     ``slots`` counts the slots in use by the client they were taken with: a changed setting brings
     a new client, while generations go on with the old one. ``guests`` are those of them that are
-    here by exception. Until ``paused_until`` (seconds, monotonic) nothing is sent, because the
-    server was busy with requests of others ``refusals`` times in a row, or because it ``reads_on``:
-    it was told to stop while it read a prompt, and stops when it has read that. ``wake_wanted``: an
-    operator wants its model loaded; before ``wake_again_at`` it is not loaded ahead of need.
-    ``queue_looks`` in a row found it with requests in its own queue beside several of ours;
-    ``slots_doubted``: it was said that it takes fewer at a time than ``max_in_flight``.
+    here by exception. ``queue_looks`` in a row found it with requests in its own queue beside
+    several of ours; ``slots_doubted``: it was said that it takes fewer at a time than
+    ``max_in_flight``. ``look_wanted``: the next probe is due now. ``crash``: what went wrong in the
+    daemon itself when it last looked there; None if nothing did.
     """
 
     config: ServerConfig
@@ -47,14 +46,13 @@ class Backend:
     health: Health
     slots: Counter[BackendClient] = field(default_factory=Counter)
     guests: Counter[GuestReason] = field(default_factory=Counter)
-    paused_until: float | None = None
-    refusals: int = 0
-    reads_on: bool = False
+    pause: Pause = field(default_factory=Pause)
+    waking: Waking = field(default_factory=Waking)
     removed: bool = False
     queue_looks: int = 0
     slots_doubted: bool = False
-    wake_wanted: bool = False
-    wake_again_at: float = -math.inf
+    look_wanted: bool = False
+    crash: str | None = None
     doubted: Wakeup = field(default_factory=Wakeup)
 
     @property
@@ -65,7 +63,7 @@ class Backend:
     @property
     def reason(self) -> str:
         """Why it is as it is, in words."""
-        return "stops after the prompt is read" if self.reads_on else self.health.reason
+        return "stops after the prompt is read" if self.pause.reads_on else self.health.reason
 
     @property
     def in_flight(self) -> int:
@@ -76,10 +74,12 @@ class Backend:
     def has_free_slot(self) -> bool:
         """Whether one more generation may be sent there.
 
-        A server that comes back from a setback gets one at a time until it has made a completion.
+        A server that comes back from a setback gets one at a time until it has made a completion,
+        and one that has unloaded its model the one that loads it.
         """
-        limit = 1 if self.health.setbacks else self.config.max_in_flight
-        return self.health.usable and self.paused_until is None and self.in_flight < limit
+        single = self.health.setbacks or self.health.loads_on_request
+        limit = 1 if single else self.config.max_in_flight
+        return self.health.usable and self.pause.until is None and self.in_flight < limit
 
 
 class Slot:
@@ -136,6 +136,9 @@ class PoolObserver:
 
     def woken(self, backend: Backend, problem: str | None) -> None:
         """The server was made to load its model, or could not be, because of ``problem``."""
+
+    def probe_crashed(self, backend: Backend, error: Exception) -> None:
+        """The daemon itself failed when it looked at the server; told once for each such row."""
 
     def role_changed(
         self, before: ActiveRole, after: ActiveRole, *, from_backend: str, to_backend: str

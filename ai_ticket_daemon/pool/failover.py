@@ -55,6 +55,9 @@ class Roles:
         standby_usable: whether any standby is usable.
         standby_exists: whether one is configured.
         primary_trouble: in words, why no primary is usable.
+        primary_awaited: whether a primary's model is away, and it is expected back.
+        primary_loads: whether no primary is unusable for another reason than that its model comes
+            and goes.
     """
 
     primary_usable_since: float | None = None
@@ -62,6 +65,8 @@ class Roles:
     standby_usable: bool = False
     standby_exists: bool = True
     primary_trouble: str = ""
+    primary_awaited: bool = False
+    primary_loads: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +117,8 @@ def choose_role(
     recent = MAX_SWITCHES - switches_left(active, now)
     primary_usable = roles.primary_usable_since is not None
     if active.role is BackendRole.PRIMARY:
-        if primary_usable or roles.primary_unknown or not roles.standby_usable:
+        hopeful = primary_usable or roles.primary_awaited or roles.primary_unknown
+        if hopeful or not roles.standby_usable:
             return active
         return _fail_over(active, roles, rules, now) if recent < MAX_SWITCHES else active
     if not roles.standby_exists:
@@ -159,11 +165,13 @@ def _fail_over(active: ActiveRole, roles: Roles, rules: BackendsConfig, now: flo
         active.returned_at is not None
         and now - active.returned_at < RELAPSE_FACTOR * hold_down_seconds(active, rules)
     )
+    relapses = active.relapses + 1 if relapsed else 0
     return replace(
         _switch(active, BackendRole.STANDBY, now),
         reason=SwitchReason.PRIMARY_UNUSABLE,
         detail=f"no primary is usable: {roles.primary_trouble}",
-        relapses=active.relapses + 1 if relapsed else 0,
+        # A model that is away for long has not failed: that says nothing, good or bad.
+        relapses=active.relapses if roles.primary_loads else relapses,
     )
 
 

@@ -1,29 +1,12 @@
-"""The health of one server: a state machine of plain values, fed by probes and by traffic."""
+"""The health of one server: what is known of it, in plain values."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
-from ai_ticket_daemon.backends.failure import HealthEvent
-from ai_ticket_daemon.backends.generation import ProbeResult
 from ai_ticket_daemon.backends.software import NOTHING_TOLD, Software
-from ai_ticket_daemon.pool.health_events import (
-    GenerationFailed,
-    GenerationSucceeded,
-    ProbeAnswered,
-    ProbeFailed,
-    ProbeNotYet,
-    ProbePutOff,
-    ProbeSilent,
-)
-from ai_ticket_daemon.pool.identity import NOTHING_KNOWN, Identity, problem_of
-
-if TYPE_CHECKING:
-    from ai_ticket_daemon.config.backends import BackendsConfig
-    from ai_ticket_daemon.pool.health_events import HealthInput
-    from ai_ticket_daemon.pool.identity import Expected
+from ai_ticket_daemon.pool.identity import NOTHING_KNOWN, Identity
 
 
 class HealthState(StrEnum):
@@ -51,10 +34,7 @@ class HealthState(StrEnum):
     """Refuses, stays silent, makes no sense, or fails at whatever it is given."""
 
 
-_USABLE = frozenset({HealthState.READY, HealthState.BUSY, HealthState.UNLOADED})
-_NOT_TO_BE_PUT_OFF = frozenset(
-    {HealthState.STUCK, HealthState.WRONG_MODEL, HealthState.UNAUTHORISED}
-)
+USABLE = frozenset({HealthState.READY, HealthState.BUSY, HealthState.UNLOADED})
 _WITH_MODEL = frozenset({HealthState.READY, HealthState.BUSY, HealthState.STUCK})
 UNSETTLED = frozenset(
     {
@@ -73,7 +53,8 @@ class Health:
     """A server's state, why it is in it and since when (seconds, monotonic clock).
 
     ``successes`` and ``failures`` count probes in a row; only one of them is not 0.
-    ``usable_since`` is None unless generations may be sent there. ``failed_events`` are those that
+    ``usable_since`` is None unless generations may be sent there, or it is awaited: until
+    ``awaited_until`` its model is away by its router's doing. ``failed_events`` are those that
     failed there since the last completion. ``held_until``: not to be used before, because it
     answers probes and still does no work; ``setbacks`` counts such findings since the last
     completion. ``identity`` is what it was when it was last as it should be, ``software`` what runs
@@ -87,6 +68,7 @@ class Health:
     successes: int = 0
     failures: int = 0
     credential_accepted: bool = True
+    lacks_model: bool = False
     identity: Identity = NOTHING_KNOWN
     software: Software = NOTHING_TOLD
     prompt_tokens_per_second: float | None = None
@@ -97,11 +79,16 @@ class Health:
     failed_events: frozenset[str] = frozenset()
     setbacks: int = 0
     held_until: float | None = None
+    awaited_until: float | None = None
 
     @property
     def usable(self) -> bool:
         """Whether generations may be sent there."""
-        return self.state in _USABLE
+        return self.state in USABLE
+
+    def usable_soon(self, now: float) -> bool:
+        """Whether generations may be sent there, or its model is away and expected back."""
+        return self.usable or (self.awaited_until is not None and now < self.awaited_until)
 
     @property
     def has_model(self) -> bool:
@@ -109,224 +96,26 @@ class Health:
         return self.state in _WITH_MODEL
 
     @property
+    def loads_on_request(self) -> bool:
+        """Whether it has unloaded its model, and the next request loads it."""
+        return self.state is HealthState.UNLOADED
+
+    @property
+    def loads_on_order(self) -> bool:
+        """Whether it has no model, and loads one if an administrator says so."""
+        return (
+            self.lacks_model
+            and self.state is HealthState.WRONG_MODEL
+            and "admin" in self.software.features
+        )
+
+    @property
+    def model_is_away(self) -> bool:
+        """Whether its router is loading or unloading its model."""
+        away = self.state in (HealthState.LOADING, HealthState.RELOADING)
+        return away and "router" in self.software.features
+
+    @property
     def in_transition(self) -> bool:
         """Whether the next probe should come soon, because the state is in doubt."""
         return not self.usable or self.failures > 0
-
-
-def after(health: Health, event: HealthInput, *, rules: BackendsConfig, now: float) -> Health:
-    """Return the health after ``event`` was seen at ``now`` (seconds, monotonic).
-
-    A server that was never seen before is believed at once, for better or worse.
-    """
-    match event:
-        case ProbeAnswered():
-            return _after_answer(health, event, rules, now)
-        case ProbeFailed(reason):
-            missed = replace(health, failures=health.failures + 1, successes=0)
-            if health.state is not HealthState.UNKNOWN and missed.failures < rules.fall:
-                return missed
-            return _enter(missed, HealthState.DOWN, reason, now)
-        case ProbeNotYet():
-            return _after_not_yet(health, event, rules, now)
-        case ProbePutOff(reason, expected):
-            return _after_put_off(health, reason, expected, rules, now)
-        case ProbeSilent(reason):
-            return _after_loss(health, reason, now)
-        case GenerationFailed():
-            return _after_failure(health, event, rules, now)
-        case GenerationSucceeded():
-            well = replace(health, failed_events=frozenset(), setbacks=0, held_until=None)
-            if health.state is HealthState.STUCK:
-                return _enter(well, HealthState.READY, "a generation has ended", now)
-            return well
-
-
-def hold_seconds(setbacks: int, rules: BackendsConfig) -> float:
-    """Return how long a server that answers probes and does no work is left alone."""
-    longest = max(rules.failback_after_seconds, rules.probe_interval_seconds)
-    return float(min(longest, rules.probe_interval_seconds * 2.0 ** min(setbacks - 1, 32)))
-
-
-def _after_answer(
-    health: Health, answer: ProbeAnswered, rules: BackendsConfig, now: float
-) -> Health:
-    result = answer.result
-    restarted = _restarted(health, result)
-    worked = _worked_since(health, result)
-    health = replace(
-        health,
-        successes=health.successes + 1,
-        failures=0,
-        credential_accepted=result.credential_accepted,
-        uptime_seconds=result.uptime_seconds,
-        generations=result.generations,
-        software=result.software,
-        prompt_tokens_per_second=result.prompt_tokens_per_second,
-        written_tokens_per_second=result.written_tokens_per_second,
-    )
-    if restarted:
-        # Another process: what the last one did wrong does not count, nor how long it was well.
-        health = replace(
-            health,
-            restarts=health.restarts + 1,
-            usable_since=None,
-            failed_events=frozenset(),
-            setbacks=0,
-            held_until=None,
-        )
-    problem = problem_of(result, answer.expected)
-    if problem is not None:
-        state = HealthState.WRONG_MODEL if result.credential_accepted else HealthState.UNAUTHORISED
-        return _enter(health, state, problem, now)
-    health = replace(health, identity=_identity(health, result))
-    held = _held(health, now)
-    if health.state is HealthState.STUCK and not restarted and (held or not worked):
-        return health
-    if health.state is HealthState.DOWN:
-        if held:  # The reason to be told is still the one it was found to do no work for.
-            return health
-        if health.successes < rules.rise:
-            reason = f"answers again, {health.successes} of {rules.rise} probes"
-            return replace(health, reason=reason)
-    if result.loads_on_request:
-        return _enter(health, HealthState.UNLOADED, "the next request loads its model", now)
-    if result.busy:
-        return _enter(health, HealthState.BUSY, "a generation runs", now)
-    return _enter(health, HealthState.READY, "answers", now)
-
-
-def _after_loss(health: Health, reason: str, now: float) -> Health:
-    lost = replace(health, failures=health.failures + 1, successes=0)
-    return _enter(lost, HealthState.DOWN, reason, now)
-
-
-def _after_failure(
-    health: Health, failed: GenerationFailed, rules: BackendsConfig, now: float
-) -> Health:
-    reason = failed.reason
-    match failed.health_event:
-        case HealthEvent.LOST:
-            return _after_loss(health, reason, now)
-        case HealthEvent.CREDENTIAL:
-            refused = replace(health, credential_accepted=False)
-            return _enter(refused, HealthState.UNAUTHORISED, reason, now)
-        case HealthEvent.RELOADING:
-            return _enter(health, HealthState.RELOADING, reason, now)
-        case HealthEvent.NO_MODEL:
-            return _enter(health, HealthState.WRONG_MODEL, reason, now)
-        case HealthEvent.STALLED:
-            if health.state is HealthState.DOWN:  # That says more, and the probes have to end it.
-                return _set_back(health, HealthState.DOWN, health.reason, rules, now)
-            return _set_back(health, HealthState.STUCK, reason, rules, now)
-        case HealthEvent.FAILED:
-            return _after_failed_event(health, failed, rules, now)
-
-
-def _after_failed_event(
-    health: Health, failed: GenerationFailed, rules: BackendsConfig, now: float
-) -> Health:
-    """One event that fails again and again may be to blame itself: it counts once."""
-    # More than `fall` of them need not be remembered.
-    others = tuple(health.failed_events - {failed.event_id})[: rules.fall - 1]
-    health = replace(health, failed_events=frozenset({failed.event_id, *others}))
-    count = len(health.failed_events)
-    if count < rules.fall:
-        return health
-    reason = f"failed at {count} events in a row; the last: {failed.reason}"
-    return _set_back(health, HealthState.DOWN, reason, rules, now)
-
-
-def _after_not_yet(
-    health: Health, answer: ProbeNotYet, rules: BackendsConfig, now: float
-) -> Health:
-    """It is not down; but one that served is believed only when it goes on saying so."""
-    missed = replace(health, failures=health.failures + 1, successes=0)
-    if _held(health, now):
-        return missed
-    loads = health.state in (HealthState.UNLOADED, HealthState.LOADING)
-    if answer.router:
-        state = HealthState.LOADING if loads else HealthState.RELOADING
-        return _enter(missed, state, answer.reason, now)
-    if health.usable and missed.failures < rules.fall:
-        return missed
-    return _enter(missed, HealthState.LOADING, answer.reason, now)
-
-
-def _after_put_off(
-    health: Health, reason: str, expected: Expected, rules: BackendsConfig, now: float
-) -> Health:
-    """It answers and tells nothing of itself: what was known of it still is."""
-    alive = replace(health, successes=health.successes + 1, failures=0)
-    if health.state in _NOT_TO_BE_PUT_OFF or _held(health, now):
-        return alive
-    known = health.identity
-    problem = problem_of(ProbeResult(known.model, known.context_tokens), expected)
-    if known.model is None and expected.model is not None:
-        problem = "has too many requests to say which model it serves"
-    if problem is not None:
-        return _enter(alive, HealthState.WRONG_MODEL, problem, now)
-    if health.state is HealthState.DOWN and alive.successes < rules.rise:
-        return alive
-    return _enter(alive, HealthState.BUSY, reason, now)
-
-
-def _held(health: Health, now: float) -> bool:
-    return health.held_until is not None and now < health.held_until
-
-
-def _restarted(health: Health, result: ProbeResult) -> bool:
-    uptime_back = (
-        health.uptime_seconds is not None
-        and result.uptime_seconds is not None
-        and result.uptime_seconds < health.uptime_seconds
-    )
-    count_back = (
-        health.generations is not None
-        and result.generations is not None
-        and result.generations < health.generations
-    )
-    return uptime_back or count_back
-
-
-def _worked_since(health: Health, result: ProbeResult) -> bool:
-    """Whether a stuck server has got on: nothing runs there any more, or it counts one more.
-
-    Of a server that does not tell, only trying it can tell.
-    """
-    if not result.busy:
-        return True
-    return (
-        health.generations is not None
-        and result.generations is not None
-        and result.generations > health.generations
-    )
-
-
-def _identity(health: Health, result: ProbeResult) -> Identity:
-    """What is not told now is as it was."""
-    return Identity(
-        health.identity.model if result.model is None else result.model,
-        health.identity.context_tokens if result.context_tokens is None else result.context_tokens,
-    )
-
-
-def _set_back(
-    health: Health, state: HealthState, reason: str, rules: BackendsConfig, now: float
-) -> Health:
-    setbacks = health.setbacks + 1
-    held = replace(
-        health,
-        setbacks=setbacks,
-        successes=0,
-        held_until=now + hold_seconds(setbacks, rules),
-    )
-    return _enter(held, state, reason, now)
-
-
-def _enter(health: Health, state: HealthState, reason: str, now: float) -> Health:
-    since = health.since if health.state is state else now
-    usable_since = None
-    if state in _USABLE:
-        usable_since = now if health.usable_since is None else health.usable_since
-    return replace(health, state=state, reason=reason, since=since, usable_since=usable_since)

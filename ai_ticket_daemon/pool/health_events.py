@@ -20,6 +20,9 @@ _NOT_YET = 503
 """The HTTP status of a server that loads its model, or of a proxy that has no server."""
 
 
+_MAY_LOAD = "; it may be loading or unloading its model, which closes its port, or has died"
+
+
 @dataclass(frozen=True, slots=True)
 class ProbeAnswered:
     """A probe was answered sensibly; ``expected`` is what the server should be."""
@@ -50,11 +53,13 @@ class ProbePutOff:
 class ProbeNotYet:
     """A probe was answered that the server cannot serve yet (503): it loads, or is overloaded.
 
-    ``router``: a router says so of the server behind it, which is being started.
+    ``router``: a router says so of the server behind it, which is being started. If that is to
+    load its model, it may take ``load_seconds``.
     """
 
     reason: str
     router: bool = False
+    load_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,13 @@ class GenerationSucceeded:
     """An attempt gave a completion."""
 
 
+@dataclass(frozen=True, slots=True)
+class LoadBegun:
+    """The server was told to load its model, and has said that it will, within ``seconds``."""
+
+    seconds: float
+
+
 HealthInput = (
     ProbeAnswered
     | ProbeFailed
@@ -88,20 +100,35 @@ HealthInput = (
     | ProbeSilent
     | GenerationFailed
     | GenerationSucceeded
+    | LoadBegun
 )
 
 
+def _may_load(software: Software) -> bool:
+    """Whether a server ends to load or unload its model, and no router answers meanwhile."""
+    return "admin" in software.features and "router" not in software.features
+
+
 def health_event_of_probe(
-    error: BackendError, expected: Expected, software: Software
+    error: BackendError, expected: Expected, software: Software, *, load_seconds: float = 0.0
 ) -> HealthInput:
-    """Return what a probe that was refused, or not answered sensibly, tells of its server."""
+    """Return what a probe that was refused, or not answered sensibly, tells of its server.
+
+    Args:
+        error: what became of the probe.
+        expected: what the server should be.
+        software: what runs there.
+        load_seconds: how long it may take to load its model.
+    """
     status = (error.details or {}).get("status")
     if error.code is ErrorCode.API_TIMEOUT and status is None:
         return ProbeSilent(error.message)
     if status == _NOBODY_BEHIND and "router" in software.features:
-        return ProbeNotYet("the server behind its router is being started", router=True)
+        reason = "the server behind its router is being started"
+        return ProbeNotYet(reason, router=True, load_seconds=load_seconds)
     if error.failure.retry is not RetryRule.BUSY:
-        return ProbeFailed(error.message)
+        gone = error.code is ErrorCode.API_CONNECTION_ERROR and status is None
+        return ProbeFailed(error.message + (_MAY_LOAD if gone and _may_load(software) else ""))
     if status == _NOT_YET:
         return ProbeNotYet(error.message)
     return ProbePutOff(error.message, expected)

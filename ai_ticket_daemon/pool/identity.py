@@ -64,8 +64,9 @@ def problem_of(result: ProbeResult, expected: Expected) -> str | None:
     if result.loads_on_request:
         return None  # Which one it is shows when it is loaded.
     if not result.has_model:
-        can_load = "admin" in result.software.features
-        return f"has no model loaded{'; `ai-ticketctl wake` loads it' if can_load else ''}"
+        if "admin" in result.software.features:
+            return "has no model loaded, and no request loads it; `ai-ticketctl wake` does"
+        return "has no model loaded"
     if not result.credential_accepted:
         return "does not accept the configured password, so its model cannot be checked"
     if expected.model is not None and result.model != expected.model:

@@ -1,13 +1,31 @@
-"""How long a server that is busy with requests of others is left alone."""
+"""How long a server is left alone that answers, and takes no generation now."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.config.backends import BackendsConfig
 
 SHORTEST_PAUSE_SECONDS = 0.1
+
+
+@dataclass(slots=True)
+class Pause:
+    """Until when (seconds, monotonic) nothing is sent to a server; None if it is not left alone.
+
+    Because it was busy with requests of others ``refusals`` times in a row, or because it
+    ``reads_on``: it was told to stop while it read a prompt, and stops when it has read that.
+    """
+
+    until: float | None = None
+    refusals: int = 0
+    reads_on: bool = False
+
+    def end(self) -> None:
+        """Leave the server alone no longer."""
+        self.until, self.reads_on = None, False
 
 
 def pause_seconds(

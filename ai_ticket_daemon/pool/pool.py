@@ -14,18 +14,23 @@ from ai_ticket_daemon.backends.failure import HealthEvent, RetryRule
 from ai_ticket_daemon.config.backends import BackendRole
 from ai_ticket_daemon.host.exhaustion import AGAIN_SECONDS
 from ai_ticket_daemon.pool.backend import Backend, PoolObserver, Slot
-from ai_ticket_daemon.pool.failover import ActiveRole, Roles, choose_role, fail_back, pin, unpin
-from ai_ticket_daemon.pool.health import Health, HealthState, after
+from ai_ticket_daemon.pool.health import Health, HealthState
 from ai_ticket_daemon.pool.health_events import (
     GenerationFailed,
     GenerationSucceeded,
+    LoadBegun,
     ProbeAnswered,
+    ProbeFailed,
     ProbeSilent,
     health_event_of_probe,
 )
+from ai_ticket_daemon.pool.health_rules import after
 from ai_ticket_daemon.pool.identity import expected_of
-from ai_ticket_daemon.pool.pause import pause_seconds
+from ai_ticket_daemon.pool.pause import Pause, pause_seconds
 from ai_ticket_daemon.pool.selection import choose, choose_other, has_other, serving
+from ai_ticket_daemon.pool.serving_role import ServingRole
+from ai_ticket_daemon.pool.waking import AGAIN_SECONDS as WAKE_AGAIN_SECONDS
+from ai_ticket_daemon.pool.waking import wake_due
 from ai_ticket_daemon.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -34,12 +39,10 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.backends.failure import BackendError
     from ai_ticket_daemon.backends.generation import BackendClient, ProbeResult
     from ai_ticket_daemon.config.backends import BackendsConfig, ServerConfig
+    from ai_ticket_daemon.pool.failover import ActiveRole
     from ai_ticket_daemon.pool.health_events import HealthInput
     from ai_ticket_daemon.pool.identity import Expected
     from ai_ticket_daemon.pool.selection import Choice
-
-WAKE_AGAIN_SECONDS = 60.0
-"""Between two tries to have a standby loaded that cannot be."""
 
 __all__ = ["Backend", "BackendPool", "PoolObserver", "Slot"]
 
@@ -75,10 +78,14 @@ class BackendPool:
         self._jitter = jitter
         self._backends: dict[str, Backend] = {}
         self._retired: list[tuple[Backend, BackendClient]] = []
-        self.active = ActiveRole()
+        self._role = ServingRole(
+            settings, lambda: tuple(self._backends.values()), observer=observer, clock=clock
+        )
         self.changed = Wakeup()
         self.servers_changed = Wakeup()
         self.record_changed = Wakeup()
+        self._role.changed.forward_to(self.changed)
+        self._role.record_changed.forward_to(self.record_changed)
         self.apply(settings().servers)
 
     def __iter__(self) -> Iterator[Backend]:
@@ -117,11 +124,10 @@ class BackendPool:
         for backend in before.values():
             backend.removed = True
             self._retired.append((backend, backend.client))
-        if self.active.pinned is not None and self.active.pinned not in self._backends:
-            self.unpin()
+        self._role.unpin_missing()
         self.servers_changed.notify()
         self.changed.notify()
-        self._reconsider()
+        self._role.reconsider()
 
     def take_idle_clients(self) -> list[BackendClient]:
         """Return the clients of earlier settings that nothing runs on any more, for closing."""
@@ -133,10 +139,10 @@ class BackendPool:
 
     @property
     def usable(self) -> bool:
-        """Whether any server that may be used is usable now."""
-        if self.active.pinned is not None:
-            return any(b.health.usable for b in serving(self, self.active))
-        return any(backend.health.usable for backend in self)
+        """Whether any server that may be used is usable now, or its model expected back."""
+        pinned = self.active.pinned is not None
+        servers, now = serving(self, self.active) if pinned else self, self._clock()
+        return any(backend.health.usable_soon(now) for backend in servers)
 
     @property
     def capacity(self) -> int:
@@ -200,33 +206,39 @@ class BackendPool:
     def wake(self, name: str) -> None:
         """Have the server ``name`` load its model; KeyError if there is none of that name."""
         backend = self._backends[name]
-        backend.wake_wanted = True
-        backend.doubted.notify()
+        backend.waking.ordered = True
+        self._look(backend)
 
-    def should_wake(self, backend: Backend) -> bool:
-        """Whether a server is to load its model now, because of an order or ahead of need."""
-        if backend.wake_wanted:
-            backend.wake_wanted = False
-            # To load anew would end what it generates.
-            return not backend.health.has_model
-        return (
-            self._settings().keep_standby_loaded
-            and backend.config.role is BackendRole.STANDBY
-            and backend.health.state is HealthState.UNLOADED
-            and self._clock() >= backend.wake_again_at
-        )
+    def begin_wake(self, backend: Backend) -> bool:
+        """Whether a server is to load its model now; if so, :meth:`end_wake` has to follow."""
+        waking = backend.waking
+        due = wake_due(backend, self._settings(), self._clock())
+        waking.ordered, waking.running = False, waking.running or due
+        return due
 
     def woken(self, backend: Backend, problem: str | None) -> None:
         """Take in that a server was made to load its model, or why it could not be."""
         if problem is not None:
-            backend.wake_again_at = self._clock() + WAKE_AGAIN_SECONDS
+            backend.waking.again_at = self._clock() + WAKE_AGAIN_SECONDS
+        elif "router" not in backend.health.software.features:
+            # A router answers when the model is loaded, any other server when it begins to.
+            self.saw(backend, LoadBegun(backend.config.load_timeout_seconds))
         self._observer.woken(backend, problem)
+
+    def end_wake(self, backend: Backend) -> None:
+        """Take in that nobody makes the server load its model any more, whatever came of it."""
+        backend.waking.running = False
+        self._look(backend)
+
+    def _look(self, backend: Backend) -> None:
+        backend.look_wanted = True
+        backend.doubted.notify()
 
     # What is seen of the servers.
 
     def probed(self, backend: Backend, result: ProbeResult) -> None:
         """Take in what a probe found."""
-        if backend.reads_on and result.busy is False:
+        if backend.pause.reads_on and result.busy is False:
             self._end_pause(backend)
         self.saw(backend, ProbeAnswered(result, self._expected(backend)))
         # One look may fall between two generations.
@@ -235,11 +247,25 @@ class BackendPool:
         if backend.queue_looks >= self._settings().fall and not backend.slots_doubted:
             backend.slots_doubted = True
             self._observer.slots_contradicted(backend)
+        backend.crash = None
+
+    def probe_crashed(self, backend: Backend, error: Exception) -> None:
+        """Take in that looking at a server failed by a fault of this program."""
+        crash, told = type(error).__name__, backend.crash
+        backend.crash = crash
+        if crash != told:
+            self._observer.probe_crashed(backend, error)
+        self.saw(backend, ProbeFailed(f"its probe failed by a fault of the daemon: {crash}"))
 
     def probe_failed(self, backend: Backend, error: BackendError) -> None:
         """Take in that a probe was refused, or not answered sensibly."""
-        software = backend.health.software
-        self.saw(backend, health_event_of_probe(error, self._expected(backend), software))
+        event = health_event_of_probe(
+            error,
+            self._expected(backend),
+            backend.health.software,
+            load_seconds=backend.config.load_timeout_seconds,
+        )
+        self.saw(backend, event)
 
     def _expected(self, backend: Backend) -> Expected:
         primaries = [
@@ -268,12 +294,12 @@ class BackendPool:
             case ProbeSilent() | GenerationFailed(HealthEvent.LOST):
                 for client in tuple(backend.slots):
                     client.doubt()
-        self._reconsider()
+        self._role.reconsider()
 
     def attempt_succeeded(self, slot: Slot) -> None:
         """Take in that a server gave a completion."""
         backend = slot.backend
-        backend.refusals, backend.paused_until, backend.reads_on = 0, None, False
+        backend.pause = Pause()
         health = backend.health
         if health.setbacks or health.failed_events or health.state is HealthState.STUCK:
             self.saw(backend, GenerationSucceeded())
@@ -283,15 +309,16 @@ class BackendPool:
         backend = slot.backend
         if error.failure.retry is RetryRule.HOST:
             # Nothing is known of the server; the next event would fare no better at once.
-            backend.paused_until = self._clock() + AGAIN_SECONDS
+            backend.pause.until = self._clock() + AGAIN_SECONDS
             self.changed.notify()
             return
         if error.failure.retry is RetryRule.BUSY:
-            backend.refusals += 1
+            pause = backend.pause
+            pause.refusals += 1
             wait = pause_seconds(
-                backend.refusals, error.retry_after_seconds, self._jitter(), self._settings()
+                pause.refusals, error.retry_after_seconds, self._jitter(), self._settings()
             )
-            backend.paused_until = self._clock() + wait
+            pause.until = self._clock() + wait
             self.changed.notify()
             return
         health_event = error.failure.health_event
@@ -312,32 +339,38 @@ class BackendPool:
         """
         backend = self._backends.get(name)
         if backend is not None:
-            backend.reads_on = True
-            backend.paused_until = max(backend.paused_until or 0.0, self._clock() + seconds)
+            pause = backend.pause
+            pause.reads_on = True
+            pause.until = max(pause.until or 0.0, self._clock() + seconds)
             backend.doubted.notify()
             self.changed.notify()
 
     @property
     def next_pause_ends_at(self) -> float | None:
         """When the first pause of a busy server ends (seconds, monotonic); None without pauses."""
-        return min((b.paused_until for b in self if b.paused_until is not None), default=None)
+        return min((b.pause.until for b in self if b.pause.until is not None), default=None)
 
     def pause_left_seconds(self, backend: Backend) -> float:
         """How long a busy server will be left alone from now; 0 for any other."""
-        return 0.0 if backend.paused_until is None else backend.paused_until - self._clock()
+        return 0.0 if backend.pause.until is None else backend.pause.until - self._clock()
 
     def end_pauses(self) -> None:
         """End the pauses that are over, so that busy servers are tried again."""
         now = self._clock()
         for backend in self:
-            if backend.paused_until is not None and backend.paused_until <= now:
+            if backend.pause.until is not None and backend.pause.until <= now:
                 self._end_pause(backend)
 
     def _end_pause(self, backend: Backend) -> None:
-        backend.paused_until, backend.reads_on = None, False
+        backend.pause.end()
         self.changed.notify()
 
     # Who serves.
+
+    @property
+    def active(self) -> ActiveRole:
+        """The role that serves, and why."""
+        return self._role.active
 
     def pin(self, name: str) -> None:
         """Let only the server ``name`` serve, usable or not, until :meth:`unpin`.
@@ -345,68 +378,19 @@ class BackendPool:
         Raises:
             KeyError: there is no such server.
         """
-        role = self._backends[name].config.role
-        self._activate(pin(self.active, name, role, now=self._clock()))
+        self._role.pin(self._backends[name])
 
     def unpin(self) -> None:
         """Let the rules decide again."""
-        if self.active.pinned is not None:
-            self._activate(unpin(self.active))
-            self._reconsider()
+        self._role.unpin()
 
     def failback(self) -> bool:
         """Let the primaries serve again now; False if none is usable, or a server is pinned."""
-        if self.active.pinned is not None:
-            return False
-        if self.active.role is BackendRole.STANDBY:
-            if self._roles().primary_usable_since is None:
-                return False
-            self._activate(fail_back(self.active, now=self._clock()))
-        return True
+        return self._role.failback()
 
     def restore(self, active: ActiveRole, healths: Mapping[str, Health]) -> None:
         """Take over what an earlier process knew; to be called before the first probe."""
         for name, health in healths.items():
             self._backends[name].health = health
-        if active.pinned is not None and active.pinned not in self._backends:
-            active = unpin(active)
-        # Nothing has changed but this process: nobody is told of a switch.
-        self.active = active
+        self._role.restore(active)
         self.changed.notify()
-
-    def _reconsider(self) -> None:
-        self._activate(
-            choose_role(self.active, self._roles(), rules=self._settings(), now=self._clock())
-        )
-
-    def _activate(self, after: ActiveRole) -> None:
-        before, self.active = self.active, after
-        if (after.role, after.pinned) != (before.role, before.pinned):
-            self._observer.role_changed(
-                before,
-                after,
-                from_backend=self._first_of(before),
-                to_backend=self._first_of(after),
-            )
-            self.changed.notify()
-        if after != before:
-            self.record_changed.notify()
-
-    def _first_of(self, active: ActiveRole) -> str:
-        servers = serving(self, active)
-        usable = [b.name for b in servers if b.health.usable]
-        return next(iter(usable or [b.name for b in servers]), "none")
-
-    def _roles(self) -> Roles:
-        primaries = [b for b in self if b.config.role is BackendRole.PRIMARY]
-        standbys = [b for b in self if b.config.role is BackendRole.STANDBY]
-        since = [b.health.usable_since for b in primaries if b.health.usable_since is not None]
-        return Roles(
-            primary_usable_since=min(since, default=None),
-            primary_unknown=any(b.health.state is HealthState.UNKNOWN for b in primaries),
-            standby_usable=any(b.health.usable for b in standbys),
-            standby_exists=bool(standbys),
-            primary_trouble="; ".join(
-                f"{b.name} is {b.health.state}, {b.health.reason}" for b in primaries
-            ),
-        )

@@ -35,7 +35,7 @@ def choose(backends: Collection[Backend], active: ActiveRole, *, spill: bool) ->
     if best := _least_loaded(servers):
         return best, None
     usable = [b for b in servers if b.health.usable]
-    refusing = bool(usable) and all(b.paused_until is not None for b in usable)
+    refusing = bool(usable) and all(b.pause.until is not None for b in usable)
     if spill and refusing and active.pinned is None and active.role is BackendRole.PRIMARY:
         standbys = [b for b in backends if b.config.role is BackendRole.STANDBY]
         if best := _least_loaded(standbys):

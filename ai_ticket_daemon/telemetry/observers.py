@@ -336,10 +336,11 @@ class PoolTelemetry(PoolObserver):
             "before": before.state.value,
             "reason": health.reason,
         }
-        if not health.usable:
-            self._log.warning("backend_unusable", **fields)
-        elif HealthState.UNLOADED in (health.state, before.state):
+        comes_and_goes = HealthState.UNLOADED in (health.state, before.state)
+        if comes_and_goes or (before.usable and health.model_is_away):
             self._log.info("backend_state", **fields)
+        elif not health.usable:
+            self._log.warning("backend_unusable", **fields)
         elif before.usable:
             self._log.debug("backend_state", **fields)
         else:
@@ -385,6 +386,10 @@ class PoolTelemetry(PoolObserver):
             features=list(software.features),
             newer_than_known=software.newer,
         )
+
+    def probe_crashed(self, backend: Backend, error: Exception) -> None:
+        """Log a fault of this program with its traceback."""
+        self._log.error("probe_crashed", backend=backend.name, exc_info=error)
 
     def slots_contradicted(self, backend: Backend) -> None:
         """Warn of it, once for each setting."""

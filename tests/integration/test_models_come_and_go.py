@@ -96,6 +96,20 @@ async def test_an_unloaded_primary_is_used_and_loads_its_model_for_the_request()
         assert house.daemon.log("backend_state")
 
 
+async def test_a_primary_whose_model_comes_and_goes_goes_on_serving() -> None:
+    async with open_house(replace(ROUTER, load_seconds=0.2), failback_after_seconds=0) as house:
+        for _ in range(3):
+            house.primary.faults.unload()
+            await house.until("primary", "reloading")
+            await house.until("primary", "unloaded")
+            answer = await house.ask()
+            assert (answer["completion"], answer["backend"]) == (house.text, "primary")
+        assert house.daemon.log("failover") == []
+        assert house.daemon.log("backend_restarted") == []
+        assert house.daemon.log("backend_unusable") == []
+        assert house.daemon.daemon.pool.active.relapses == 0
+
+
 async def test_a_primary_that_has_unloaded_unseen_loads_its_model_for_the_same_attempt() -> None:
     # Between two looks at its model: the daemon still takes it for loaded.
     async with open_house(replace(ROUTER, load_seconds=0), probe_interval_seconds=3600) as house:
@@ -177,7 +191,7 @@ async def test_an_operator_can_have_a_model_loaded() -> None:
         house.standby.faults.unload()
         await house.until("standby", "wrong_model")
         pool = house.daemon.daemon.pool
-        assert "`ai-ticketctl wake` loads it" in pool["standby"].health.reason
+        assert "`ai-ticketctl wake` does" in pool["standby"].health.reason
         pool.wake("standby")
         await house.until("standby", "ready")
         assert house.daemon.log("backend_woken")
@@ -187,7 +201,7 @@ async def test_a_server_whose_model_is_loaded_is_not_made_to_load_it_again() -> 
     async with open_house(ADMIN) as house:
         backend = house.daemon.daemon.pool["primary"]
         house.daemon.daemon.pool.wake("primary")
-        await until(lambda: not backend.wake_wanted)
+        await until(lambda: not backend.waking.ordered)
         answer = await house.ask()
         assert (answer["completion"], answer["attempts"]) == (house.text, 1)
         assert not house.daemon.log("backend_woken")

@@ -157,6 +157,14 @@ MESSAGES: Mapping[str, Message] = MappingProxyType(
             "The event @AI_TICKET_EVENT_ID@ failed with internal_error; the traceback says why.",
             "Report it with the traceback. The other events go on.",
         ),
+        "probe_crashed": Message(
+            "9b5c37ffdf9d45bfafee6231290ac3ff",
+            "A fault of the daemon kept it from looking at a server",
+            "What it asked the server @AI_TICKET_BACKEND@, or what that answered, met an error "
+            "nobody expected; the traceback says which. It counts as a failed probe, and the "
+            "other servers are looked at as before.",
+            "Report it with the traceback. Said once, until the server is looked at without it.",
+        ),
         "store_failed": Message(
             "8c2f2f3f5b0d4d8fa3b7b6b1a5a0c4d3",
             "The event store cannot be written",

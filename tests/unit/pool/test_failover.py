@@ -27,9 +27,15 @@ RECENT = tuple(NOW - 10 - n for n in range(MAX_SWITCHES))
 
 
 def roles(
-    primary_since: float | None, standby: bool, *, unknown: bool = False, exists: bool = True
+    primary_since: float | None,
+    standby: bool,
+    *,
+    unknown: bool = False,
+    exists: bool = True,
+    awaited: bool = False,
+    loads: bool = False,
 ) -> Roles:
-    return Roles(primary_since, unknown, standby, exists, "p is down")
+    return Roles(primary_since, unknown, standby, exists, "p is down", awaited, loads)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +45,8 @@ def roles(
         pytest.param(ActiveRole(P), roles(None, True), RULES, R.PRIMARY_UNUSABLE, id="failover"),
         pytest.param(ActiveRole(P), roles(None, False), RULES, None, id="nothing usable: stay"),
         pytest.param(ActiveRole(P), roles(None, True, unknown=True), RULES, None, id="not looked"),
+        pytest.param(ActiveRole(P), roles(None, True, awaited=True), RULES, None, id="awaited"),
+        pytest.param(ActiveRole(S), roles(None, True, awaited=True), RULES, None, id="not yet"),
         pytest.param(
             ActiveRole(P, switched_at=RECENT), roles(None, True), RULES, None, id="too many"
         ),
@@ -137,6 +145,13 @@ def test_a_primary_that_was_well_for_long_starts_over() -> None:
     soon = choose_role(active, roles(None, True), rules=RULES, now=2399)
     late = choose_role(active, roles(None, True), rules=RULES, now=2400)
     assert (soon.relapses, late.relapses) == (4, 0)
+
+
+def test_a_model_that_is_away_for_long_is_neither_a_relapse_nor_a_failure() -> None:
+    for returned_at in (NOW - 1, NOW - 99_999):
+        active = ActiveRole(P, relapses=3, returned_at=returned_at)
+        chosen = choose_role(active, roles(None, True, loads=True), rules=RULES, now=NOW)
+        assert (chosen.role, chosen.relapses) == (S, 3)
 
 
 def test_a_pin_switches_at_once_and_holds_until_it_is_taken_off() -> None:

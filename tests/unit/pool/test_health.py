@@ -10,7 +10,7 @@ from ai_ticket_daemon.backends.generation import ProbeResult
 from ai_ticket_daemon.backends.observation import Observation, Seen
 from ai_ticket_daemon.backends.software import NOTHING_TOLD, Software
 from ai_ticket_daemon.config.backends import BackendRole, BackendsConfig, ServerConfig
-from ai_ticket_daemon.pool.health import Health, HealthState, after
+from ai_ticket_daemon.pool.health import Health, HealthState
 from ai_ticket_daemon.pool.health_events import (
     GenerationFailed,
     GenerationSucceeded,
@@ -22,6 +22,7 @@ from ai_ticket_daemon.pool.health_events import (
     ProbeSilent,
     health_event_of_probe,
 )
+from ai_ticket_daemon.pool.health_rules import AWAY_SECONDS, after
 from ai_ticket_daemon.pool.identity import Expected, Identity, expected_of, problem_of
 
 RULES = BackendsConfig(
@@ -33,7 +34,11 @@ RULES = BackendsConfig(
 )
 WELL = ProbeResult(model="koboldcpp/m", busy=False, uptime_seconds=100, generations=5)
 BUSY = replace(WELL, busy=True)
-UNLOADED = ProbeResult(None, has_model=False, loads_on_request=True)
+ROUTER = Software("1.115", ("router",))
+LOADED = replace(WELL, software=ROUTER)
+UNLOADED = ProbeResult(
+    None, has_model=False, loads_on_request=True, uptime_seconds=1, software=ROUTER
+)
 S = HealthState
 
 
@@ -276,7 +281,7 @@ def test_what_a_probe_met_is_the_health_event_it_gives(
 
 def test_a_router_without_a_server_behind_it_loads_or_reloads() -> None:
     error = classify("p", Observation(Seen.STATUS, status=502))
-    away = health_event_of_probe(error, Expected(), Software(features=("router",)))
+    away = health_event_of_probe(error, Expected(), ROUTER)
     unloaded = seen(Health(), OK, answered(UNLOADED))
     assert (unloaded.state, unloaded.usable) == (S.UNLOADED, True)
     assert seen(unloaded, away).state is S.LOADING
@@ -284,6 +289,33 @@ def test_a_router_without_a_server_behind_it_loads_or_reloads() -> None:
     reloading = seen(Health(), OK, away)
     assert (reloading.state, reloading.usable) == (S.RELOADING, False)
     assert seen(reloading, OK).state is S.READY
+
+
+def test_a_router_is_awaited_while_its_model_goes_and_comes_and_that_is_no_restart() -> None:
+    error = classify("p", Observation(Seen.STATUS, status=502))
+    away = health_event_of_probe(error, Expected(), ROUTER, load_seconds=60)
+    loaded = seen(Health(), answered(LOADED), now=1)
+    going = seen(loaded, away, away, away, now=10)
+    assert (going.state, going.usable, going.usable_since) == (S.RELOADING, False, 1)
+    assert (going.usable_soon(14), going.usable_soon(10 + AWAY_SECONDS)) == (True, False)
+    late = seen(going, away, now=20)
+    assert (late.usable_soon(20), late.usable_since) == (False, None), "asked again, not longer"
+    gone = seen(going, answered(UNLOADED), now=12)
+    assert (gone.state, gone.usable_since, gone.restarts) == (S.UNLOADED, 1, 0)
+    coming = seen(gone, away, away, away, now=100)
+    assert (coming.state, coming.usable, coming.usable_since) == (S.LOADING, False, 1)
+    assert (coming.usable_soon(159), coming.usable_soon(160)) == (True, False)
+    back = seen(coming, answered(replace(LOADED, uptime_seconds=0)), now=150)
+    assert (back.state, back.usable_since, back.restarts) == (S.READY, 1, 0)
+    assert seen(back, away, LOST, now=160).usable_soon(160) is False
+
+
+def test_a_server_that_may_load_a_model_is_not_said_to_be_dead_when_its_port_is_closed() -> None:
+    refused = classify("p", Observation(Seen.UNREACHABLE))
+    for features, more in ((("admin",), True), (("admin", "router"), False), ((), False)):
+        event = health_event_of_probe(refused, Expected(), Software(features=features))
+        assert isinstance(event, ProbeFailed)
+        assert ("it may be loading or unloading its model" in event.reason) is more
 
 
 def test_a_generation_cut_by_a_reload_says_that_the_server_reloads() -> None:

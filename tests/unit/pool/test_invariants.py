@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ai_ticket_daemon.backends.failure import HealthEvent
 from ai_ticket_daemon.backends.generation import ProbeResult
+from ai_ticket_daemon.backends.software import Software
 from ai_ticket_daemon.config.backends import BackendRole, BackendsConfig, Failback, ServerConfig
 from ai_ticket_daemon.pool.backend import PoolObserver
 from ai_ticket_daemon.pool.failover import (
@@ -24,6 +25,7 @@ from ai_ticket_daemon.pool.health_events import (
     GenerationFailed,
     GenerationSucceeded,
     HealthInput,
+    LoadBegun,
     ProbeFailed,
     ProbeNotYet,
     ProbePutOff,
@@ -42,14 +44,24 @@ SERVERS = (
     ServerConfig(name="p2", url="http://127.0.0.1:2"),
     ServerConfig(name="s1", url="http://127.0.0.1:3", role=S),
 )
+ROUTER = Software("1.115", ("admin", "router"))
 PROBES = [
     ProbeResult("m", 2048, busy=busy, uptime_seconds=uptime, generations=generations)
     for busy in (False, True)
     for uptime, generations in ((5.0, 3), (1.0, 0))
-] + [ProbeResult("other", 2048), ProbeResult(None, has_model=False), ProbeResult(None, 9, None)]
+] + [
+    ProbeResult("other", 2048),
+    ProbeResult(None, has_model=False),
+    ProbeResult(None, 9, None),
+    ProbeResult("m", 2048, uptime_seconds=3.0, software=ROUTER),
+    ProbeResult(None, has_model=False, loads_on_request=True, uptime_seconds=1.0, software=ROUTER),
+]
 HEALTH_EVENTS: list[HealthInput] = [
     ProbeFailed("refused"),
     ProbeNotYet("answered 503"),
+    ProbeNotYet("answered 502", router=True, load_seconds=60.0),
+    LoadBegun(60.0),
+    GenerationFailed(HealthEvent.RELOADING, "cut"),
     ProbePutOff("answered 429", Expected()),
     ProbeSilent("silent"),
     GenerationFailed(HealthEvent.LOST, "lost"),
@@ -109,13 +121,16 @@ def look(pool: BackendPool, witness: Witness, chosen: BackendsConfig) -> None:
     assert len(window) <= MAX_SWITCHES
     primaries = [b.health for b in pool if b.config.role is P]
     standby_usable = any(b.health.usable for b in pool if b.config.role is S)
-    since = [h.usable_since for h in primaries if h.usable_since is not None]
-    for backend in pool:
-        usable = backend.health.state in {HealthState.READY, HealthState.BUSY}
-        assert backend.health.usable is usable is (backend.health.usable_since is not None)
+    since = [h.usable_since for h in primaries if h.usable and h.usable_since is not None]
+    awaited = any(h.usable_soon(witness.now) for h in primaries)
+    for health in (backend.health for backend in pool):
+        usable = health.state in {HealthState.READY, HealthState.BUSY, HealthState.UNLOADED}
+        assert health.usable is usable
+        assert usable <= (health.usable_since is not None)
+        assert (health.usable_since is not None) <= (usable or health.awaited_until is not None)
     free = len(window) < MAX_SWITCHES
     unknown = any(h.state is HealthState.UNKNOWN for h in primaries)
-    if pool.active.role is P and free and standby_usable and not unknown:
+    if pool.active.role is P and free and standby_usable and not unknown and not awaited:
         assert since, "the primaries serve although only a standby can"
     if pool.active.role is S and since and free:
         assert standby_usable, "the standby serves although only a primary can"
