@@ -212,7 +212,14 @@ class BackendPool:
     def begin_wake(self, backend: Backend) -> bool:
         """Whether a server is to load its model now; if so, :meth:`end_wake` has to follow."""
         waking = backend.waking
-        due = wake_due(backend, self._settings(), self._clock())
+        due = wake_due(
+            waking,
+            backend.health,
+            backend.config.role,
+            asked=backend.in_flight > 0,
+            rules=self._settings(),
+            now=self._clock(),
+        )
         waking.ordered, waking.running = False, waking.running or due
         return due
 

@@ -10,7 +10,7 @@ from ai_ticket_daemon.config.backends import BackendRole
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.config.backends import BackendsConfig
-    from ai_ticket_daemon.pool.backend import Backend
+    from ai_ticket_daemon.pool.health import Health
 
 AGAIN_SECONDS = 60.0
 """Between two tries to have a standby loaded that cannot be."""
@@ -29,18 +29,25 @@ class Waking:
     again_at: float = -math.inf
 
 
-def wake_due(backend: Backend, rules: BackendsConfig, now: float) -> bool:
+def wake_due(
+    waking: Waking,
+    health: Health,
+    role: BackendRole,
+    *,
+    asked: bool,
+    rules: BackendsConfig,
+    now: float,
+) -> bool:
     """Whether a server is to be made to load its model now.
 
     Not one that has it, since to load anew would end what it generates; not one for which that is
-    done already, or by the request that runs there.
+    done already, or by a request that it was ``asked``.
     """
-    health, waking = backend.health, backend.waking
-    if waking.running or health.has_model or (health.loads_on_request and backend.in_flight):
+    if waking.running or health.has_model or (health.loads_on_request and asked):
         return False
     ahead_of_need = (
         rules.keep_standby_loaded
-        and backend.config.role is BackendRole.STANDBY
+        and role is BackendRole.STANDBY
         and (health.loads_on_request or health.loads_on_order)
         and now >= waking.again_at
     )
