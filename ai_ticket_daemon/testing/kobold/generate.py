@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from .faults import Faults
     from .settings import KoboldSettings
@@ -160,6 +160,12 @@ def expected_completion(
     return plan.text
 
 
+def _common(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many tokens two texts have in common from their beginning."""
+    pairs = zip(one, other, strict=False)
+    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+
+
 class Engine:
     """The text generator of one server process: token buffer, abort flag and last figures."""
 
@@ -185,6 +191,15 @@ class Engine:
         self._changed = changed
         self._abort = trio.Event()
         self._started = 0.0
+        self._prompt_tokens = 0
+        self._to_read = 0
+        self._prompt: Sequence[str] = ()
+        self._context: Sequence[str] = ()
+
+    @property
+    def to_read(self) -> int:
+        """How many tokens of the prompt are not known from the generation before."""
+        return self._to_read
 
     @property
     def text(self) -> str:
@@ -202,8 +217,15 @@ class Engine:
             self._abort.set()
             self._faults.wake()
 
-    def begin(self, plan: Plan, prompt_tokens: int, seed: int) -> bool:
-        """Start writing a plan; true if it is finished already because nothing takes time."""
+    def begin(self, plan: Plan, prompt_tokens: int, seed: int, prompt: Sequence[str] = ()) -> bool:
+        """Start writing a plan; true if it is finished already because nothing takes time.
+
+        Of a ``prompt`` that begins as the text before it did, with its answer, only the rest is
+        read, and the last token at the least.
+        """
+        known = _common(self._context, prompt)
+        self._prompt, self._prompt_tokens = prompt, prompt_tokens
+        self._to_read = max(1, len(prompt) - known) if known else prompt_tokens
         self.plan = plan
         self.produced = 0
         self.aborted = False
@@ -211,54 +233,60 @@ class Engine:
         self.last_seed = seed
         self._started = trio.current_time()
         self._abort = trio.Event()
-        if self._faults.hinder_engine or self._prompt_seconds(prompt_tokens) > 0:
+        if self._faults.hinder_engine or self._prompt_seconds() > 0:
             return False
         if self._settings.tokens_per_second != math.inf:
             return False
         self.produced = len(plan.tokens)
-        self._finish(self._started, prompt_tokens)
+        self._finish(self._started)
         return True
 
-    async def write(self, prompt_tokens: int) -> None:
+    async def write(self) -> None:
         """Read the prompt, then write the plan that was begun, at the speed of the moment."""
         if self.running:
             try:
-                await self._read_prompt(prompt_tokens)
+                await self._read_prompt()
                 prompt_ended = trio.current_time()
                 await self._write_tokens(prompt_ended)
-                self._finish(prompt_ended, prompt_tokens)
+                self._finish(prompt_ended)
             finally:
                 self.running = False
 
-    def _finish(self, prompt_ended: float, prompt_tokens: int) -> None:
+    def _finish(self, prompt_ended: float) -> None:
         now = trio.current_time()
         self.running = False
         self.total_generations += 1
         self.stop_reason = STOP_LIMIT if self.aborted else self.plan.stop_reason
         self.last_token_count = self.produced
-        self.last_process_ms = (prompt_ended - self._started) * 1000 / max(prompt_tokens, 1)
+        if self.produced:
+            self._context = (*self._prompt, *self.plan.tokens[: self.produced])
+        self.last_process_ms = (prompt_ended - self._started) * 1000 / max(self._to_read, 1)
         self.last_eval_ms = (now - prompt_ended) * 1000 / max(self.produced, 1)
         self.last_seconds = now - self._started
-        self.last_process_seconds = prompt_ended - self._started
+        self.last_process_seconds = self.last_process_ms * self._prompt_tokens / 1000
         self.last_eval_seconds = now - prompt_ended
-        self.last_input_count = prompt_tokens
+        self.last_input_count = self._prompt_tokens
 
-    def _prompt_seconds(self, prompt_tokens: int) -> float:
+    def _prompt_seconds(self) -> float:
         fixed = self._faults.prompt_seconds
         if fixed is None:
             fixed = self._settings.prompt_seconds
         if fixed is not None:
             return fixed
-        return prompt_tokens / self._settings.prompt_tokens_per_second
+        return self._to_read / self._settings.prompt_tokens_per_second
 
-    async def _read_prompt(self, prompt_tokens: int) -> None:
-        seconds = self._prompt_seconds(prompt_tokens)
-        batches = max(1, math.ceil(prompt_tokens / self._settings.prompt_batch_tokens))
+    async def _read_prompt(self) -> None:
+        seconds = self._prompt_seconds()
+        known = len(self._prompt) - self._to_read
+        batches = max(1, math.ceil(self._to_read / self._settings.prompt_batch_tokens))
         for batch in range(1, batches + 1):
             await self._faults.thawed()
             await trio.sleep_until(self._started + seconds * batch / batches)
             if self.aborted:
+                read = min(self._to_read, batch * self._settings.prompt_batch_tokens)
+                self._context = self._prompt[: known + read]
                 return
+        self._context = self._prompt
 
     async def _write_tokens(self, due: float) -> None:
         for number in range(len(self.plan.tokens)):

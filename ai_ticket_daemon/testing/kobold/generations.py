@@ -160,7 +160,7 @@ async def _plain(
 ) -> None:
     written, reason = Written("", process.model, process.created()), process.empty_reason
     if _begin(process, engine, job, record):
-        await engine.write(record.prompt_tokens)
+        await engine.write()
         written, reason = _written(process, engine, record), process.finish_reason(engine)
         _note_end(process, engine, record)
     payload = process.answers.plain(job, written, reason)
@@ -190,7 +190,7 @@ async def _stream(
         await _pour(process, engine, connection, job, record, lambda: (engine.text, True))
     else:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(engine.write, record.prompt_tokens)
+            nursery.start_soon(engine.write)
             await _pour(
                 process,
                 engine,
@@ -216,9 +216,10 @@ def _begin(process: ServerProcess, engine: Engine, job: Job, record: GenerationR
         process.pending_abort_key = ""
         record.outcome = "skipped"
         return False
-    plan, record.prompt_tokens = process.plan(job)
+    plan, record.prompt_tokens, prompt = process.plan(job)
     process.observations.started_total += 1
-    engine.begin(plan, record.prompt_tokens, process.seed_of(job))
+    engine.begin(plan, record.prompt_tokens, process.seed_of(job), prompt)
+    record.read_tokens = engine.to_read
     return True
 
 

@@ -35,6 +35,8 @@ class GenerationRecord:
     genkey: str = ""
     stream: bool = False
     prompt_tokens: int = 0
+    read_tokens: int = 0
+    """How many of them were not known from the generation before."""
     started: float | None = None
     ended: float | None = None
     tokens: int = 0

@@ -17,7 +17,7 @@ from .lenient import read_newer_job
 from .lock import GenerationLock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     from .dialects import Dialect, Job
     from .faults import Faults
@@ -164,13 +164,16 @@ class ServerProcess:
         """The calendar time in whole seconds."""
         return int(self._epoch + trio.current_time())
 
-    def plan(self, job: Job) -> tuple[Plan, int]:
-        """Decide what to write for a job, and how many tokens its prompt has after the cut."""
+    def plan(self, job: Job) -> tuple[Plan, int, Sequence[str]]:
+        """Decide what to write for a job; return also the size of its prompt, and its tokens.
+
+        It is cut to what there is room for. Where reading takes no time, there are no tokens.
+        """
         context = self.context_tokens
         if job.context_tokens is not None:
             context = min(context, job.context_tokens)
         max_tokens = min(job.max_tokens, max(context - _MARGIN_TOKENS, 0))
-        prompt, size = self._fit(job.prompt, context - max(max_tokens, 0))
+        prompt, size, tokens = self._fit(job.prompt, context - max(max_tokens, 0))
         subject = prompt if job.subject is None else job.subject
         plan = plan_answer(
             subject,
@@ -183,20 +186,20 @@ class ServerProcess:
             thinks=job.thinks,
             literal=job.literal,
         )
-        return plan, size
+        return plan, size, tokens
 
-    def _fit(self, prompt: str, room_tokens: int) -> tuple[str, int]:
+    def _fit(self, prompt: str, room_tokens: int) -> tuple[str, int, Sequence[str]]:
         """Cut the beginning of a prompt that is too long, without a word to anyone."""
         untimed = self.settings.prompt_seconds is not None or (
             self.settings.prompt_tokens_per_second == float("inf")
         )
         if untimed and len(prompt) < room_tokens:
-            return prompt, len(prompt) // 4 + 1
+            return prompt, len(prompt) // 4 + 1, ()
         tokens = tokenize(prompt)
         if len(tokens) + 1 > room_tokens:
             tokens = tokens[len(tokens) + 1 - max(room_tokens, 1) :]
             prompt = "".join(tokens)
-        return prompt, len(tokens) + 1
+        return prompt, len(tokens) + 1, ["", *tokens]
 
     def seed_of(self, job: Job) -> int:
         """The seed reported for a job; taken from the clock if none was given."""

@@ -100,12 +100,48 @@ async def test_writing_takes_the_time_of_the_prompt_and_of_each_token(
     started = trio.current_time()
     plan = plan_answer("x", settings=SETTINGS, max_tokens=20)
     assert not engine.begin(plan, 300, 7)
-    await engine.write(300)
+    await engine.write()
     assert trio.current_time() - started == pytest.approx(3 + 2)
     assert engine.text == plan.text
     assert engine.last_process_ms == pytest.approx(10)
     assert engine.last_eval_ms == pytest.approx(100)
     assert (engine.last_token_count, engine.last_seed, engine.total_generations) == (20, 7, 1)
+
+
+async def test_of_a_prompt_that_begins_as_the_last_text_did_only_the_rest_is_read(
+    engine: Engine, autojump_clock: trio.testing.MockClock
+) -> None:
+    system = [" rule"] * 300
+    plan = plan_answer("x", settings=SETTINGS, max_tokens=20)
+
+    async def read(prompt: list[str]) -> tuple[int, int]:
+        started = trio.current_time()
+        engine.begin(plan, len(prompt), 7, prompt)
+        await engine.write()
+        assert engine.last_input_count == len(prompt)
+        assert engine.last_process_ms == pytest.approx(10)
+        return engine.to_read, round((trio.current_time() - started - 2) * 1000)
+
+    assert await read([*system, "a"]) == (301, 3010)
+    assert await read([*system, "a"]) == (1, 10)
+    assert await read([*system, "b", "c"]) == (2, 20)
+    assert await read([*system, "b", "c", *plan.tokens, "d"]) == (1, 10)
+    assert await read(["other", *system]) == (301, 3010)
+
+
+async def test_what_was_read_of_a_prompt_before_an_abort_is_known(
+    engine: Engine, autojump_clock: trio.testing.MockClock
+) -> None:
+    prompt = [f" {number}" for number in range(1536)]
+    plan = plan_answer("x", settings=SETTINGS, max_tokens=20)
+    engine.begin(plan, len(prompt), 7, prompt)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(engine.write)
+        await trio.sleep(6)
+        engine.abort()
+    engine.begin(plan, len(prompt), 7, prompt)
+    assert engine.to_read == 512
+    engine.abort()
 
 
 async def test_an_abort_while_writing_leaves_the_text_so_far(
@@ -114,7 +150,7 @@ async def test_an_abort_while_writing_leaves_the_text_so_far(
     plan = plan_answer("x", settings=SETTINGS, max_tokens=20)
     engine.begin(plan, 0, 7)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(engine.write, 0)
+        nursery.start_soon(engine.write)
         await trio.sleep(0.55)
         assert engine.text == "".join(plan.tokens[:5])
         engine.abort()
@@ -128,7 +164,7 @@ async def test_an_abort_while_reading_waits_for_the_batch_in_hand(
     started = trio.current_time()
     engine.begin(plan_answer("x", settings=SETTINGS, max_tokens=20), 1536, 7)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(engine.write, 1536)
+        nursery.start_soon(engine.write)
         await trio.sleep(6)
         engine.abort()
     assert trio.current_time() - started == pytest.approx(2 * 5.12)
@@ -140,7 +176,7 @@ async def test_an_abort_between_generations_is_forgotten(
 ) -> None:
     engine.abort()
     engine.begin(plan_answer("x", settings=SETTINGS, max_tokens=3), 0, 7)
-    await engine.write(0)
+    await engine.write()
     assert engine.last_token_count == 3
     assert not engine.aborted
 
@@ -151,7 +187,7 @@ async def test_a_stalled_generation_goes_on_once_the_fault_is_cleared(
     faults.stall(after_tokens=3)
     engine.begin(plan_answer("x", settings=SETTINGS, max_tokens=9), 0, 7)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(engine.write, 0)
+        nursery.start_soon(engine.write)
         await trio.sleep(100)
         assert (engine.produced, engine.running) == (3, True)
         faults.clear()
@@ -168,7 +204,7 @@ async def test_a_stalled_generation_can_be_aborted_only_if_the_fault_allows_it(
     faults.stall(after_tokens=3, ignores_abort=ignores_abort)
     engine.begin(plan_answer("x", settings=SETTINGS, max_tokens=9), 0, 7)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(engine.write, 0)
+        nursery.start_soon(engine.write)
         await trio.sleep(100)
         engine.abort()
         await trio.sleep(1)
@@ -182,7 +218,7 @@ async def test_slowing_down_bears_on_the_running_generation(
     started = trio.current_time()
     engine.begin(plan_answer("x", settings=SETTINGS, max_tokens=20), 0, 7)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(engine.write, 0)
+        nursery.start_soon(engine.write)
         await trio.sleep(0.95)
         faults.slow_down(tokens_per_second=1)
     assert trio.current_time() - started == pytest.approx(1 + 10)
