@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from ai_ticket_daemon.config.values.rules import integer, number, seconds
+from ai_ticket_daemon.config.values.rules import boolean, integer, number, seconds
 from ai_ticket_daemon.config.values.schema import Mistake, setting
 
 if TYPE_CHECKING:
@@ -53,6 +53,31 @@ class PipelineConfig:
     drain_seconds: float = field(
         default=30.0,
         metadata=setting(seconds(0, 3600), "Time running generations get to finish at a stop."),
+    )
+
+    group_by_prefix: bool = field(
+        default=False,
+        metadata=setting(
+            boolean,
+            "Whether an event may be taken ahead of others because its prompt begins as the one "
+            "before did on that server, which then reads only the rest.",
+        ),
+    )
+    group_by_prefix_events: int = field(
+        default=16,
+        metadata=setting(
+            integer(1, 256, "events"),
+            "Most others an event is taken ahead of by `group_by_prefix`, and most that are taken "
+            "ahead of it.",
+        ),
+    )
+    group_by_prefix_seconds: float = field(
+        default=60.0,
+        metadata=setting(
+            seconds(1, 3600),
+            "No event is taken ahead of one that was first passed over so long ago, or has less "
+            "time left before its deadline.",
+        ),
     )
 
     def conflicts(self) -> Iterator[Mistake]:

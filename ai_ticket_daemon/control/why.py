@@ -63,7 +63,9 @@ def _life(
         since = event.submitted_at if before is None else before.ended_at
         # A daemon that was started meanwhile has not seen those it waited behind.
         behind = attempt.behind or (before is None and summary.ahead) or 0
-        yield from _beginning(number, attempt, before, Waited(attempt.started_at - since, behind))
+        overtaken = attempt.overtaken - (0 if before is None else before.overtaken)
+        waited = Waited(attempt.started_at - since, behind, attempt.ahead_of, overtaken)
+        yield from _beginning(number, attempt, before, waited)
         yield from _end_of(number, attempt)
         before = attempt
     yield from _present(record, summary, now, held)
@@ -79,6 +81,14 @@ def _beginning(
     if waited:
         behind = f" behind {waited.behind}" if waited.behind else ""
         yield Line(at, f"waited {seconds(waited.seconds)}{behind}", "waited")
+    if waited.overtaken:
+        yield Line(at, _overtaken(waited.overtaken), "overtaken")
+    if waited.ahead_of:
+        others = _count(waited.ahead_of, "event")
+        told = (
+            f"taken ahead of {others}: {attempt.backend} had just read what its prompt begins with"
+        )
+        yield Line(at, told, "taken_ahead")
     if before is not None and before.backend != attempt.backend:
         yield Line(at, f"switched from {before.backend} to {attempt.backend}", "switched")
     yield Line(at, f"attempt {number} went to {attempt.backend}", "attempt_started")
@@ -107,6 +117,14 @@ def _end_of(number: int, attempt: Attempt) -> Iterator[Line]:
         yield Line(at, f"another attempt: {because}", "retry_scheduled")
 
 
+def _overtaken(events: int) -> str:
+    were = "was" if events == 1 else "were"
+    return (
+        f"{_count(events, 'event')} {were} taken ahead of it: "
+        "the backend had just read what their prompts begin with"
+    )
+
+
 def _made(attempt: Attempt) -> str:
     match attempt.tokens:
         case None:
@@ -129,6 +147,10 @@ def _present(
         yield Line(summary.claimed_at, told + behind, "attempt_started")
         running = f"it has been running there for {seconds(now - summary.claimed_at)}"
         yield Line(now, running, "running")
+    overtaken = summary.overtaken - (record.attempts[-1].overtaken if record.attempts else 0)
+    if overtaken > 0:
+        claimed_at = summary.claimed_at if record.state is EventState.RUNNING else None
+        yield Line(summary.ended_at or claimed_at or now, _overtaken(overtaken), "overtaken")
     if record.state is EventState.QUEUED:
         later = f", not before {seconds(summary.due_at - now)} from now"
         left = record.event.deadline_at - now

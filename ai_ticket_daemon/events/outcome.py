@@ -76,6 +76,10 @@ class Attempt:
     """Why it does, or does not."""
     behind: int = 0
     """How many turns of other events it waited for."""
+    ahead_of: int = 0
+    """How many events it was taken ahead of, because of what its prompt begins with."""
+    overtaken: int = 0
+    """How many events were taken ahead of it so, until then."""
 
     @property
     def seconds(self) -> float:

@@ -76,7 +76,9 @@ class AsyncInferencePipeline:
         self.counters = counters = Counters(observer)
         """What came of events and attempts since the start."""
         self._pool = pool
-        self._queue = queue = Queue(store, keeping, clock or Clock(), exhaustion or Exhaustion())
+        self._queue = queue = Queue(
+            store, keeping, clock or Clock(), exhaustion or Exhaustion(), settings
+        )
         self._waiters = waiters = Waiters(memory)
         self.admission = admission = Admission(waiters)
         """Whether events are accepted and started, and why not, in words."""

@@ -222,7 +222,7 @@ class Dispatcher:
         try:
             # A claim that is cut short would leave an event running in nobody's hands.
             with trio.CancelScope(shield=True):
-                lease = await self._queue.claim(slot.backend.name)
+                lease = await self._queue.claim(slot.backend)
         finally:
             self._claiming = False
         return lease
@@ -238,6 +238,7 @@ class Dispatcher:
         better = self._pool.exchange(slot, to_avoid(lease.attempts))
         if better is None:
             return False
+        running.was_read = better.read(lease.beginning)
         self._in_flight[event_id] = running
         try:
             nursery.start_soon(self._work, running, better)

@@ -57,6 +57,8 @@ class InFlight:
     """When the attempt began (seconds since the Unix epoch)."""
     behind: int = 0
     """How many turns of other events it waited behind."""
+    was_read: bool = False
+    """Whether the backend has just read what its prompt begins with."""
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     """Ends the attempt; cancelled through :meth:`abandon` or :meth:`lose`, to know the reason."""
     received: Received = field(default_factory=Received)
@@ -94,6 +96,8 @@ class InFlight:
             tokens=self.received.tokens,
             tokens_estimated=self.received.estimated,
             behind=self.behind,
+            ahead_of=self.lease.ahead_of,
+            overtaken=self.lease.overtaken,
         )
 
     def cut_short(self, now: float, waste: Waste) -> Attempt:

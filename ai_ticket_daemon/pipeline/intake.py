@@ -219,7 +219,7 @@ class Intake:
                 retry_after_seconds=DRAIN_RETRY_SECONDS,
             )
         try:
-            receipts = await self._queue.store.submit(events, owned=owned)
+            receipts = await self._queue.submit(events, owned=owned)
         except RequestRefused as error:
             if error.code is ErrorCode.QUEUE_FULL:
                 seconds = self._turns.seconds_for(len(events), slots=self._dispatcher.slots)

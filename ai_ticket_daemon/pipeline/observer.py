@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,6 +14,17 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.events.outcome import Attempt, Outcome
     from ai_ticket_daemon.events.state import EventState
     from ai_ticket_daemon.pipeline.turns import Waited
+
+
+class Place(StrEnum):
+    """Where a prompt with a long beginning is sent; a label of metrics."""
+
+    AHEAD = "ahead"
+    """Ahead of others, where its beginning was read last."""
+    IN_TURN = "in_turn"
+    """In its turn, where its beginning was read last."""
+    READ_ANEW = "read_anew"
+    """Where another one was: the server reads the whole prompt."""
 
 
 class PipelineObserver:
@@ -27,6 +39,9 @@ class PipelineObserver:
         """
         del event, waited, backend, earlier
         return nullcontext()
+
+    def prompt_placed(self, backend: str, place: Place) -> None:
+        """A prompt with a long beginning is sent to ``backend``; events are grouped by it."""
 
     def attempt_ended(self, event: Event, attempt: Attempt) -> None:
         """An attempt succeeded or failed, and it is decided what follows."""

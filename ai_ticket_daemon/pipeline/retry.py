@@ -108,8 +108,10 @@ def with_attempt(attempts: tuple[Attempt, ...], attempt: Attempt) -> tuple[Attem
     if attempts and attempt.is_busy:
         last = attempts[-1]
         if last.is_busy and (last.backend, last.error) == (attempt.backend, attempt.error):
-            started_at, behind = last.started_at, last.behind
-            return (*attempts[:-1], replace(attempt, started_at=started_at, behind=behind))
+            attempt = replace(
+                attempt, started_at=last.started_at, behind=last.behind, ahead_of=last.ahead_of
+            )
+            return (*attempts[:-1], attempt)
     return (*attempts, attempt)
 
 

@@ -21,10 +21,15 @@ _WEIGHT = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Waited:
-    """How long an event waited for an attempt, and ``behind`` how many turns of others."""
+    """How long an event waited for an attempt, and ``behind`` how many turns of others.
+
+    It was taken ``ahead_of`` others then; earlier ones had ``overtaken`` it so meanwhile.
+    """
 
     seconds: float
     behind: int
+    ahead_of: int = 0
+    overtaken: int = 0
 
     def __bool__(self) -> bool:
         """Whether it is worth telling."""

@@ -16,6 +16,7 @@ from ai_ticket_daemon.events.reasoning import Reasoning
 from ai_ticket_daemon.events.state import EventState
 from ai_ticket_daemon.host.exhaustion import AGAIN_SECONDS
 from ai_ticket_daemon.pipeline.in_flight import abandoned, failed, not_tried_again, out_of_time
+from ai_ticket_daemon.pipeline.observer import Place
 from ai_ticket_daemon.pipeline.outcome_writer import End, OutcomeWriter, Requeue
 from ai_ticket_daemon.pipeline.retry import GiveUp, Retry, goes_over, to_avoid, with_attempt
 from ai_ticket_daemon.pipeline.turns import Waited
@@ -120,7 +121,12 @@ class Worker:
         earlier = running.lease.attempts
         since = earlier[-1].ended_at if earlier else running.lease.event.submitted_at
         own = 1 if earlier else 0  # its own last turn ended when its last attempt did
-        return Waited(running.started_at - since, max(0, self._turns.since(since) - own))
+        return Waited(
+            running.started_at - since,
+            max(0, self._turns.since(since) - own),
+            running.lease.ahead_of,
+            running.lease.overtaken - (earlier[-1].overtaken if earlier else 0),
+        )
 
     def _interrupted(self, running: InFlight) -> Requeue:
         """Let the event go on after the restart of the daemon, as if it had not begun."""
@@ -148,6 +154,7 @@ class Worker:
         self, running: InFlight, slot: Slot
     ) -> GenerationResult | BackendError | _Stopped:
         if running.abandoned or running.lost:
+            slot.read(None)
             return _Stopped(abandoned=running.abandoned)
         event = running.lease.event
 
@@ -163,6 +170,10 @@ class Worker:
             reasoning_effort=event.reasoning_effort,
             received=running.received,
         )
+        if running.lease.beginning is not None:
+            place = Place.AHEAD if running.lease.ahead_of else Place.IN_TURN
+            place = place if running.was_read else Place.READ_ANEW
+            self._observer.prompt_placed(running.backend, place)
         running.scope.deadline = trio.current_time() + (event.deadline_at - self._now())
         with running.scope:
             try:

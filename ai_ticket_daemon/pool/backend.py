@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -39,6 +39,8 @@ class Backend:
     several of ours; ``slots_doubted``: it was said that it takes fewer at a time than
     ``max_in_flight``. ``look_wanted``: the next probe is due now. ``crash``: what went wrong in the
     daemon itself when it last looked there; None if nothing did.
+    ``read_last``: digests of what the prompts begin with that its free slots have read last, the
+    oldest first, None for a short one; ``reading`` slots have another prompt now.
     """
 
     config: ServerConfig
@@ -54,6 +56,8 @@ class Backend:
     look_wanted: bool = False
     crash: str | None = None
     doubted: Wakeup = field(default_factory=Wakeup)
+    read_last: deque[bytes | None] = field(default_factory=deque)
+    reading: int = 0
 
     @property
     def name(self) -> str:
@@ -69,6 +73,11 @@ class Backend:
     def in_flight(self) -> int:
         """How many slots are in use."""
         return self.slots.total()
+
+    def drop_overwritten(self) -> None:
+        """Keep what was read last of as many slots as read nothing now."""
+        while len(self.read_last) > max(0, self.config.max_in_flight - self.reading):
+            self.read_last.popleft()
 
     @property
     def has_free_slot(self) -> bool:
@@ -92,6 +101,8 @@ class Slot:
         self.client = backend.client
         self.guest = guest
         self._on_release: Callable[[Slot], None] | None = on_release
+        self._has_read = False
+        self._beginning: bytes | None = None
         backend.slots[self.client] += 1
         if guest is not None:
             backend.guests[guest] += 1
@@ -100,6 +111,20 @@ class Slot:
     def is_taken(self) -> bool:
         """Whether it was not given back yet."""
         return self._on_release is not None
+
+    def read(self, beginning: bytes | None) -> bool:
+        """Note what the prompt begins with that is sent; return whether that was read last here.
+
+        A server that has several slots puts a prompt in the free one that knows its beginning.
+        """
+        backend = self.backend
+        was_read = beginning is not None and beginning in backend.read_last
+        if was_read:
+            backend.read_last.remove(beginning)
+        backend.reading += not self._has_read
+        self._has_read, self._beginning = True, beginning
+        backend.drop_overwritten()
+        return was_read
 
     def release(self) -> None:
         """Give the slot back; a second call does nothing."""
@@ -117,6 +142,10 @@ class Slot:
             del slots[self.client]
         if self.guest is not None:
             guests[self.guest] -= 1
+        if self._has_read:
+            self.backend.reading -= 1
+            self.backend.read_last.append(self._beginning)
+            self.backend.drop_overwritten()
 
 
 class PoolObserver:

@@ -287,6 +287,7 @@ class BackendPool:
         before = backend.health
         backend.health = health = after(before, event, rules=rules, now=now)
         if health.restarts > before.restarts:
+            backend.read_last.clear()
             self._observer.restarted(backend)
         if health.software != before.software:
             self._observer.identified(backend)
@@ -314,6 +315,7 @@ class BackendPool:
     def attempt_failed(self, slot: Slot, event_id: str, error: BackendError) -> None:
         """Take in how an attempt failed: what it says of the server, or how long to leave it."""
         backend = slot.backend
+        slot.read(None)  # What it knows of the prompt now is anybody's guess.
         if error.failure.retry is RetryRule.HOST:
             # Nothing is known of the server; the next event would fare no better at once.
             backend.pause.until = self._clock() + AGAIN_SECONDS

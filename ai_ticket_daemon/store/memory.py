@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter, deque
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import count, repeat
 from typing import TYPE_CHECKING
 
 import trio
@@ -14,6 +14,7 @@ from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.events.event import payload_digest, without_text
 from ai_ticket_daemon.events.outcome import Failed
 from ai_ticket_daemon.events.state import FINAL_STATES, EventState, transition
+from ai_ticket_daemon.store.order import Candidate, choose_next
 from ai_ticket_daemon.store.port import (
     KEPT_CHANGES,
     Change,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Attempt, Outcome
-    from ai_ticket_daemon.store.port import EventFilter, Order
+    from ai_ticket_daemon.store.port import Beginnings, EventFilter, Order, Preference
 
 
 _SLACK = 1024
@@ -57,6 +58,14 @@ class _Row:
     backend: str | None = None
     claimed_at: float | None = None
     owned: bool = False
+    beginning: bytes | None = None
+    overtaken: int = 0
+    overtaken_at: float | None = None
+
+    def as_candidate(self) -> Candidate:
+        """Return what decides whether it is next; a retry waits its turn."""
+        beginning = None if self.attempts else self.beginning
+        return Candidate(self.event.deadline_at, beginning, self.overtaken, self.overtaken_at)
 
 
 class MemoryStore:
@@ -100,7 +109,9 @@ class MemoryStore:
         task_status.started()
         await trio.sleep_forever()
 
-    async def submit(self, events: Sequence[Event], *, owned: bool = False) -> list[Receipt]:
+    async def submit(
+        self, events: Sequence[Event], *, owned: bool = False, beginnings: Beginnings = None
+    ) -> list[Receipt]:
         """See :meth:`EventStore.submit`; ``owned`` says only that a client waits."""
         new = {
             event.event_id
@@ -111,11 +122,19 @@ class MemoryStore:
         }
         check_room(self._counts[EventState.QUEUED], len(new), self._max_queued())
         return [
-            self._known(event) or Receipt(event.event_id, self._accept(event, owned=owned))
-            for event in events
+            self._known(event)
+            or Receipt(event.event_id, self._accept(event, owned=owned, beginning=beginning))
+            for event, beginning in zip(events, beginnings or repeat(None), strict=False)
         ]
 
-    async def claim(self, now: float, *, backend: str = "", until: float = 0.0) -> Lease | None:
+    async def claim(
+        self,
+        now: float,
+        *,
+        backend: str = "",
+        until: float = 0.0,
+        prefer: Preference | None = None,
+    ) -> Lease | None:
         """See :meth:`EventStore.claim`; a lease holds as long as the process."""
         del until
         while self._later and self._later[0][0] <= now:
@@ -123,18 +142,23 @@ class MemoryStore:
             row = self._rows.get(event_id)
             if row is not None and row.state is EventState.QUEUED and row.due_at <= now:
                 self._make_ready(row)
-        while self._ready:
-            *_, event_id = heapq.heappop(self._ready)
-            row = self._rows.get(event_id)
-            if row is None or row.state is not EventState.QUEUED or row.due_at > now:
-                continue
-            if row.event.deadline_at <= now:
-                continue  # left to expire(), which finds it among the deadlines
-            self._move(row, EventState.RUNNING)
-            row.token = next(self._tokens)
-            row.backend, row.claimed_at = backend, now
-            return Lease(row.event, row.token, row.attempts)
-        return None
+        head = self._take_head(now, 1 if prefer is None else prefer.looks)
+        if not head:
+            return None
+        chosen = 0
+        if prefer is not None:
+            chosen = choose_next([row.as_candidate() for row in head], prefer, now)
+        row = head.pop(chosen)
+        for other in head:
+            self._make_ready(other)
+        for other in head[:chosen]:
+            other.overtaken += 1
+            other.overtaken_at = now if other.overtaken_at is None else other.overtaken_at
+        self._move(row, EventState.RUNNING)
+        row.token = next(self._tokens)
+        row.backend, row.claimed_at = backend, now
+        beginning = None if prefer is None else row.beginning
+        return Lease(row.event, row.token, row.attempts, beginning, chosen, row.overtaken)
 
     async def extend(self, until: float) -> Mapping[str, int]:
         """See :meth:`EventStore.extend`."""
@@ -211,6 +235,7 @@ class MemoryStore:
             self._ended.remove(event_id)
             row.event = retried_event(row.event, now)
             row.attempts, row.outcome, row.due_at = fresh(row.attempts), None, 0.0
+            row.overtaken, row.overtaken_at = 0, None
             self._make_ready(row)
             heapq.heappush(self._deadlines, (row.event.deadline_at, event_id))
         return self._record(row)
@@ -369,8 +394,9 @@ class MemoryStore:
             return None
         return replay(event, payload_digest(event), known, self._rows[known].digest)
 
-    def _accept(self, event: Event, *, owned: bool) -> int:
-        row = _Row(event, (event.priority, next(self._sequence)), owned=owned)
+    def _accept(self, event: Event, *, owned: bool, beginning: bytes | None) -> int:
+        place = (event.priority, next(self._sequence))
+        row = _Row(event, place, owned=owned, beginning=beginning)
         if event.idempotency_key is not None:
             row.digest = payload_digest(event)
             self._keys[event.owner, event.idempotency_key] = event.event_id
@@ -398,6 +424,22 @@ class MemoryStore:
     def _position(self, row: _Row) -> int:
         queued = (r for r in self._rows.values() if r.state is EventState.QUEUED)
         return 1 + sum(r.place < row.place for r in queued)
+
+    def _take_head(self, now: float, most: int) -> list[_Row]:
+        """Take the first ``most`` events that are due, all of one priority, out of the heap."""
+        head: dict[str, _Row] = {}
+        priority = self._ready[0][0] if self._ready else None
+        while self._ready and len(head) < most:
+            if head and self._ready[0][0] != priority:
+                break
+            priority, _, event_id = heapq.heappop(self._ready)
+            row = self._rows.get(event_id)
+            if row is None or row.state is not EventState.QUEUED or row.due_at > now:
+                continue
+            if row.event.deadline_at <= now:
+                continue  # left to expire(), which finds it among the deadlines
+            head[event_id] = row
+        return list(head.values())
 
     def _make_ready(self, row: _Row) -> None:
         heapq.heappush(self._ready, (*row.place, row.event.event_id))
@@ -461,6 +503,7 @@ def _summary(row: _Row) -> EventSummary:
         row.claimed_at,
         row.ended_at if ended else None,
         row.outcome.code.value if isinstance(row.outcome, Failed) else None,
+        row.overtaken,
     )
 
 

@@ -11,7 +11,7 @@ Times are seconds since the Unix epoch, and always come from the caller.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from ai_ticket_daemon.events.state import FINAL_STATES, EventState
 
@@ -38,6 +38,31 @@ class Lease:
     event: Event
     token: int
     attempts: tuple[Attempt, ...]
+    beginning: bytes | None = None
+    """A digest of what its prompt begins with; None if it is short, or there was no preference."""
+    ahead_of: int = 0
+    """How many events it was taken ahead of."""
+    overtaken: int = 0
+    """How many events were taken ahead of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Which events may be taken ahead of others of their priority.
+
+    ``beginnings`` are the digests of what a server has read last. No event is taken ahead of more
+    than ``most`` others, nor of one that ``most`` were taken ahead of, that was passed over first
+    ``seconds`` ago, or that has no more time than that.
+    """
+
+    beginnings: tuple[bytes, ...]
+    most: int
+    seconds: float
+
+    @property
+    def looks(self) -> int:
+        """How many of the first events are looked at."""
+        return self.most + 1 if self.beginnings else 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +155,8 @@ class EventSummary:
     ended_at: float | None
     error: str | None
     """The code of the error it ended with."""
+    overtaken: int = 0
+    """How many events were taken ahead of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +187,9 @@ class Order:
     at: float
     holds: bool = False
 
+
+Beginnings: TypeAlias = "Sequence[bytes | None] | None"
+"""For each of several events, a digest of what its prompt begins with, None where that is short."""
 
 KEPT_CHANGES = 1000
 """How many changes are kept, the last ones."""
@@ -217,22 +247,29 @@ class EventStore(Protocol):
             StoreUnavailable: before it has started: it cannot be opened.
         """
 
-    async def submit(self, events: Sequence[Event], *, owned: bool) -> list[Receipt]:
+    async def submit(
+        self, events: Sequence[Event], *, owned: bool, beginnings: Beginnings = None
+    ) -> list[Receipt]:
         """Accept all of ``events`` as queued, or none of them; durable.
 
         Args:
             events: in the order they are to wait in.
             owned: this daemon is their owner instance: only it may run them as long as it lives,
                 because a client waits here.
+            beginnings: a digest of what the prompt of each begins with, if they are to be known
+                by it.
 
         Raises:
             RequestRefused: the queue is full (``queue_full``).
         """
 
-    async def claim(self, now: float, *, backend: str, until: float) -> Lease | None:
+    async def claim(
+        self, now: float, *, backend: str, until: float, prefer: Preference | None = None
+    ) -> Lease | None:
         """Move the first event that is due at ``now`` to running on ``backend``; None if none is.
 
-        Events whose deadline has passed are never handed out.
+        Events whose deadline has passed are never handed out. What ``prefer`` allows to be taken
+        ahead of the first one is taken instead; None: nothing is.
         """
 
     async def extend(self, until: float) -> Mapping[str, int]:

@@ -72,6 +72,11 @@ class Metrics:
         self.pipeline_retries = self._counter(
             "pipeline_retries", "Attempts followed by another one.", "error"
         )
+        self.pipeline_grouped_starts = self._counter(
+            "pipeline_grouped_starts",
+            "Prompts with a long beginning sent to a backend, with pipeline.group_by_prefix.",
+            "backend", "place",
+        )  # fmt: skip
         self.pipeline_queue_wait = self._histogram(
             "pipeline_queue_wait_seconds", "From the submission of an event to its first attempt."
         )

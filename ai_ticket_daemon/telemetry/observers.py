@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Attempt, Outcome
     from ai_ticket_daemon.host.exhaustion import Resource
+    from ai_ticket_daemon.pipeline.observer import Place
     from ai_ticket_daemon.pipeline.turns import Waited
     from ai_ticket_daemon.pool.backend import Backend, GuestReason
     from ai_ticket_daemon.pool.failover import ActiveRole
@@ -96,9 +97,17 @@ class PipelineTelemetry(PipelineObserver):
                     "waited",
                     {"ai_ticket.seconds": waited.seconds, "ai_ticket.behind": waited.behind},
                 )
+            if waited.overtaken:
+                span.add_event("overtaken", {"ai_ticket.overtaken": waited.overtaken})
+            if waited.ahead_of:
+                span.add_event("taken_ahead", {"ai_ticket.ahead_of": waited.ahead_of})
             if earlier and earlier[-1].backend != backend:
                 span.add_event("switched", {"from": earlier[-1].backend, "to": backend})
             yield
+
+    def prompt_placed(self, backend: str, place: Place) -> None:
+        """Count whether a server is sent a prompt of which it has read the beginning."""
+        self._metrics.pipeline_grouped_starts.labels(backend, place.value).inc()
 
     def attempt_ended(self, event: Event, attempt: Attempt) -> None:
         """Log how an attempt failed."""

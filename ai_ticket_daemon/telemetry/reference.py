@@ -94,6 +94,9 @@ see [which role serves](backend-health.md#which-role-serves) |
 | `reason` of `kobold_aborts_total` | `cancelled`: nobody wanted the result any more; \
 `first_token_timeout`, `idle_timeout`, `total_timeout`: the server took too long; `unreadable`: \
 its answer made no sense |
+| `place` | `ahead`: where its beginning had just been read, \
+[ahead of others](event-life.md#events-that-begin-alike); `in_turn`: the same, and its event was \
+next; `read_anew`: the backend had just read another prompt |
 | `reason` of `kobold_guests_total` | `spill`: the primaries were busy with others; `retry`: the \
 event had failed on the servers that serve |
 | `reason` of `server_connections_refused_total` | `malformed`: what came over it is not valid \

@@ -25,8 +25,11 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.testing.otlp import Collector, ReceivedSpan
 
 DECISIONS = frozenset(
-    {"waited", "switched", "busy", "attempt_failed", "retry_scheduled", "given_up", "put_back"}
-)
+    {
+        "waited", "overtaken", "taken_ahead", "switched", "busy", "attempt_failed",
+        "retry_scheduled", "given_up", "put_back",
+    }
+)  # fmt: skip
 MOST_COUNTED = 3
 """Of each token made, where the server's statistics came too late: the simulated tokenizer counts
 pieces of words, and the simulated model makes whole ones."""
@@ -228,6 +231,51 @@ async def test_those_ahead_are_told_everywhere(capsys: pytest.CaptureFixture[str
     [waited] = told.attributes("waited")
     assert waited["ai_ticket.behind"] == 3
     assert any(text.startswith("waited ") and text.endswith(" behind 3") for text in told.texts)
+
+
+async def test_what_was_taken_ahead_for_its_beginning_is_told_everywhere(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def grouped(config: Config, endpoint: str) -> Config:
+        changed = change(config, endpoint=endpoint, servers=1)
+        return replace(changed, pipeline=replace(changed.pipeline, group_by_prefix=True))
+
+    def item(kind: str) -> dict[str, Any]:
+        system = {"role": "system", "content": kind * 300}
+        messages = [system, {"role": "user", "content": "Hi"}]
+        return {"content": {"messages": messages}, "max_tokens": 4}
+
+    with http_collector() as collector:
+        async with (
+            open_house(capsys, QUICK, partial(grouped, endpoint=collector.endpoint)) as house,
+            httpx.AsyncClient(base_url=house.running.url, timeout=60) as client,
+        ):
+            house.primary.faults.stall(after_tokens=1)
+            headers = {"prefer": "respond-async"}
+            items = [item(kind) for kind in "abba"]
+            accepted = (await client.post("/events", json=items, headers=headers)).json()
+            await house.until(lambda r: r["queue"].get("queued") == 3)
+            house.primary.faults.clear()
+            await house.until(lambda r: r["queue"].get("succeeded") == 4)
+            first, last = accepted[1]["event_id"], accepted[3]["event_id"]
+            lines = {i: (await house.json("why", i))["lines"] for i in (first, last)}
+            metrics = house.running.daemon._look.metrics
+            house.running.stop()
+            await house.running.stopped.wait()
+        turns = {i: await trio.to_thread.run_sync(turns_of, collector, i) for i in lines}
+    ahead, passed_over = (Told(lines[i], turns[i], {}) for i in (last, first))
+    ahead.check()
+    passed_over.check()
+    assert ahead.by_why == ["waited", "taken_ahead"]
+    [taken] = ahead.attributes("taken_ahead")
+    assert taken["ai_ticket.ahead_of"] == 2
+    assert any(text.startswith("taken ahead of 2 events: primary had") for text in ahead.texts)
+    assert passed_over.by_why == ["waited", "overtaken"]
+    assert any(text.startswith("1 event was taken ahead of it") for text in passed_over.texts)
+    for place, number in (("ahead", 1), ("in_turn", 1), ("read_anew", 2)):
+        name, labels = "ai_ticket_pipeline_grouped_starts_total", {"backend": "primary"}
+        labels["place"] = place
+        assert metrics.registry.get_sample_value(name, labels) == number
 
 
 async def test_a_stop_that_interrupts_is_told_everywhere(

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.events.outcome import Attempt, Outcome
     from ai_ticket_daemon.events.state import EventState
     from ai_ticket_daemon.host.exhaustion import Exhaustion
-    from ai_ticket_daemon.store.port import EventRecord, Lease, Receipt
+    from ai_ticket_daemon.store.port import Beginnings, EventRecord, Lease, Preference, Receipt
 
 PRIMARY = ServerConfig(name="primary", url="http://127.0.0.1:1")
 STANDBY = ServerConfig(name="standby", url="http://127.0.0.1:2", role=BackendRole.STANDBY)
@@ -75,17 +75,26 @@ class BrittleStore(MemoryStore):
     cancel_seconds = 0.0
     release_seconds = 0.0
 
-    async def submit(self, events: Sequence[Event], *, owned: bool = False) -> list[Receipt]:
+    async def submit(
+        self, events: Sequence[Event], *, owned: bool = False, beginnings: Beginnings = None
+    ) -> list[Receipt]:
         self._check()
-        return await super().submit(events, owned=owned)
+        return await super().submit(events, owned=owned, beginnings=beginnings)
 
     async def complete(self, lease: Lease, state: EventState, outcome: Outcome, now: float) -> bool:
         self._check()
         return await super().complete(lease, state, outcome, now)
 
-    async def claim(self, now: float, *, backend: str = "", until: float = 0.0) -> Lease | None:
+    async def claim(
+        self,
+        now: float,
+        *,
+        backend: str = "",
+        until: float = 0.0,
+        prefer: Preference | None = None,
+    ) -> Lease | None:
         self._check()
-        lease = await super().claim(now, backend=backend, until=until)
+        lease = await super().claim(now, backend=backend, until=until, prefer=prefer)
         await trio.sleep(self.claim_seconds)
         return lease
 

@@ -79,6 +79,12 @@ _VERSION_3 = """
 CREATE TABLE change (id INTEGER PRIMARY KEY, at REAL NOT NULL, text TEXT NOT NULL);
 """
 
+_VERSION_4 = """
+ALTER TABLE event ADD COLUMN beginning BLOB;     -- a digest of what its prompt begins with
+ALTER TABLE event ADD COLUMN overtaken INTEGER;  -- how many were taken ahead of it; NULL: none ...
+ALTER TABLE event ADD COLUMN overtaken_at REAL;  -- ... and when the first one was
+"""
+
 USABLE_SINCE = "schema_usable_since"
 """The note that says from which schema on a program can use the file."""
 
@@ -95,7 +101,12 @@ class Step(NamedTuple):
     usable_since: int
 
 
-MIGRATIONS: Sequence[Step] = (Step(_VERSION_1, 1), Step(_VERSION_2, 2), Step(_VERSION_3, 2))
+MIGRATIONS: Sequence[Step] = (
+    Step(_VERSION_1, 1),
+    Step(_VERSION_2, 2),
+    Step(_VERSION_3, 2),
+    Step(_VERSION_4, 2),
+)
 """Step N brings a file of version N to version N + 1."""
 
 

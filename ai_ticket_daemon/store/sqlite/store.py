@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.events.outcome import Attempt, Outcome
     from ai_ticket_daemon.events.state import EventState
     from ai_ticket_daemon.store.port import (
+        Beginnings,
         Change,
         Counts,
         EventFilter,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         EventRecord,
         Lease,
         Order,
+        Preference,
         Receipt,
         StoreObserver,
     )
@@ -127,25 +129,32 @@ class SqliteStore:
             await reader.aclose()
             lock.release()
 
-    async def submit(self, events: Sequence[Event], *, owned: bool) -> list[Receipt]:
+    async def submit(
+        self, events: Sequence[Event], *, owned: bool, beginnings: Beginnings = None
+    ) -> list[Receipt]:
         """See :meth:`EventStore.submit`."""
         operation = partial(
-            intake.submit, events=events, owned=owned, max_queued=self._max_queued()
+            intake.submit,
+            events=events,
+            owned=owned,
+            beginnings=beginnings,
+            max_queued=self._max_queued(),
         )
         try:
             return await self._write(operation, durable=True, long=_is_long(events))
         finally:
             self._nothing_before = 0.0
 
-    async def claim(self, now: float, *, backend: str, until: float) -> Lease | None:
+    async def claim(
+        self, now: float, *, backend: str, until: float, prefer: Preference | None = None
+    ) -> Lease | None:
         """See :meth:`EventStore.claim`."""
         if now < self._nothing_before:
             return None
         self._nothing_before, next_at = leases.NEVER, 0.0
         try:
-            lease, next_at = await self._write(
-                partial(leases.claim, now=now, backend=backend, until=until), durable=False
-            )
+            operation = partial(leases.claim, now=now, backend=backend, until=until, prefer=prefer)
+            lease, next_at = await self._write(operation, durable=False)
         finally:
             # Whatever came into the queue meanwhile has set it back already.
             self._nothing_before = min(self._nothing_before, next_at)

@@ -21,6 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from ai_ticket_daemon.events.state import FINAL_STATES, EventState
 from ai_ticket_daemon.store.memory import MemoryStore
+from ai_ticket_daemon.store.port import Preference
 from ai_ticket_daemon.store.sqlite.audit import audit_file
 from tests.support.store.store_support import BROKEN, DONE, event, gone, opened
 
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LEASE_SECONDS = 10.0
+MOST, SECONDS = 2, 6.0
+"""How far an event may be taken ahead of others."""
 
 
 @dataclass
@@ -53,6 +56,18 @@ class Known:
     attempts: int = 0
     outcome: Outcome | None = None
     ended_at: float = 0.0
+    beginning: bytes | None = None
+    overtaken: int = 0
+    overtaken_at: float | None = None
+
+    def may_be_passed_over(self, now: float) -> bool:
+        since = now if self.overtaken_at is None else self.overtaken_at
+        enough = self.event.deadline_at - now > SECONDS
+        return self.overtaken < MOST and now - since < SECONDS and enough
+
+    def pass_over(self, now: float) -> None:
+        self.overtaken += 1
+        self.overtaken_at = now if self.overtaken_at is None else self.overtaken_at
 
     def end(self, state: EventState, outcome: Outcome, now: float) -> None:
         self.state, self.outcome, self.ended_at = state, outcome, now
@@ -159,9 +174,18 @@ class StoreMachine(RuleBasedStateMachine):
         timeout=st.sampled_from([3.0, 30.0, 1000.0]),
         owned=st.booleans(),
         key=st.sampled_from([None, None, "k1", "k2"]),
+        beginnings=st.none()
+        | st.lists(st.sampled_from([None, b"a", b"b"]), min_size=3, max_size=3),
     )
     def submit(
-        self, pick: int, number: int, priority: int, timeout: float, owned: bool, key: str | None
+        self,
+        pick: int,
+        number: int,
+        priority: int,
+        timeout: float,
+        owned: bool,
+        key: str | None,
+        beginnings: list[bytes | None] | None,
     ) -> None:
         instance = self.instance(pick)
         batch = [
@@ -175,8 +199,10 @@ class StoreMachine(RuleBasedStateMachine):
             for offset in range(number)
         ]
         self.named += number
-        receipts = self.call(instance, "submit", batch, owned=owned)
-        for new, receipt in zip(batch, receipts, strict=True):
+        known_by = None if beginnings is None else beginnings[:number]
+        receipts = self.call(instance, "submit", batch, owned=owned, beginnings=known_by)
+        begins = known_by or [None] * number
+        for new, receipt, beginning in zip(batch, receipts, begins, strict=True):
             same = [k for k in self.events.values() if key and k.event.idempotency_key == key]
             if new.idempotency_key and same:
                 assert len(same) == 1
@@ -187,13 +213,16 @@ class StoreMachine(RuleBasedStateMachine):
                 continue
             assert (receipt.event_id, receipt.replayed) == (new.event_id, False)
             self.events[new.event_id] = Known(
-                new, self.accepted, instance if owned and self.daemons > 1 else None
+                new,
+                self.accepted,
+                instance if owned and self.daemons > 1 else None,
+                beginning=beginning,
             )
             self.accepted += 1
 
     @precondition(lambda self: self.stores)
-    @rule(pick=st.integers(0, 1))
-    def claim(self, pick: int) -> None:
+    @rule(pick=st.integers(0, 1), read=st.none() | st.sets(st.sampled_from([b"a", b"b"])))
+    def claim(self, pick: int, read: set[bytes] | None) -> None:
         instance = self.instance(pick)
         due = [
             known
@@ -205,12 +234,29 @@ class StoreMachine(RuleBasedStateMachine):
         first = min(due, key=lambda k: (k.event.priority, k.seq), default=None)
         self.call(instance, "changed_elsewhere")
         until = self.now + LEASE_SECONDS
-        lease = self.call(instance, "claim", self.now, backend="primary", until=until)
+        prefer = None if read is None else Preference(tuple(read), MOST, SECONDS)
+        lease = self.call(
+            instance, "claim", self.now, backend="primary", until=until, prefer=prefer
+        )
         if first is None:
             assert lease is None
             return
         assert lease is not None
-        assert lease.event == first.event
+        assert lease.overtaken == self.events[lease.event.event_id].overtaken
+        before = sorted(
+            (k for k in due if k.event.priority == first.event.priority), key=lambda k: k.seq
+        )
+        alike = (k for k in before if not k.attempts and k.beginning in (read or ()))
+        taken = next(alike, first)
+        before = before[: before.index(taken)]
+        if len(before) > MOST or not all(k.may_be_passed_over(self.now) for k in before):
+            taken, before = first, []
+        assert lease.event == taken.event
+        assert lease.ahead_of == len(before)
+        for known in before:
+            known.pass_over(self.now)
+            assert known.overtaken <= MOST
+        first = taken
         assert len(lease.attempts) == first.attempts
         assert all(lease.token != old.token or lease.event != old.event for _, old in self.leases)
         first.state, first.holder, first.lease = EventState.RUNNING, instance, lease
@@ -275,6 +321,7 @@ class StoreMachine(RuleBasedStateMachine):
         record = self.call(self.instance(pick), "retry", event_id, self.now)
         if known.state is EventState.FAILED:
             known.state, known.due_at, known.outcome = EventState.QUEUED, 0.0, None
+            known.overtaken, known.overtaken_at = 0, None
             known.event = record.event
             assert record.event.deadline_at > self.now
         assert record.state is known.state

@@ -40,7 +40,7 @@ def test_no_label_can_hold_what_a_client_made_up() -> None:
     allowed = {
         "route", "method", "status", "error", "outcome", "state", "backend", "dialect", "kind",
         "role", "from_backend", "to_backend", "reason", "result", "actor", "version", "cause",
-        "tokens", "order", "part", "resource",
+        "tokens", "order", "part", "resource", "place",
     }  # fmt: skip
     assert {label for family in families() for label in family.labels} <= allowed
 

@@ -82,7 +82,7 @@ def retry(transaction: Transaction, *, event_id: str, now: float) -> EventRecord
     connection.execute("UPDATE content SET event = ? WHERE seq = ?", (encode(event), seq))
     connection.execute(
         "UPDATE event SET state = 'queued', due_at = 0, ended_at = NULL, error = NULL, "
-        "deadline_at = ?, attempts = ? WHERE seq = ?",
+        "deadline_at = ?, attempts = ?, overtaken = NULL, overtaken_at = NULL WHERE seq = ?",
         (event.deadline_at, encode(fresh(record.attempts)), seq),
     )
     return get(connection, event_id)

@@ -15,11 +15,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ai_ticket_daemon.events.event import Event
+    from ai_ticket_daemon.store.port import Beginnings
     from ai_ticket_daemon.store.sqlite.statements.transaction import Transaction
 
 
 def submit(
-    transaction: Transaction, events: Sequence[Event], *, owned: bool, max_queued: int
+    transaction: Transaction,
+    events: Sequence[Event],
+    *,
+    owned: bool,
+    beginnings: Beginnings,
+    max_queued: int,
 ) -> list[Receipt]:
     """See :meth:`EventStore.submit`."""
     digests = [None if e.idempotency_key is None else payload_digest(e) for e in events]
@@ -55,14 +61,15 @@ def submit(
                 event.idempotency_key,
                 digests[index],
                 position - 1,
+                None if beginnings is None else beginnings[index],
             )
         )
         contents.append((seq + offset, encode(event)))
         receipts[index] = Receipt(event.event_id, position)
     transaction.connection.executemany(
         "INSERT INTO event (seq, event_id, state, priority, submitted_at, deadline_at, due_at, "
-        "home, token, owner, idempotency_key, digest, ahead) "
-        "VALUES (?, ?, 'queued', ?, ?, ?, 0, ?, 0, ?, ?, ?, ?)",
+        "home, token, owner, idempotency_key, digest, ahead, beginning) "
+        "VALUES (?, ?, 'queued', ?, ?, ?, 0, ?, 0, ?, ?, ?, ?, ?)",
         rows,
     )
     transaction.connection.executemany("INSERT INTO content (seq, event) VALUES (?, ?)", contents)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ai_ticket_daemon.events.state import EventState
+from ai_ticket_daemon.store.order import Candidate, choose_next
 from ai_ticket_daemon.store.port import CutOff, Lease
 from ai_ticket_daemon.store.rules import lost_attempt
-from ai_ticket_daemon.store.sqlite.connection import row, rows, value
+from ai_ticket_daemon.store.sqlite.connection import rows, value
 from ai_ticket_daemon.store.sqlite.statements.codec import decode_attempts, encode
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import apsw
 
     from ai_ticket_daemon.events.outcome import Attempt, Outcome
+    from ai_ticket_daemon.store.port import Preference
     from ai_ticket_daemon.store.sqlite.statements.transaction import Transaction
 
 NEVER = float("inf")
@@ -31,34 +33,70 @@ TAKEN_OVER = "Its daemon was gone, or lost touch with the store; another one put
 
 
 def claim(
-    transaction: Transaction, *, now: float, backend: str, until: float
+    transaction: Transaction,
+    *,
+    now: float,
+    backend: str,
+    until: float,
+    prefer: Preference | None = None,
 ) -> tuple[Lease | None, float]:
     """See :meth:`EventStore.claim`; also returns when a claim can find something next."""
     connection, lock = transaction.connection, transaction.instance_lock
     connection.execute(
         "UPDATE event SET due_at = 0 WHERE state = 'queued' AND due_at > 0 AND due_at <= ?", (now,)
     )
-    first = row(
+    head = rows(
         connection,
-        "SELECT seq, priority, token, attempts FROM event INDEXED BY event_ready "
+        "SELECT seq, priority, token, attempts, deadline_at, beginning, overtaken, overtaken_at "
+        "FROM event INDEXED BY event_ready "
         "WHERE state = 'queued' AND due_at = 0 AND (home IS NULL OR home = ?) AND deadline_at > ? "
-        "ORDER BY priority, seq LIMIT 1",
+        "ORDER BY priority, seq LIMIT ?",
         lock.number,
         now,
+        1 if prefer is None else prefer.looks,
     )
-    if first is None:
+    if not head:
         due_at = value(
             connection, "SELECT min(due_at) FROM event WHERE state = 'queued' AND due_at > 0"
         )
         return None, NEVER if due_at is None else due_at
-    seq, priority, token, attempts = first
+    chosen = 0 if prefer is None else _choose(head, prefer, now)
+    seq, priority, token, attempts, _, beginning, overtaken, _ = head[chosen]
+    if chosen:
+        connection.executemany(
+            "UPDATE event SET overtaken = ifnull(overtaken, 0) + 1, "
+            "overtaken_at = ifnull(overtaken_at, ?) WHERE seq = ?",
+            [(now, other[0]) for other in head[:chosen]],
+        )
     transaction.totals.move(EventState.QUEUED, EventState.RUNNING, priority)
     connection.execute(
         "UPDATE event SET state = 'running', holder = ?, token = ?, backend = ?, claimed_at = ?, "
         "lease_until = ? WHERE seq = ?",
         (lock.number, token + 1, backend, now, until, seq),
     )
-    return Lease(transaction.content(seq), token + 1, decode_attempts(attempts)), now
+    lease = Lease(
+        transaction.content(seq),
+        token + 1,
+        decode_attempts(attempts),
+        None if prefer is None else beginning,
+        ahead_of=chosen,
+        overtaken=overtaken or 0,
+    )
+    return lease, now
+
+
+def _choose(head: Sequence[Sequence[Any]], prefer: Preference, now: float) -> int:
+    """Return the index of the row that is next; a retry waits its turn."""
+    priority = head[0][1]
+    return choose_next(
+        [
+            Candidate(deadline_at, None if attempts else beginning, overtaken or 0, overtaken_at)
+            for _, other, _, attempts, deadline_at, beginning, overtaken, overtaken_at in head
+            if other == priority
+        ],
+        prefer,
+        now,
+    )
 
 
 def extend(transaction: Transaction, *, until: float) -> Mapping[str, int]:

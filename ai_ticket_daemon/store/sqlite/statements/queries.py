@@ -94,7 +94,7 @@ def page(
     found = rows(
         connection,
         "SELECT seq, event_id, state, priority, owner, submitted_at, deadline_at, ahead, due_at, "  # noqa: S608
-        "backend, claimed_at, ended_at, error "
+        "backend, claimed_at, ended_at, error, ifnull(overtaken, 0) "
         f"FROM event WHERE {' AND '.join(where)} ORDER BY seq DESC LIMIT ?",
         top,
         floor or 0,
