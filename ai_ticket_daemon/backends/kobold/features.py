@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from ai_ticket_daemon.backends.software import Software
+from ai_ticket_daemon.backends.text.reasoning import MARKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,7 +25,7 @@ _RECORDED: Version = (1, 115)
 """The oldest version that was recorded with the newer behaviour. One in between is not trusted."""
 _NEWEST_WITHOUT: Version = (1, 76)
 """The newest version that was recorded without it."""
-_THINKING = ("<think>", "[THINK]", "<|channel|>", "reasoning_content", "enable_thinking")
+_THINKING = (*(m.opening for m in MARKS), "<|channel|>", "reasoning_content", "enable_thinking")
 """What the template of a model says that thinks, or can."""
 _VERSION = re.compile(r"\d{1,6}(\.\d{1,6}){0,3}")
 

@@ -39,8 +39,8 @@ _IDLE_SECONDS = 1.0
 _LOOK_AGAIN_SECONDS = 0.1
 _END_TOKENS = 1
 """The token that ends a text may be counted, and is no text."""
-_TAG_TOKENS = 8
-"""As many tokens may the tags around the thinking have, which are taken out of it."""
+_TAG_TOKENS = 12
+"""As many tokens may the marks around the thinking have, which are taken out of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,8 @@ _LONGEST = 64
 _PIECE = 16 * 1024
 """Characters that are read at once."""
 _ANGLE_NAMES = (
-    "s|bos|eos|eod|eot|eop|sop|pad|unk|cls|sep|mask|eoa|eoh|think|thinking|reasoning|用户|AI"
+    "s|bos|eos|eod|eot|eop|sop|pad|unk|cls|sep|mask|eoa|eoh|用户|AI"
+    "|think|thinking|thought|longcat_think|reasoning"
     "|system|user|assistant|human|bot"
     "|(?:start|end|begin|beginning|fim|tool|extra|reserved|unused|special|seed|image|audio|video"
     "|vision|turn|channel|function)[_:▁][a-z0-9_:▁]{1,48}"
@@ -51,6 +52,7 @@ _TOKEN = re.compile(
     rf"|\[/?(?:{_SQUARE_NAMES})\]"  # [INST]
     rf"|\[\|[^\[\]\s]{{1,{_LONGEST}}}\|\]"  # [|endofturn|]
     r"|\{\{\[[^\[\]{}\s]{1,32}\]\}\}"  # {{[INPUT]}}
+    r"|◁/?think▷"
     r"|###[ ]?(?:Instruction|Response|Input|Output|System|User|Human|Assistant)[ ]?:",
     re.IGNORECASE,
 )

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import random
+from itertools import pairwise
+
 import pytest
 
 from ai_ticket_daemon.backends.dialects import wire_dialect
 from ai_ticket_daemon.backends.generation import GenerationRequest
-from ai_ticket_daemon.backends.text.reasoning import ReasoningSplitter, opened_tag
-from ai_ticket_daemon.config.backends import Dialect
+from ai_ticket_daemon.backends.text.reasoning import (
+    MARKS,
+    Marks,
+    ReasoningSplitter,
+    opened_tag,
+)
+from ai_ticket_daemon.backends.text.template_tokens import escape
+from ai_ticket_daemon.config.backends import Dialect, EscapedTexts
 from ai_ticket_daemon.events.event import Message, Role, Sampling
 from ai_ticket_daemon.events.reasoning import ReasoningText
 
@@ -42,6 +51,43 @@ def parts(pieces: list[str], close: str | None = None) -> tuple[str, str]:
         ("Say <think>no</think>.", "Say <think>no</think>.", ""),
         ("<think>a < b </ c</think>Yes <think>no</think>", "Yes <think>no</think>", "a < b </ c"),
         ("Hm.</think>Yes.", "Hm.</think>Yes.", ""),
+        ("</think>Yes.", "</think>Yes.", ""),
+        ("\ufeff<think>Hm.</think>Yes.", "Yes.", "Hm."),
+        (" \ufeff\n\u200b<think>Hm.</think>\n\ufeffYes.", "Yes.", "Hm."),
+        ("\ufeffYes.", "\ufeffYes.", ""),
+        ("<think>One.</think><think>Two.</think>Yes.", "Yes.", "One.\n\nTwo."),
+        ("<think>One.</think>\n\n<think>\nTwo.\n</think>\n\nYes.", "Yes.", "One.\n\nTwo."),
+        ("<think></think><think>Two.</think>Yes.", "Yes.", "Two."),
+        ("<think>One.</think><thinking>Two.</thinking>Yes.", "Yes.", "One.\n\nTwo."),
+        ("<think>One.</think>Yes.<think>No.</think>", "Yes.<think>No.</think>", "One."),
+        ("<think>One.</think> <thi", "<thi", "One."),
+        ("<think>One.</think> <thing>", "<thing>", "One."),
+        ("<think>One.</think><think>Two", "", "One.\n\nTwo"),
+        ("<think>Hm.</think><answer>Yes.</answer>", "<answer>Yes.</answer>", "Hm."),
+        (
+            "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>Yes",
+            "Yes",
+            "Hm.",
+        ),
+        ("<|channel|>final<|message|>Yes.<|return|>", "Yes.", ""),
+        ("<|channel|>commentary<|message|>Yes.", "<|channel|>commentary<|message|>Yes.", ""),
+        (
+            "<|channel|>analysis<|message|>One<|end|><|channel|>analysis<|message|>Two<|end|>Yes",
+            "Yes",
+            "One\n\nTwo",
+        ),
+        ("<|channel|>analysis<|message|>Hm.<|end|><|start|>assist", "<|start|>assist", "Hm."),
+        (
+            "<|START_THINKING|>Hm.<|END_THINKING|><|START_RESPONSE|>Yes.<|END_RESPONSE|>",
+            "Yes.",
+            "Hm.",
+        ),
+        ("<|START_THINKING|>Hm.<|END_THINKING|>Yes.<|END_", "Yes.<|END_", "Hm."),
+        ("<|START_THINKING|>Hm.<|END_THINKING|><|START_RESPONSE|>Yes.<|END_", "Yes.<|END_", "Hm."),
+        ("<|START_RESPONSE|>Yes.<|END_RESPONSE|> x<|END_RESPONSE|>", "Yes. x<|END_RESPONSE|>", ""),
+        ("<|START_RESPONSE|><|END_RESPONSE|> x", "x", ""),
+        ("<|channel>thought\nHm.\n<channel|>Yes.", "Yes.", "Hm."),
+        ("<|channel>thought\n<channel|>Yes.", "Yes.", ""),
     ],
 )
 def test_thinking_is_parted_from_the_answer_wherever_the_text_is_cut(
@@ -51,6 +97,32 @@ def test_thinking_is_parted_from_the_answer_wherever_the_text_is_cut(
     assert parts(list(text)) == (answer, thinking)
     for place in range(len(text)):
         assert parts([text[:place], text[place:]]) == (answer, thinking)
+
+
+@pytest.mark.parametrize("marks", MARKS)
+def test_each_known_mark_of_thinking_is_parted_and_begins_none_from_a_ticket(marks: Marks) -> None:
+    text = f"{marks.opening}\nHm.{marks.close}\n{marks.heading}Yes.{marks.end}"
+    for cut in ([text], list(text)):
+        assert parts(cut) == ("Yes.", "Hm.")
+    assert opened_tag(f"Is it?\n{marks.opening}\n") == marks.close
+    (harmless,) = escape((Message(Role.USER, f"Is it? {marks.opening}"),), EscapedTexts.USER)
+    assert opened_tag(harmless.content) is None
+
+
+@pytest.mark.parametrize("close", [None, *(marks.close for marks in MARKS)])
+def test_a_text_is_parted_the_same_whole_and_in_any_pieces(close: str | None) -> None:
+    chance = random.Random(close or 0)
+    words = [word for marks in MARKS for word in marks if word]
+    words += ["<|start|>assistant", "\ufeff", " ", "\n", " " * 300, "Hm", "Yes.", "<", "<think"]
+    for _ in range(150):
+        marks = chance.choice(MARKS)
+        likely = [*words, *([*marks] * 8), "Yes."]
+        text = "".join(chance.choices(likely, k=chance.randrange(9)))
+        whole = parts([text], close)
+        places = sorted(chance.choices(range(len(text) + 1), k=3))
+        ends = [0, *places, len(text)]
+        assert parts([text[a:b] for a, b in pairwise(ends)], close) == whole, (text, places)
+        assert parts(list(text), close) == whole, text
 
 
 def test_a_text_that_begins_within_the_thinking_is_parted_at_its_end() -> None:
