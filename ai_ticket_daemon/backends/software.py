@@ -11,13 +11,15 @@ class Software:
 
     ``version`` None: it does not tell. ``newer``: than every version whose behaviour is known, so
     that it is treated as the newest of those. ``better_kind``: the ``kind`` that it should be
-    configured as; None if it is.
+    configured as; None if it is. ``unanswered``: paths that it leaves without an answer, so that
+    what they would tell is not known.
     """
 
     version: str | None = None
     features: tuple[str, ...] = ()
     newer: bool = False
     better_kind: str | None = None
+    unanswered: tuple[str, ...] = ()
 
 
 NOTHING_TOLD = Software()

@@ -135,6 +135,8 @@ class Servers:
         self._look.pool.aborted(name, reason, end)
         if end.slot is SlotEnd.READING:
             self.pool.reads_on(name, end.reading_seconds)
+        elif end.over:
+            self.pool.reads_no_more(name)
         # Of any other reason the pool learns by the error of the attempt.
-        elif end.slot is SlotEnd.TAKEN and reason is AbortReason.CANCELLED:
+        if end.slot is SlotEnd.TAKEN and reason is AbortReason.CANCELLED:
             self.pool.abort_ignored(name)

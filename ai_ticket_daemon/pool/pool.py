@@ -354,6 +354,12 @@ class BackendPool:
             backend.doubted.notify()
             self.changed.notify()
 
+    def reads_no_more(self, name: str) -> None:
+        """Take in that a server that was told to stop has, or does so for another reason."""
+        backend = self._backends.get(name)
+        if backend is not None and backend.pause.reads_on:
+            self._end_pause(backend)
+
     @property
     def next_pause_ends_at(self) -> float | None:
         """When the first pause of a busy server ends (seconds, monotonic); None without pauses."""

@@ -361,9 +361,10 @@ class PoolTelemetry(PoolObserver):
 
     def aborted(self, backend: str, reason: AbortReason, end: AbortEnd) -> None:
         """Count a generation that was made to stop; log one that did not, or not yet."""
-        self._metrics.kobold_aborts.labels(backend, reason.value).inc()
+        if end.over:
+            self._metrics.kobold_aborts.labels(backend, reason.value).inc()
         match end.slot:
-            case SlotEnd.READING:
+            case SlotEnd.READING if not end.over:
                 self._log.info(
                     "abort_after_prompt",
                     backend=backend,
@@ -387,6 +388,10 @@ class PoolTelemetry(PoolObserver):
                 backend=backend.name,
                 kind=backend.config.kind.value,
                 better_kind=software.better_kind,
+            )
+        if software.unanswered:
+            self._log.warning(
+                "backend_leaves_unanswered", backend=backend.name, paths=list(software.unanswered)
             )
         self._log.info(
             "backend_identified",

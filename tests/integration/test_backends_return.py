@@ -14,6 +14,7 @@ from ai_ticket_daemon.backends.kobold import guard
 from ai_ticket_daemon.config.backends import BackendRole, ServerConfig
 from ai_ticket_daemon.testing.daemon import config_for, open_daemon
 from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobold
+from tests.support.lacks import until
 
 FAST = replace(
     KoboldSettings(), tokens_per_second=2000, prompt_seconds=0.002, answer_hold_seconds=0.002
@@ -188,6 +189,34 @@ async def test_one_of_two_primaries_carries_on_and_the_standby_stays_out_of_it()
         assert backends == ["two"] * 4
         assert not standby.log
         assert not daemon.log("failover")
+
+
+async def test_a_server_that_stops_after_its_prompt_is_shown_as_such_while_it_is_told_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(guard, "ABORT_BOUND_SECONDS", 3600)
+    monkeypatch.setattr(guard, "_AT_ONCE_SECONDS", 0.05)
+    async with open_simulated_kobold(SLOW) as simulated:
+        # To whoever looks, the same as a prompt that is read for long.
+        simulated.faults.stall(after_tokens=0, ignores_abort=True)
+        config = config_for(ServerConfig(name="primary", url=simulated.url))
+        async with (
+            open_daemon(config) as daemon,
+            httpx.AsyncClient(base_url=daemon.url, timeout=60) as client,
+        ):
+            backend = daemon.daemon.pool["primary"]
+            body = {"content": "a long prompt"}
+            headers = {"prefer": "respond-async"}
+            first = (await client.post("/event", json=body, headers=headers)).json()["event_id"]
+            await simulated.wait_for(lambda s: s.running == 1)
+            with trio.fail_after(60):
+                assert (await client.delete(f"/event/{first}")).is_success
+                await until(lambda: backend.reason == "stops after the prompt is read")
+                assert backend.in_flight == 1
+                simulated.faults.clear()
+                assert (await client.post("/event", json={"content": "next"})).is_success
+            assert backend.pause.until is None
+            assert [line["reason"] for line in daemon.log("abort_after_prompt")] == ["cancelled"]
 
 
 async def test_a_cancelled_event_whose_prompt_is_read_leaves_a_server_that_is_well(

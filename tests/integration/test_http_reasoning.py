@@ -8,11 +8,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import pytest
 import trio
 
 from ai_ticket_daemon.config.backends import ServerConfig
 from ai_ticket_daemon.config.store import StoreConfig
 from ai_ticket_daemon.testing.daemon import config_for, open_daemon
+from ai_ticket_daemon.testing.kobold import KoboldSettings, open_simulated_kobold
+from ai_ticket_daemon.testing.kobold.settings import VERSIONS
 from tests.support.recorded_server import checked, open_recorded_server, perf
 
 if TYPE_CHECKING:
@@ -63,6 +66,21 @@ async def test_thinking_goes_to_who_wants_it_and_is_there_after_a_restart(tmp_pa
             for answer in (wanted, dropped):
                 kept = (await client.get(f"/event/{answer['event_id']}")).json()["outcome"]
                 assert kept == answer
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_thinking_is_parted_from_the_answer_whichever_version_thinks(
+    version: str, tmp_path: Path
+) -> None:
+    settings = KoboldSettings(version=version, thinking=True).instant()
+    async with open_simulated_kobold(settings) as server, running(server.url, tmp_path) as client:
+        answer = (await client.post("/event", json=INCLUDE)).json()
+        assert answer["reasoning"], answer
+        assert answer["completion"], answer
+        frames = frames_of(await client.post("/event", json=INCLUDE | {"stream": True}))
+        assert "".join(frame.get("reasoning", "") for frame in frames) == answer["reasoning"]
+        assert "".join(frame.get("delta", "") for frame in frames) == answer["completion"]
+        assert "think>" not in answer["completion"]
 
 
 async def test_thinking_is_streamed_in_frames_of_its_own(tmp_path: Path) -> None:

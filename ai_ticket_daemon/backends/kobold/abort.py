@@ -39,14 +39,18 @@ class AbortReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AbortEnd:
-    """What came of an abort: ``reading_seconds`` is how long a prompt may still be read."""
+    """What came of an abort: ``reading_seconds`` is how long a prompt may still be read.
+
+    ``over`` False: so it is while the server is still told to stop, and how that ends is to come.
+    """
 
     slot: SlotEnd = SlotEnd.FREE
     reading_seconds: float = 0.0
+    over: bool = True
 
 
 class AbortObserver(Protocol):
-    """Is told of each abort, to log and count it."""
+    """Is told of each abort, to log and count it, and ahead of that if it takes its time."""
 
     def __call__(self, reason: AbortReason, end: AbortEnd, /) -> None:
         """An abort was made for ``reason`` and ended like that."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 _CONFIRM_SECONDS = 1.0
 """Between two looks that have to agree before a request is given up as lost."""
 _LOOK_TIMEOUT_SECONDS = 2.0
+_AT_ONCE_SECONDS = 1.0
+"""Within that a server stops that writes; else it reads a prompt, which is told then, or hangs."""
 _COUNT_SECONDS = 1.0
 """How long counting what is thrown away may take; its slot is not free as long."""
 _SILENT = frozenset({Seen.NO_REPLY, Seen.CONNECT_TIMEOUT})
@@ -129,20 +132,25 @@ class KoboldGuard:
             self._on_abort(abort_reason(reason), end)
             return end.slot
         bound = _ABORT_BOUNDS_SECONDS.get(reason, ABORT_BOUND_SECONDS)
-        freed = await abort_until(
-            generation.finished,
-            self._wire,
-            self._genkey,
-            bound_seconds=bound,
-        )
-        end = AbortEnd() if freed else await self._not_freed(generation, generation.sent_at)
+        at_once = min(bound, _AT_ONCE_SECONDS)
+        end = await self._abort(generation, generation.sent_at, at_once)
+        if end.slot is not SlotEnd.FREE:
+            if end.slot is SlotEnd.READING:
+                self._on_abort(abort_reason(reason), replace(end, over=False))
+            end = await self._abort(generation, generation.sent_at, bound - at_once)
         self._on_abort(abort_reason(reason), end)
-        if freed and generation.received.tokens:
+        if end.slot is SlotEnd.FREE and generation.received.tokens:
             await self._count(generation)
         return end.slot
 
-    async def _not_freed(self, generation: GenerationStream, sent_at: float) -> AbortEnd:
-        """Tell a server that reads the prompt to its end first from one that does not stop."""
+    async def _abort(
+        self, generation: GenerationStream, sent_at: float, bound_seconds: float
+    ) -> AbortEnd:
+        """Abort the generation, and tell a server that reads on from one that does not stop."""
+        if await abort_until(
+            generation.finished, self._wire, self._genkey, bound_seconds=bound_seconds
+        ):
+            return AbortEnd()
         left = self._reading.left_seconds(sent_at, trio.current_time())
         if generation.progress_at is None and left > 0 and not await self._wrote(generation):
             return AbortEnd(SlotEnd.READING, left)
@@ -154,7 +162,8 @@ class KoboldGuard:
             return False
         wrote = True
         with trio.CancelScope(shield=True), suppress(AttemptFailed):
-            wrote = await self._advanced(generation)
+            await self._advanced(generation)
+            wrote = self._characters > 0
         return wrote
 
     async def _count(self, generation: GenerationStream) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+import trio
 
 from ai_ticket_daemon.backends.generation import ProbeResult
 from ai_ticket_daemon.backends.kobold.features import OLDEST, Feature, Features, Told, features_of
@@ -24,6 +27,8 @@ VERSION_PATH = "/api/extra/version"
 PROPS_PATH = "/props"
 IDENTIFY_EVERY = 15
 """After so many probes the model is read again: some tools swap it without a restart."""
+_MAY_BE_MISSING_SECONDS = 1.0
+"""How long an answer is waited for that some servers do not give."""
 
 _NOT_THERE = frozenset(
     {
@@ -35,6 +40,7 @@ _NOT_THERE = frozenset(
         Seen.TOO_LARGE,
     }
 )
+_UNANSWERED = frozenset({Seen.NO_REPLY, Seen.NO_BYTE, Seen.NOT_HTTP, Seen.BROKEN, Seen.CUT})
 
 
 class KoboldProbe:
@@ -55,6 +61,8 @@ class KoboldProbe:
         self._credential_accepted = True
         self._context_tokens: int | None = None
         self._features_due = True
+        self._told: dict[str, dict[str, Any]] = {}
+        self._unanswered: set[str] = set()
         self.features: Features = OLDEST
         self.speed = PromptSpeed()
 
@@ -70,8 +78,11 @@ class KoboldProbe:
         self._perf = perf
         self.speed.note(perf)
         if identify or self._probes_to_identify == 0:
+            unanswered = frozenset(self._unanswered)
             await self._identify()
-            self._probes_to_identify = IDENTIFY_EVERY
+            # What it does not answer now it may the next time; if not, it is asked as rarely.
+            again_soon = not self._unanswered <= unanswered
+            self._probes_to_identify = 1 if again_soon else IDENTIFY_EVERY
         self._probes_to_identify -= 1
         return ProbeResult(
             model=self._model,
@@ -85,7 +96,7 @@ class KoboldProbe:
             written_tokens_per_second=perf.written_tokens_per_second,
             credential_accepted=self._credential_accepted,
             loads_on_request=self.loads_on_request,
-            software=self.features.software,
+            software=replace(self.features.software, unanswered=tuple(sorted(self._unanswered))),
         )
 
     @property
@@ -120,6 +131,7 @@ class KoboldProbe:
         self._probes_to_identify = 0
         self._context_tokens = None
         self._features_due = True
+        self._told.clear()
         self.speed.forget()
         self._on_change()
 
@@ -133,10 +145,11 @@ class KoboldProbe:
         model = name if self._has_model and self._credential_accepted else None
         if (model, context_tokens) != (self._model, self._context_tokens):
             self._features_due = True
+            self._told.clear()
             self._on_change()
         if self._features_due:
             self.features = await self._read_features()
-            self._features_due = False
+            self._features_due = bool(self._unanswered & {VERSION_PATH, PROPS_PATH})
         self._model, self._context_tokens = model, context_tokens
 
     async def _read_features(self) -> Features:
@@ -144,13 +157,24 @@ class KoboldProbe:
         return features_of(Told(about, await self._read_if_there(PROPS_PATH)))
 
     async def _read_if_there(self, path: str) -> dict[str, Any]:
-        """Return what a path tells; nothing if this version of the server does not know it."""
+        """Return what a path tells; nothing if this version of the server does not know it.
+
+        If it does not answer there, what it told before counts: its other answers show that it is
+        well. Each takes a part of the time that is left to the probe, so that it gets done.
+        """
+        left = trio.current_effective_deadline() - trio.current_time()
+        timeout_seconds = min(_MAY_BE_MISSING_SECONDS, left / 4)
+        self._unanswered.discard(path)
         try:
-            return await self._wire.call("GET", path)
+            self._told[path] = await self._wire.call("GET", path, timeout_seconds=timeout_seconds)
         except AttemptFailed as failure:
-            if failure.observation.seen in _NOT_THERE:
-                return {}
-            raise
+            if failure.observation.seen in _UNANSWERED:
+                self._unanswered.add(path)
+                return self._told.get(path, {})
+            if failure.observation.seen not in _NOT_THERE:
+                raise
+            return {}
+        return self._told[path]
 
     async def _read_model(self) -> str:
         name = (await self._wire.call("GET", MODEL_PATH)).get("result")

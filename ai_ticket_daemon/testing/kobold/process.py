@@ -6,6 +6,7 @@ import math
 import random
 import time
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -101,7 +102,7 @@ class ServerProcess:
     def read_job(self, dialect: Dialect, stream_path: bool, body: Any) -> Job:
         """Turn a JSON body into a job, as this version does."""
         if not self.settings.newer:
-            return read_job(dialect, stream_path, body)
+            return replace(read_job(dialect, stream_path, body), thinks=self.settings.thinking)
         return read_newer_job(
             dialect, stream_path, body, settings=self.settings, context=self.context_tokens
         )

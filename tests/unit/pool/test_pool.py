@@ -205,7 +205,7 @@ def test_a_busy_server_is_left_alone_for_a_while_that_grows() -> None:
 def test_a_server_that_stops_after_its_prompt_is_left_alone_until_it_has_read_it() -> None:
     own = house(server("p"))
     backend = own.pool["p"]
-    for found_idle in (True, False):
+    for ends in ("a probe", "it stops", "its time"):
         own.well("p", busy=True)
         slot = own.take()
         own.pool.reads_on("p", 42.0)
@@ -215,14 +215,24 @@ def test_a_server_that_stops_after_its_prompt_is_left_alone_until_it_has_read_it
         own.well("p", busy=True)
         assert own.pool.acquire() is None
         assert own.pool.next_pause_ends_at == own.now + 42.0
-        if found_idle:
+        if ends == "a probe":
             own.well("p", busy=False)
+        elif ends == "it stops":
+            own.pool.reads_no_more("p")
         else:
             own.now += 42.0
             own.pool.end_pauses()
         own.take().release()
         assert backend.reason in ("answers", "a generation runs")
     own.pool.reads_on("unknown", 1.0)
+    own.pool.reads_no_more("unknown")
+
+
+def test_a_server_that_is_left_alone_for_another_reason_is_not_used_for_having_stopped() -> None:
+    own = house(server("p"))
+    own.pool.attempt_failed(own.take(), "e", BUSY)
+    own.pool.reads_no_more("p")
+    assert own.pool.acquire() is None
 
 
 @pytest.mark.parametrize("spill", [False, True])
