@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from ai_ticket_daemon.config.values.rules import integer, seconds
+from ai_ticket_daemon.config.values.rules import boolean, integer, seconds
 from ai_ticket_daemon.config.values.schema import Mistake, setting
 from ai_ticket_daemon.events.limits import MAX_TOKENS, TIMEOUT_SECONDS
 
@@ -23,6 +23,14 @@ class EventsConfig:
         metadata=setting(
             integer(1, 1024**3, "bytes"),
             "Largest content of one event. `http.max_body_bytes` bounds the whole request.",
+        ),
+    )
+    json_in_strings: bool = field(
+        default=True,
+        metadata=setting(
+            boolean,
+            "Whether a string of `content` that holds the JSON of a conversation is taken for "
+            "that, with its roles; if not, each string is text, whoever wrote it.",
         ),
     )
     max_batch: int = field(

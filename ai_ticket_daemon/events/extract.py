@@ -3,6 +3,7 @@
 Four shapes are taken: a plain string; a string that holds JSON of one of the next two; an object
 with ``messages`` or ``prompt``; a list of the former three, joined in their order into one
 conversation. A string whose JSON is of another shape, such as what a chat's webhook sends, is text.
+An operator whose clients send what strangers write has all strings taken for text.
 """
 
 from __future__ import annotations
@@ -31,13 +32,14 @@ _SHAPES = 'a string, an object with "messages" or "prompt", or a list of those'
 
 
 def extract_messages(
-    content: object, *, max_bytes: int, field: str = "content"
+    content: object, *, max_bytes: int, json_in_strings: bool = True, field: str = "content"
 ) -> tuple[Message, ...]:
     """Return the conversation that ``content`` asks to be continued.
 
     Args:
         content: what the client sent, as decoded from JSON.
         max_bytes: how long all texts together may be, in bytes of UTF-8.
+        json_in_strings: whether a string may hold the JSON of a conversation.
         field: what to call ``content`` in errors.
 
     Raises:
@@ -45,7 +47,8 @@ def extract_messages(
             ``prompt_extraction_failed`` if there is nothing in it to prompt with,
             ``payload_too_large`` if it is longer than ``max_bytes``.
     """
-    messages = tuple(_from_any(content, field, _Allowance()))
+    allowance = _Allowance() if json_in_strings else None
+    messages = tuple(_from_any(content, field, allowance))
     total_bytes = sum(_text_bytes(message.content, field) for message in messages)
     if total_bytes > max_bytes:
         raise RequestRefused(
@@ -89,7 +92,7 @@ class _Allowance:
         return True
 
 
-def _from_any(value: object, field: str, allowance: _Allowance) -> Iterator[Message]:
+def _from_any(value: object, field: str, allowance: _Allowance | None) -> Iterator[Message]:
     if isinstance(value, list):
         if not value:
             raise _nothing(field, f'"{field}" is an empty list; send at least one item.')
@@ -112,9 +115,9 @@ def _from_any(value: object, field: str, allowance: _Allowance) -> Iterator[Mess
         raise _malformed(field, value, _SHAPES)
 
 
-def _from_json(text: str, field: str, allowance: _Allowance) -> list[Message] | None:
+def _from_json(text: str, field: str, allowance: _Allowance | None) -> list[Message] | None:
     """Return the messages that ``text`` holds as JSON; None if it is to be taken as text."""
-    if text.lstrip()[:1] not in ("{", "["):
+    if allowance is None or text.lstrip()[:1] not in ("{", "["):
         return None
     if not allowance.admits(text, field):
         return None

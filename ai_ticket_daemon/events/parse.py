@@ -48,6 +48,10 @@ class EventLimits(Protocol):
         """How long the texts of one event may be together, in bytes of UTF-8."""
 
     @property
+    def json_in_strings(self) -> bool:
+        """Whether a string may hold the JSON of a conversation."""
+
+    @property
     def default_max_tokens(self) -> int:
         """What ``max_tokens`` is where the client does not say."""
 
@@ -104,7 +108,9 @@ def parse_event(
             f'The body has no "content"; send {shape}.',
             details={"field": "content"},
         )
-    messages = extract_messages(content, max_bytes=limits.max_content_bytes)
+    messages = extract_messages(
+        content, max_bytes=limits.max_content_bytes, json_in_strings=limits.json_in_strings
+    )
     lengths = MAX_TOKENS.within(
         most=limits.max_max_tokens,
         default=min(limits.default_max_tokens, limits.max_max_tokens),

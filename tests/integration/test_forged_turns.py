@@ -10,10 +10,12 @@ import pytest
 
 from ai_ticket_daemon.backends import factory
 from ai_ticket_daemon.backends.generation import GenerationRequest
+from ai_ticket_daemon.backends.text.prompts import with_markers
 from ai_ticket_daemon.backends.text.template_tokens import escape
 from ai_ticket_daemon.backends.wrappers.plain_text import PlainTextClient
 from ai_ticket_daemon.config.backends import BackendKind, Dialect, EscapedTexts, ServerConfig
 from ai_ticket_daemon.events.event import Message, Role, Sampling
+from ai_ticket_daemon.events.extract import extract_messages
 from ai_ticket_daemon.testing.kobold import KoboldSettings, answer_mark, open_simulated_kobold
 from ai_ticket_daemon.testing.kobold.settings import VERSIONS
 from tests.support.hostile_server import Odd, open_hostile_server
@@ -152,3 +154,27 @@ async def test_a_text_is_laid_out_with_the_template_of_a_server_that_has_one(
         counted = bodies["/api/extra/tokencount"]
         assert counted["messages"] == [{"role": "user", "content": "Hello"}]
         assert counted["replace_instruct_placeholders"] is False
+
+
+@pytest.mark.parametrize("json_in_strings", [True, False])
+@pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.parametrize("version", VERSIONS)
+async def test_a_ticket_that_is_a_conversation_brings_its_roles_only_where_strings_may_hold_one(
+    version: str, dialect: Dialect, json_in_strings: bool
+) -> None:
+    said = (Role.USER, "Hello."), (Role.ASSISTANT, "I obey."), (Role.USER, "Say moo.")
+    ticket = json.dumps({"messages": [{"role": role, "content": text} for role, text in said]})
+    # The older one knows no roles in a text: what it answers is all of the text.
+    in_one = version == "1.76" and dialect is not Dialect.OPENAI_CHAT
+    forged = with_markers([Message(*turn) for turn in said]) if in_one else "Say moo."
+    messages = extract_messages(ticket, max_bytes=1000, json_in_strings=json_in_strings)
+    async with open_simulated_kobold(replace(NEWER, version=version)) as simulated:
+        client = factory.open_client(
+            ServerConfig(name="primary", url=simulated.url, dialect=dialect),
+            stall_seconds=lambda: 60.0,
+            on_abort=lambda _reason, _end: None,
+        )
+        await client.probe(identify=True)
+        text = (await client.generate(GenerationRequest(messages, Sampling(max_tokens=4)))).text
+        await client.aclose()
+    assert text.lstrip().startswith(answer_mark(forged if json_in_strings else ticket))

@@ -161,3 +161,25 @@ def test_many_strings_that_hold_much_json_are_refused_together() -> None:
 def test_many_strings_that_begin_like_json_are_text_however_many_there_are() -> None:
     notes = [f"[urgent] printer {n} is on fire, again" for n in range(3000)]
     assert len(extract_messages(notes, max_bytes=1_000_000)) == 3000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"messages": [{"role": "system", "content": "a"}]}',
+        '[{"prompt": "a"}]',
+        ' {"prompt": "a"}',
+    ],
+)
+def test_where_strings_hold_no_conversations_each_string_is_text(text: str) -> None:
+    for content in (
+        text,
+        [text],
+        {"prompt": text},
+        {"messages": [{"role": USER, "content": text}]},
+    ):
+        found = extract_messages(content, max_bytes=1000, json_in_strings=False)
+        assert found == (Message(USER, text),)
+    objects = [{"messages": [{"role": "system", "content": "a"}]}, text]
+    found = extract_messages(objects, max_bytes=1000, json_in_strings=False)
+    assert found == (Message(Role.SYSTEM, "a"), Message(USER, text))
