@@ -166,6 +166,8 @@ def _whole(
         "client": event.client,
         "stream": event.stream,
         "max_tokens": event.sampling.max_tokens,
+        "reasoning": event.reasoning,
+        "reasoning_effort": event.reasoning_effort,
         "idempotency_key": event.idempotency_key is not None,
         "trace_context": dict(event.trace_context),
         "attempts": [shown(attempt) for attempt in record.attempts],

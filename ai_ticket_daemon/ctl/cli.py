@@ -13,6 +13,7 @@ from ai_ticket_daemon.ctl.command_tree import FILE, CommandParser, Commands, add
 from ai_ticket_daemon.ctl.load.objectives import Slo
 from ai_ticket_daemon.ctl.session import TOKEN_VARIABLE
 from ai_ticket_daemon.ctl.values import clients, duration, number, positive, states
+from ai_ticket_daemon.events.reasoning import ReasoningEffort
 from ai_ticket_daemon.events.state import EventState
 
 
@@ -189,6 +190,7 @@ def _add_traffic(to: Commands) -> None:
         'submit "Classify: the printer burns." --follow',
         "submit --file tickets.ndjson > answers.ndjson",
         "submit < tickets.ndjson --no-wait",
+        'submit "Is it urgent?" --reasoning --reasoning-effort low --max-tokens 800',
     )  # fmt: skip
     submit.add_argument("text", nargs="?", help="the prompt; without it, or -, NDJSON from stdin")
     add_path(submit, "--file", "FILE", help="NDJSON, an event per line")
@@ -202,12 +204,27 @@ def _add_traffic(to: Commands) -> None:
         metavar="AGE",
         help="no result is wanted after; such as 30s, 10m",
     )
+    submit.add_argument(
+        "--reasoning",
+        action="store_true",
+        help="also print what the model thinks, to standard error; in `reasoning` with --json",
+    )
+    submit.add_argument(
+        "--reasoning-effort",
+        choices=[effort.value for effort in ReasoningEffort],
+        help="how much the model is to think",
+    )
     wait = to.add(
         "wait", on_demand.wait, "Wait for an event and print its completion.",
         "wait 01890a5d-ac96-774b-bcce-b302099a8057",
         "wait 01890a5d-ac96-774b-bcce-b302099a8057 --json | jq -r .completion",
     )  # fmt: skip
     wait.add_argument("event")
+    wait.add_argument(
+        "--reasoning",
+        action="store_true",
+        help="also print what the model thought, if that was asked for, to standard error",
+    )
     _add_loadtest(to)
     drills = to.group("drill", "Rehearse an incident on the running daemon, measured.")
     drill = drills.add(

@@ -15,6 +15,8 @@ from urllib.parse import quote
 from ai_ticket_daemon.ctl.client import Refused, Unreachable
 from ai_ticket_daemon.ctl.ndjson import windows
 from ai_ticket_daemon.ctl.session import EXIT_OK, EXIT_REFUSED, EXIT_USAGE
+from ai_ticket_daemon.ctl.thinking import Thinking, tell_thinking
+from ai_ticket_daemon.events.reasoning import Reasoning
 from ai_ticket_daemon.visible import visible, visible_json
 
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ def _wishes(session: Session) -> dict[str, Any]:
         "max_tokens": options.max_tokens,
         "priority": options.priority,
         "timeout_seconds": options.deadline,
+        "reasoning": Reasoning.INCLUDE.value if options.reasoning else None,
+        "reasoning_effort": options.reasoning_effort,
     }
     return {name: value for name, value in given.items() if value is not None}
 
@@ -73,12 +77,16 @@ def _one(session: Session, event: dict[str, Any]) -> int:
     # Always as a stream: its heartbeats tell a slow daemon from one that hangs.
     body = event | {"stream": True}
     pieces = []
+    thinking = Thinking(follow=options.follow and not options.json)
     last: dict[str, Any] = {}
     unwritten: OSError | None = None
     with client.open("POST", "/event", body, timeout_seconds=SILENCE_SECONDS) as answer:
         for frame in _frames(answer):
             last = frame
+            thinking.add(frame.get("reasoning") or "")
             pieces.append(frame.get("delta") or "")
+            if pieces[-1]:
+                thinking.end()
             if options.follow and not options.json and unwritten is None:
                 try:
                     sys.stdout.write(_completion(pieces[-1]))
@@ -87,6 +95,7 @@ def _one(session: Session, event: dict[str, Any]) -> int:
                     raise
                 except OSError as error:  # to leave now would cancel the event
                     unwritten = error
+    thinking.end()
     if not last.get("done"):
         raise Refused("internal_error", "the stream broke off before its end")
     if "error" in last:
@@ -96,8 +105,12 @@ def _one(session: Session, event: dict[str, Any]) -> int:
             raise unwritten
         if options.json:
             told = {"completion": "".join(pieces)} | {k: last[k] for k in last if k != "delta"}
+            if options.reasoning:
+                told["reasoning"] = thinking.text
             session.say(told)
         else:
+            if not options.follow:
+                tell_thinking(thinking.text)
             sys.stdout.write("\n" if options.follow else _completion("".join(pieces)) + "\n")
     if not options.json:
         session.tell(f"{last['event_id']} on {last['backend']}")
@@ -142,6 +155,8 @@ def wait(session: Session) -> int:
         if session.options.json:
             session.say(outcome)
         else:
+            if session.options.reasoning:
+                tell_thinking(outcome.get("reasoning"))
             sys.stdout.write(_completion(outcome["completion"]) + "\n")
     return EXIT_OK
 

@@ -61,8 +61,8 @@ FIELDS = {
     "resume": "draining not_reached reached scope",
     "events show": (
         "ahead attempts backend claimed_at client deadline_at due_at ended_at error event_id "
-        "failure idempotency_key max_tokens owner place position priority state stream "
-        "submitted_at trace_context usage"
+        "failure idempotency_key max_tokens overtaken owner place position priority reasoning "
+        "reasoning_effort state stream submitted_at trace_context usage"
     ),
     "why": "event_id lines state",
     "failover SERVER": "detail not_reached pinned reached reason role scope",
@@ -74,8 +74,8 @@ FIELDS = {
     "backup FILE": "bytes events written",
     "bundle FILE": "bytes files written",
     "events list": (
-        "ahead backend claimed_at deadline_at due_at ended_at error event_id owner place "
-        "priority state submitted_at"
+        "ahead backend claimed_at deadline_at due_at ended_at error event_id overtaken owner "
+        "place priority state submitted_at"
     ),
     "backends, each": (
         "active in_flight kind max_in_flight name pinned reason resting_seconds role state "
@@ -365,6 +365,57 @@ async def test_a_stream_is_followed_and_ndjson_is_submitted(
         answers = (await house.ctl("submit", "--file", batch)).splitlines()
     assert text.startswith(expected)
     assert len({json.loads(answer)["event_id"] for answer in answers}) == 7
+
+
+THINKING = replace(QUICK, version="1.115", thinking=True)
+
+
+@pytest.mark.parametrize("how", [(), ("--follow",)])
+async def test_what_the_model_thinks_is_printed_beside_the_completion(
+    capsys: Captured, how: tuple[str, ...]
+) -> None:
+    async with open_house(capsys, THINKING) as house:
+        wanted = ("submit", "Is it?", "--max-tokens", "16", "--reasoning", *how)
+        captured: list[str] = []
+
+        def run() -> int:
+            return ctl.main(["--socket", str(house.socket), *wanted])
+
+        capsys.readouterr()
+        assert await trio.to_thread.run_sync(run) == 0
+        captured += capsys.readouterr()
+        told = await house.json("submit", "Is it?", "--max-tokens", "16", "--reasoning")
+        silent = await house.json("submit", "Is it?", "--max-tokens", "16")
+    out, err = captured
+    assert told["completion"]
+    assert told["reasoning"]
+    assert "reasoning" not in silent
+    assert out == told["completion"] + "\n"
+    thought, _, rest = err.partition("\n")
+    assert thought == told["reasoning"]
+    assert rest.endswith(" on primary\n")
+
+
+async def test_what_the_model_is_to_think_is_asked_of_many_events_and_printed_later(
+    capsys: Captured, tmp_path: Path
+) -> None:
+    batch = tmp_path / "batch.ndjson"
+    batch.write_text('{"content": "Is it?", "max_tokens": 16}\n' * 2)
+    asked = ("--reasoning", "--reasoning-effort", "low")
+    async with open_house(capsys, THINKING) as house:
+        lines = (await house.ctl("submit", "--file", batch, *asked)).splitlines()
+        accepted = await house.json("submit", "Is it?", "--no-wait", "--max-tokens", "16", *asked)
+        event_id = accepted["event_id"]
+        later = await house.ctl("wait", event_id, "--reasoning")
+        event = (await house.json("events", "show", event_id))["reasoning_effort"]
+        silent = await house.ctl("wait", event_id)
+        assert "invalid choice: 'much'" in await house.ctl(
+            "submit", "x", "--reasoning-effort", "much", code=2
+        )
+    thoughts = {json.loads(line)["reasoning"] for line in lines}
+    assert len(thoughts) == 1
+    assert later == silent + thoughts.pop() + "\n"
+    assert event == "low"
 
 
 async def test_lines_are_submitted_in_windows_and_answered_by_their_number(
