@@ -141,4 +141,6 @@ class ProbeResult:
     prompt_tokens_per_second: float | None = None
     written_tokens_per_second: float | None = None
     """How fast it was at its last generation."""
+    last_prompt_tokens: int | None = None
+    """How long the prompt of that was."""
     software: Software = NOTHING_TOLD

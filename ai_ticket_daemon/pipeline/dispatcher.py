@@ -102,7 +102,7 @@ class Dispatcher:
     @property
     def expected_turn_seconds(self) -> float | None:
         """How long a turn is likely to take at the speed the servers tell; None if none does."""
-        return self._pool.writing_seconds(MAX_TOKENS.default)
+        return self._pool.expected_turn_seconds(MAX_TOKENS.default)
 
     def wake(self) -> None:
         """Look for something to start: an event may be due, or may be started now."""

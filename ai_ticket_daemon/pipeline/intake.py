@@ -222,7 +222,11 @@ class Intake:
             receipts = await self._queue.submit(events, owned=owned)
         except RequestRefused as error:
             if error.code is ErrorCode.QUEUE_FULL:
-                seconds = self._turns.seconds_for(len(events), slots=self._dispatcher.slots)
+                seconds = self._turns.seconds_for(
+                    len(events),
+                    slots=self._dispatcher.slots,
+                    expected_seconds=self._dispatcher.expected_turn_seconds,
+                )
                 error.retry_after_seconds = seconds or error.retry_after_seconds
                 self._observer.queue_full(len(events))
             raise

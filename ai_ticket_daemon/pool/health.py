@@ -73,6 +73,7 @@ class Health:
     software: Software = NOTHING_TOLD
     prompt_tokens_per_second: float | None = None
     written_tokens_per_second: float | None = None
+    last_prompt_tokens: int | None = None
     uptime_seconds: float | None = None
     generations: int | None = None
     restarts: int = 0

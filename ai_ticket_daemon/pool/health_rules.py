@@ -88,6 +88,7 @@ def _after_answer(
         software=result.software,
         prompt_tokens_per_second=result.prompt_tokens_per_second,
         written_tokens_per_second=result.written_tokens_per_second,
+        last_prompt_tokens=result.last_prompt_tokens,
     )
     if restarted:
         # Another process: what the last one did wrong does not count, nor how long it was well,

@@ -14,6 +14,7 @@ from ai_ticket_daemon.backends.failure import HealthEvent, RetryRule
 from ai_ticket_daemon.config.backends import BackendRole
 from ai_ticket_daemon.host.exhaustion import AGAIN_SECONDS
 from ai_ticket_daemon.pool.backend import Backend, PoolObserver, Slot
+from ai_ticket_daemon.pool.expected_turn import turn_seconds
 from ai_ticket_daemon.pool.health import Health, HealthState
 from ai_ticket_daemon.pool.health_events import (
     GenerationFailed,
@@ -150,14 +151,10 @@ class BackendPool:
         active = (b for b in serving(self, self.active) if b.health.usable)
         return sum(backend.config.max_in_flight for backend in active)
 
-    def writing_seconds(self, tokens: int) -> float | None:
-        """How long the slowest server that serves writes so much; None if none tells its speed."""
-        speeds = [
-            backend.health.written_tokens_per_second
-            for backend in serving(self, self.active)
-            if backend.health.usable and backend.health.written_tokens_per_second
-        ]
-        return tokens / min(speeds) if speeds else None
+    def expected_turn_seconds(self, written_tokens: int) -> float | None:
+        """How long writing so much is likely to take where events go now; None if nobody knows."""
+        healths = (backend.health for backend in serving(self, self.active))
+        return turn_seconds((h for h in healths if h.usable), written_tokens)
 
     @property
     def retry_after_seconds(self) -> float:

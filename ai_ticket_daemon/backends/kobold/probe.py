@@ -94,6 +94,7 @@ class KoboldProbe:
             generations=perf.total_gens,
             prompt_tokens_per_second=perf.prompt_tokens_per_second,
             written_tokens_per_second=perf.written_tokens_per_second,
+            last_prompt_tokens=perf.last_input_count,
             credential_accepted=self._credential_accepted,
             loads_on_request=self.loads_on_request,
             software=replace(self.features.software, unanswered=tuple(sorted(self._unanswered))),
