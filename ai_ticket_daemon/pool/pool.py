@@ -222,10 +222,11 @@ class BackendPool:
 
     def woken(self, backend: Backend, problem: str | None) -> None:
         """Take in that a server was made to load its model, or why it could not be."""
-        if problem is not None:
+        # A router answers when the model is loaded, any other server when it begins to.
+        begins = "router" not in backend.health.software.features
+        if problem is not None or begins:
             backend.waking.again_at = self._clock() + WAKE_AGAIN_SECONDS
-        elif "router" not in backend.health.software.features:
-            # A router answers when the model is loaded, any other server when it begins to.
+        if problem is None and begins:
             self.saw(backend, LoadBegun(backend.config.load_timeout_seconds))
         self._observer.woken(backend, problem)
 

@@ -155,6 +155,18 @@ async def test_a_router_that_cannot_load_its_model_has_none() -> None:
         assert "no model" in answer["message"]
 
 
+async def test_a_router_that_cannot_load_its_model_is_not_told_to_again_and_again() -> None:
+    async with open_house(ROUTER, keep_standby_loaded=True) as house:
+        house.standby.faults.unload()
+        house.standby.faults.lose_model()
+        await until(lambda: house.daemon.log("backend_not_woken"))
+        (line,) = house.daemon.log("backend_not_woken")
+        assert "no model" in line["reason"]
+        assert house.daemon.log("backend_woken") == []
+        backend = house.daemon.daemon.pool["standby"]
+        assert backend.waking.again_at > trio.current_time()
+
+
 @pytest.mark.parametrize("settings", [ROUTER, ADMIN], ids=["router", "admin"])
 async def test_a_generation_cut_by_a_reload_is_not_poison_however_often(
     settings: KoboldSettings,

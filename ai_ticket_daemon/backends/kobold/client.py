@@ -90,9 +90,12 @@ class KoboldClient(ServerClient):
     async def wake(self) -> bool:
         """Have the model loaded; see :meth:`BackendClient.wake`."""
         try:
-            return await self._wake()
+            if not self._server.probe.loads_on_request:
+                return await self._wake()
+            await self._load()
         except AttemptFailed as failure:
             raise self._error(failure.observation) from failure
+        return True
 
     async def _generate_loading(
         self, request: GenerationRequest, on_delta: Callable[[str], None] | None

@@ -78,11 +78,14 @@ class KoboldProbe:
         self._perf = perf
         self.speed.note(perf)
         if identify or self._probes_to_identify == 0:
-            unanswered = frozenset(self._unanswered)
+            unanswered, had_model = frozenset(self._unanswered), self._has_model
             await self._identify()
             # What it does not answer now it may the next time; if not, it is asked as rarely.
             again_soon = not self._unanswered <= unanswered
             self._probes_to_identify = 1 if again_soon else IDENTIFY_EVERY
+            if self._has_model is not had_model:
+                # Between the two questions another process has begun to answer.
+                self._perf = perf = await read_perf(self._wire)
         self._probes_to_identify -= 1
         return ProbeResult(
             model=self._model,

@@ -217,10 +217,11 @@ async def test_a_standby_that_only_an_order_loads_is_kept_loaded_too(
 async def test_a_server_that_comes_back_without_the_model_it_was_to_load_has_none(
     autojump_clock: MockClock,
 ) -> None:
-    async with probed(WELL, LOST_ITS_MODEL) as house:
-        house.pool.wake("s")
+    async with probed(WELL, LOST_ITS_MODEL, keep=True) as house:
         await trio.sleep(1)
         assert house.state("s") is HealthState.LOADING
         house.clients["s"].probe_result = replace(LOST_ITS_MODEL, uptime_seconds=1)
         await trio.sleep(1)
         assert house.state("s") is HealthState.WRONG_MODEL
+        await trio.sleep(50)
+        assert house.clients["s"].wakes == 1, "it is not made to try again and again"

@@ -53,12 +53,15 @@ class RecordedServer:
         self.answers = {"/api/extra/version": about, "/props": props}
         self.silent = False
         self.asked: list[str] = []
+        self.uptime_with_model: float | None = None
 
     async def call(self, method: str, path: str, **_: object) -> dict[str, Any]:
         self.asked.append(path)
         if path == "/api/extra/perf":
             return recorded("kobold", "perf_idle") | {"uptime": self.uptime}
         if path == "/api/v1/model":
+            if self.uptime_with_model is not None:
+                self.model, self.uptime = "koboldcpp/m", self.uptime_with_model
             return {"result": self.model}
         if path == "/api/extra/true_max_context_length":
             return {"value": 2048}
@@ -181,6 +184,16 @@ async def test_a_server_that_knows_neither_path_is_the_oldest() -> None:
     probe = probe_of(RecordedServer(None, None))
     assert (await probe.probe(identify=True)).software.version is None
     assert probe.features == OLDEST
+
+
+async def test_a_model_that_is_loaded_between_two_questions_leaves_no_figure_of_before() -> None:
+    server = RecordedServer(ABOUT, PROPS)
+    server.model = "inactive"
+    probe = probe_of(server)
+    assert not (await probe.probe(identify=True)).has_model
+    server.uptime_with_model = 0.5
+    found = await probe.probe(identify=True)
+    assert (found.has_model, found.uptime_seconds) == (True, 0.5)
 
 
 async def test_features_that_could_not_be_read_are_read_by_the_next_probe() -> None:
