@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -217,7 +218,7 @@ async def test_a_kobold_behind_the_wrong_kind_is_recognised_and_no_slot_is_calle
 def test_the_record_of_a_stopped_attempt_says_what_was_seen_of_its_slot(
     slot: SlotEnd | None,
 ) -> None:
-    running = InFlight(cast("Lease", None))
+    running = InFlight(cast("Lease", SimpleNamespace(ahead_of=0, overtaken=0)))
     running.received.slot = slot
     message = running.cut_short(1.0, Waste.CANCELLED).message
     assert (message == "aborted on the backend") is (slot is SlotEnd.FREE)
