@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import faulthandler
-import gc
 import os
 import sys
 from functools import partial
@@ -189,18 +188,18 @@ def _explain(error: Exception, logs: Logs, systemd: Systemd) -> int:
 async def _daemon(
     config: Config, load: Callable[[], Config], logs: Logs, systemd: Systemd, *, demo: bool
 ) -> None:
-    from ai_ticket_daemon.app import Daemon  # noqa: PLC0415
+    from ai_ticket_daemon.host.collector import uncollected  # noqa: PLC0415
 
-    make = partial(Daemon, logs=logs, systemd=systemd)
-    if demo:
+    with uncollected():
+        from ai_ticket_daemon.app import Daemon  # noqa: PLC0415
+
+        make = partial(Daemon, logs=logs, systemd=systemd)
+        daemon = None if demo else make(config, load=load)
+    if daemon is None:
         from ai_ticket_daemon.testing.demo import run_demo  # noqa: PLC0415
 
         await run_demo(config, lambda changed: make(changed, load=partial(_same, changed)))
         return
-    daemon = make(config, load=load)
-    # What is there now stays to the end: no collection has to look at it again.
-    gc.collect()
-    gc.freeze()
     await daemon.run()
 
 

@@ -80,14 +80,15 @@ def one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tell what the tests cost."""
+    """Tell what the tests cost, and read them without looking for garbage: there is little."""
     config.pluginmanager.register(Costs())
+    gc.disable()
 
 
 def pytest_collection_finish() -> None:
     """Keep collections of the garbage from what thousands of tests are made of: it stays."""
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.system.container import containers_seconds
+
 if TYPE_CHECKING:
     from collections.abc import Generator
 
@@ -21,10 +23,7 @@ MOST = 20
 
 
 class Costs:
-    """Notes with each report how long processors worked for it, and sums that up.
-
-    What a container computes counts where it ends: with the last test of the process that used it.
-    """
+    """Notes with each report how long processors worked for it, and sums that up."""
 
     def __init__(self) -> None:
         self._before = processor_seconds()
@@ -51,8 +50,12 @@ class Costs:
 
 
 def processor_seconds() -> float:
-    """Return how long processors have worked for this process and for those it has waited for."""
-    return sum(os.times()[:4])
+    """Return how long processors have worked for this process, its containers, and its children.
+
+    Children count when they have been waited for. So does a container when it ends: from then on
+    its group is gone, and what it computed is a child's.
+    """
+    return sum(os.times()[:4]) + containers_seconds()
 
 
 def summary(reports: list[pytest.TestReport]) -> list[str]:

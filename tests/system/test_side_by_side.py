@@ -1,9 +1,18 @@
-"""The order of the tests when several processes share them."""
+"""The order of the tests when several processes share them, and what they cost."""
 
 from __future__ import annotations
 
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
 from tests.support.project import ROOT
 from tests.support.side_by_side import HOST, ON_THE_HOST, SECONDS, group, place, unknown_files
+from tests.support.system.container import containers_seconds
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def test_every_file_that_is_named_exists() -> None:
@@ -33,3 +42,22 @@ def test_the_longest_begin_first_and_the_real_process_before_the_rest() -> None:
     assert files[-2:] == ["tests/system/b.py", "tests/unit/a.py"]
     known = [SECONDS[file] for file in files[1:-2]]
     assert known == sorted(known, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("group", "file", "text"),
+    [
+        ("cpuacct/ai-ticket-test-{}-service", "cpuacct.usage", "2500000000\n"),
+        ("ai-ticket-test-{}-service", "cpu.stat", "usage_usec 2500000\nuser_usec 1\n"),
+    ],
+)
+def test_what_a_container_computes_counts_while_it_runs(
+    tmp_path: Path, group: str, file: str, text: str
+) -> None:
+    assert containers_seconds(tmp_path) == 0
+    for owner in (os.getpid(), os.getpid() + 1):  # the other process tells its own
+        folder = tmp_path / group.format(owner)
+        folder.mkdir(parents=True)
+        (folder / file).write_text(text)
+
+    assert containers_seconds(tmp_path) == 2.5

@@ -12,6 +12,7 @@ from tests.support.system.completion import completes, serves_zsh
 from tests.support.system.service_host import (
     CHECKOUT,
     CONF,
+    LONG_PAUSE_SECONDS,
     PYTHON,
     SETTINGS,
     WHEELHOUSE,
@@ -50,7 +51,7 @@ def test_an_upgrade_is_one_restart_and_fails_no_request(host: ServiceHost) -> No
     host.box.shell(f"echo '# mine' >>{CONF}")
     conf = host.box.shell(f"cat {CONF}")
     starts = len(host.journal("AI_TICKET_LOG=started"))
-    with host.load(CLIENTS) as load:
+    with host.load(CLIENTS, LONG_PAUSE_SECONDS) as load:
         said = host.install(checkout="/root/next")
 
     assert "upgraded" in said

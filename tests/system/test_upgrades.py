@@ -18,6 +18,7 @@ from tests.support.system.service_host import (
     CHECKOUT,
     CONF,
     GIVING_UP_SECONDS,
+    LONG_PAUSE_SECONDS,
     WHEELHOUSE,
     build_wheel,
     copy_checkout,
@@ -103,7 +104,7 @@ def test_an_upgrade_that_does_not_start_is_taken_back_and_loses_no_event(
 def test_an_upgrade_can_be_taken_back_later_and_fails_no_request(host: ServiceHost) -> None:
     back = (f"{CHECKOUT}/ops/install.sh", "--rollback")
     assert version(host) == "0.1.0"
-    with host.load(CLIENTS) as load:
+    with host.load(CLIENTS, LONG_PAUSE_SECONDS) as load:
         host.install(checkout=NEXT)
         assert version(host) == "0.1.1"
         event_id = host.post({"content": "a ticket", "max_tokens": 4}).json["event_id"]

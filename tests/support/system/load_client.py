@@ -1,6 +1,7 @@
 """Clients that post events one after the other, each over a connection of its own, until told.
 
-Runs inside the container, on the Python of the installed daemon: ``load_client.py CLIENTS URL``.
+Runs inside the container, on the Python of the installed daemon:
+``load_client.py CLIENTS URL PAUSE``, where each client pauses so many seconds between two events.
 Ends when its standard input does, and prints what it has seen as one JSON object.
 """
 
@@ -17,8 +18,6 @@ import httpx
 import trio
 
 TIMEOUT_SECONDS = 60
-PAUSE_SECONDS = 0.02
-"""Eight clients still ask hundreds of times a second, and leave a processor to what they watch."""
 
 
 @dataclass
@@ -31,7 +30,9 @@ class Seen:
     statuses: Counter[int] = field(default_factory=Counter)
 
 
-async def post_for_ever(client: httpx.AsyncClient, url: str, seen: Seen) -> None:
+async def post_for_ever(
+    client: httpx.AsyncClient, url: str, pause_seconds: float, seen: Seen
+) -> None:
     body: dict[str, Any] = {"content": "a ticket", "max_tokens": 4}
     while True:
         started = time.monotonic()
@@ -47,10 +48,10 @@ async def post_for_ever(client: httpx.AsyncClient, url: str, seen: Seen) -> None
             else:
                 seen.failures.append(f"{answer.status_code} {answer.text[:300]}")
         seen.slowest_seconds = max(seen.slowest_seconds, time.monotonic() - started)
-        await trio.sleep(PAUSE_SECONDS)
+        await trio.sleep(pause_seconds)
 
 
-async def main(clients: int, url: str) -> None:
+async def main(clients: int, url: str, pause_seconds: float) -> None:
     seen = Seen()
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
     async with (
@@ -58,11 +59,11 @@ async def main(clients: int, url: str) -> None:
         trio.open_nursery() as nursery,
     ):
         for _ in range(clients):
-            nursery.start_soon(post_for_ever, client, url, seen)
+            nursery.start_soon(post_for_ever, client, url, pause_seconds, seen)
         await trio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
         nursery.cancel_scope.cancel()
     print(json.dumps(vars(seen)))
 
 
 if __name__ == "__main__":
-    trio.run(main, int(sys.argv[1]), sys.argv[2])
+    trio.run(main, int(sys.argv[1]), sys.argv[2], float(sys.argv[3]))

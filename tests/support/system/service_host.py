@@ -28,6 +28,10 @@ WHEELHOUSE = "/root/wheelhouse"
 WAIT_SECONDS = 60.0
 """A guard against hanging, for a machine that is busy, too."""
 SELDOM_SECONDS = 0.5
+PAUSE_SECONDS = 0.02
+"""Eight clients still ask hundreds of times a second, and leave a processor to what they watch."""
+LONG_PAUSE_SECONDS = 0.25
+"""Where a single restart comes after a long installation: each of the clients meets it."""
 GIVING_UP_SECONDS = 150.0
 """How long a daemon that does not start may take for the thirty starts that systemd allows."""
 IN_A_CHECKOUT = (
@@ -141,12 +145,14 @@ class ServiceHost:
         return Answer(int(status), told)
 
     @contextmanager
-    def load(self, clients: int) -> Iterator[Load]:
+    def load(self, clients: int, pause_seconds: float = PAUSE_SECONDS) -> Iterator[Load]:
         """Have clients post events for the length of a block."""
         result = Load({})
         script = self.box.root / "root" / "load_client.py"
         shutil.copy(Path(__file__).with_name("load_client.py"), script)
-        command = self.box.enter(PYTHON, "/root/load_client.py", str(clients), URL)
+        command = self.box.enter(
+            PYTHON, "/root/load_client.py", str(clients), URL, str(pause_seconds)
+        )
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as process:

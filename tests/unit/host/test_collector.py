@@ -4,10 +4,11 @@ import gc
 from functools import partial
 from typing import TYPE_CHECKING
 
+import pytest
 import trio
 
 from ai_ticket_daemon.host import collector
-from ai_ticket_daemon.host.collector import LITTLE, LONGEST_SECONDS, LOOK_SECONDS
+from ai_ticket_daemon.host.collector import LITTLE, LONGEST_SECONDS, LOOK_SECONDS, uncollected
 from ai_ticket_daemon.host.exhaustion import Exhaustion, Resource
 from tests.support.lacks import Lack
 
@@ -29,6 +30,20 @@ async def collections_in(seconds: float, objects: int) -> int:
         await trio.sleep(seconds + LOOK_SECONDS / 2)
         nursery.cancel_scope.cancel()
     return len(collected)
+
+
+def test_a_start_is_not_looked_through_and_what_comes_after_it_is() -> None:
+    before = gc.get_freeze_count()
+    with uncollected():
+        assert not gc.isenabled()
+        made: list[list[int]] = [[] for _ in range(10)]
+
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > before
+    assert made
+    with pytest.raises(OSError, match="the start failed"), uncollected():
+        raise OSError("the start failed")
+    assert gc.isenabled()
 
 
 async def test_little_is_collected_often_and_much_seldom(autojump_clock: MockClock) -> None:
