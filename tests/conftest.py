@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 NEXT_VERSION = "0.1.1"
 STAGES = 12
 """More than any one file of drills has."""
-START_SECONDS = 30
+START_SECONDS = 60
 NOBODY = "127.0.0.1:9"
 """Where no Alertmanager listens."""
 OBJECTIVES = {"vector(120)": "vector(1)"}
@@ -193,7 +193,7 @@ def _ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     give_up_at = time.monotonic() + START_SECONDS
     while time.monotonic() < give_up_at and process.poll() is None:
         try:
-            urllib.request.urlopen(url, timeout=5).close()
+            urllib.request.urlopen(url, timeout=START_SECONDS).close()
         except (URLError, OSError):
             time.sleep(0.05)
         else:

@@ -210,7 +210,9 @@ async def test_a_process_without_threads_goes_on_storing_and_answering(tmp_path:
             await until(lambda: "trio" not in thread_names(daemon).lower(), daemon)
             for _ in range(5):
                 assert await submit(daemon) == 200
-            async with httpx.AsyncClient(base_url=daemon.url, trust_env=False) as client:
+            async with httpx.AsyncClient(
+                base_url=daemon.url, trust_env=False, timeout=60
+            ) as client:
                 # A refused payload would be kept by a thread of its own.
                 assert (await client.post("/event", json={"content": 5})).status_code in (400, 422)
             await until(lambda: bool(daemon.logged("host_exhausted")), daemon)

@@ -148,7 +148,10 @@ async def test_a_name_with_half_a_character_at_the_start_is_no_end(
     async with open_hostile_server({**WELL, CHAT: PLAIN["a completion"].odd, path: odd}) as server:
         lines = ("[[backends.server]]", 'name = "odd"', f'kind = "{kind.value}"')
         async with attacked(tmp_path, *lines, f'url = "{server.url}"') as daemon:
-            async with daemon.watched(), httpx.AsyncClient(base_url=daemon.url) as client:
+            async with (
+                daemon.watched(),
+                httpx.AsyncClient(base_url=daemon.url, timeout=60) as client,
+            ):
                 await ready(client)
                 reply = await client.post("/event", json={"content": "hi"})
                 assert reply.json()["completion"] == "Hello."

@@ -31,7 +31,10 @@ pytestmark = pytest.mark.system
 
 async def test_a_daemon_that_works_is_left_in_peace(tmp_path: Path) -> None:
     async with attacked(tmp_path) as daemon:
-        async with daemon.watched() as seen, httpx.AsyncClient(base_url=daemon.url) as client:
+        async with (
+            daemon.watched() as seen,
+            httpx.AsyncClient(base_url=daemon.url, timeout=60) as client,
+        ):
             for number in range(20):
                 body = {"content": f"ticket {number}", "max_tokens": 4}
                 assert (await client.post("/event", json=body)).status_code == 200

@@ -171,7 +171,7 @@ async def key_used_again(house: House) -> str:
 
 
 async def event_unknown(house: House) -> str:
-    async with httpx.AsyncClient(base_url=house.running.url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=house.running.url, trust_env=False, timeout=60) as client:
         return (await client.get("/event/01890a5d-ac96-774b-bcce-b302099a8057")).text
 
 
@@ -452,7 +452,7 @@ async def run(house: House, command: str) -> int:
     }.items():
         command = command.replace(here, there)
     environment = {**os.environ, "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"}
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         done = await trio.run_process(
             ["bash", "-c", command], capture_stdout=True, check=False, env=environment
         )

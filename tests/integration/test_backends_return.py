@@ -54,7 +54,7 @@ async def test_five_hundred_waiting_events_start_when_the_server_returns_one_at_
 
             for number in range(500):
                 nursery.start_soon(post, number)
-            with trio.fail_after(30):
+            with trio.fail_after(60):
                 while True:
                     if (await client.get("/health")).json()["queue"].get("queued") == 499:
                         break

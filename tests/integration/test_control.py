@@ -229,7 +229,7 @@ async def test_the_address_of_a_client_leads_from_its_event_and_from_its_refusal
         return replace(config, auth=AuthConfig(tokens))
 
     async with open_house(capsys, change=with_tokens) as house:
-        async with httpx.AsyncClient(base_url=house.running.url) as client:
+        async with httpx.AsyncClient(base_url=house.running.url, timeout=60) as client:
             event = {"content": "Hello", "max_tokens": 4}
             known = {"authorization": "Bearer bot-token-bot-token"}
             told = (await client.post("/event", json=event, headers=known)).json()
@@ -665,7 +665,7 @@ async def test_a_cut_ends_by_itself_at_a_reload_and_when_it_would_do_harm(
         return [line["reason"] for line in house.running.log("severance_ended")]
 
     async def sever(house: House, seconds: float) -> None:
-        client = Client(house.socket, 5.0)
+        client = Client(house.socket, 60.0)
         await trio.to_thread.run_sync(lambda: client.change("sever", seconds=seconds))
 
     async with open_house(capsys, change=failing_back_soon) as house:
@@ -844,7 +844,7 @@ async def test_odd_requests_are_refused(
         stream = await trio.open_unix_socket(str(house.socket))
         async with stream:
             await stream.send_all(request_bytes)
-            with trio.fail_after(30):
+            with trio.fail_after(60):
                 answer = bytes(await stream.receive_some(4096))
         assert answer.startswith(b"HTTP/1.1 " + status)
         assert (await house.json("status"))["paused"] is False
@@ -984,7 +984,7 @@ async def test_what_clients_do_wrong_is_captured_and_what_is_not_theirs_is_not(
 
     async with (
         open_house(capsys, change=capturing) as house,
-        httpx.AsyncClient(base_url=house.running.url) as client,
+        httpx.AsyncClient(base_url=house.running.url, timeout=60) as client,
     ):
         wrong = {"content": "hi", "max_tokens": 0}
         answers = [

@@ -457,7 +457,7 @@ async def run_cells(cells: list[Cell], clock: MockClock) -> dict[Cell, Result | 
     async def run(cell: Cell) -> None:
         async with limit:
             try:
-                with trio.fail_after(30):
+                with trio.fail_after(60):
                     version, fault, mode = cell
                     results[cell] = await run_cell(version, TABLE[fault], mode)
             except Exception as error:  # noqa: BLE001 - it fails its own cell

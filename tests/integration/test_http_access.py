@@ -157,7 +157,7 @@ async def test_clients_over_a_unix_socket_are_told_apart_by_their_proxy(tmp_path
     transport = httpx.AsyncHTTPTransport(uds=str(tmp_path / "http"))
     async with (
         serving(http, rate_limit=RateLimitConfig(1, 3600.0)),
-        httpx.AsyncClient(transport=transport, base_url="http://a") as client,
+        httpx.AsyncClient(transport=transport, base_url="http://a", timeout=60) as client,
     ):
         replies = [await post(client, x_forwarded_for=f"198.51.100.{host}") for host in (1, 2, 1)]
         assert [reply.status_code for reply in replies] == [200, 200, 429]

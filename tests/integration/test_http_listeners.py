@@ -252,7 +252,10 @@ async def test_https_is_served_as_the_client_likes_it(
     async with (
         serving(tls) as served,
         httpx.AsyncClient(
-            base_url=f"https://localhost:{served.port}", verify=context, http2=http2
+            base_url=f"https://localhost:{served.port}",
+            verify=context,
+            http2=http2,
+            timeout=60,
         ) as client,
     ):
         for _ in range(2):

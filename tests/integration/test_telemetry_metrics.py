@@ -38,7 +38,7 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 def page(daemon: RunningDaemon) -> str:
     """Read the page as Prometheus does, from a thread that knows nothing of the event loop."""
     url = f"http://127.0.0.1:{daemon.daemon.metrics_port}/metrics"
-    with urlopen(Request(url, headers={"Accept": OPENMETRICS}), timeout=5) as answer:
+    with urlopen(Request(url, headers={"Accept": OPENMETRICS}), timeout=60) as answer:
         assert answer.headers["content-type"].startswith("application/openmetrics-text")
         return str(answer.read().decode())
 

@@ -90,7 +90,7 @@ class Life:
     said: bytearray
 
     async def wait_for(self, words: bytes) -> None:
-        with trio.move_on_after(20):
+        with trio.move_on_after(60):
             # A pipe, read by another task.
             while words not in self.said and self.process.poll() is None:  # noqa: ASYNC110
                 await trio.sleep(0.02)
@@ -264,7 +264,9 @@ async def test_a_crash_at_an_event_shows_where_and_not_what(
             for backend in daemon.daemon.pool:
                 monkeypatch.setattr(kobold(backend.client), "_generate", fall)
             headers = {"authorization": f"Bearer {TOKEN}"}
-            async with httpx.AsyncClient(base_url=daemon.url, headers=headers) as client:
+            async with httpx.AsyncClient(
+                base_url=daemon.url, headers=headers, timeout=60
+            ) as client:
                 answer = await client.post("/event", json=event())
             assert answer.status_code == 500
             assert "a fault of ours" not in answer.text

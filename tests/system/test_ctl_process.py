@@ -53,7 +53,7 @@ async def ctl(
     socket: Path, *words: str, code: int = 0, stdin: bytes = b"", **env: str
 ) -> tuple[str, str]:
     """Run the command without a terminal; return what it printed, and what it said."""
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         done = await trio.run_process(
             [CTL, "--socket", str(socket), *words],
             stdin=stdin,

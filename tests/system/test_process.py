@@ -155,7 +155,7 @@ async def test_a_second_stop_ends_at_once_and_frees_the_backend(tmp_path: Path) 
         await process.logged("stopping")
         process.process.send_signal(signal.SIGTERM)
         assert await process.exit_code() == 0
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             await simulated.wait_for(lambda s: s.running == 0)
         assert simulated.observations.aborted_total == 1
     assert statuses != [200]
@@ -313,7 +313,7 @@ async def test_nobody_who_reads_its_log_is_needed(tmp_path: Path) -> None:
     process = await trio.lowlevel.open_process([*COMMAND, "--config", str(conf)], stderr=PIPE)
     try:
         with trio.fail_after(60):
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
                 await answers(client)
                 for _ in range(600):  # a line of more than 200 bytes each; a pipe takes 64 KiB
                     assert (await client.get("/live")).status_code == 200

@@ -107,7 +107,7 @@ async def service(
 
 
 async def test_the_whole_life_of_a_service(tmp_path: Path) -> None:
-    async with service(tmp_path) as s, httpx.AsyncClient(trust_env=False) as client:
+    async with service(tmp_path) as s, httpx.AsyncClient(trust_env=False, timeout=60) as client:
         await s.told("READY=1")
         answer = await client.get(f"http://127.0.0.1:{s.port}/live")
         assert answer.status_code == 200

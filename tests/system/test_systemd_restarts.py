@@ -12,7 +12,6 @@ from tests.support.system.completion import completes, serves_zsh
 from tests.support.system.service_host import (
     CHECKOUT,
     CONF,
-    LONG_PAUSE_SECONDS,
     PYTHON,
     SETTINGS,
     WHEELHOUSE,
@@ -45,21 +44,6 @@ def test_ten_restarts_fail_no_request(host: ServiceHost) -> None:
     assert len(pids) == RESTARTS + 1
     assert load.seen["failures"] == []
     assert load.seen["completions"] > RESTARTS * CLIENTS
-
-
-def test_an_upgrade_is_one_restart_and_fails_no_request(host: ServiceHost) -> None:
-    host.box.shell(f"echo '# mine' >>{CONF}")
-    conf = host.box.shell(f"cat {CONF}")
-    starts = len(host.journal("AI_TICKET_LOG=started"))
-    with host.load(CLIENTS, LONG_PAUSE_SECONDS) as load:
-        said = host.install(checkout="/root/next")
-
-    assert "upgraded" in said
-    assert load.seen["failures"] == []
-    assert load.seen["completions"] > CLIENTS
-    started = host.journal("AI_TICKET_LOG=started")[starts:]
-    assert ["version=0.1.1" in line["MESSAGE"] for line in started] == [True]
-    assert host.box.shell(f"cat {CONF}") == conf
 
 
 def test_an_upgrade_whose_program_refuses_the_conf_file_changes_nothing(host: ServiceHost) -> None:

@@ -66,7 +66,10 @@ async def test_a_kill_and_a_restart_leave_the_trace_in_one_piece(
         async with open_simulated_kobold(KoboldSettings().scaled(0.1)) as simulated:
             conf = conf_for(tmp_path, collector, protocol, simulated.url)
             simulated.faults.stall(after_tokens=1, ignores_abort=False)
-            async with life(conf) as first, httpx.AsyncClient(base_url=first.url) as client:
+            async with (
+                life(conf) as first,
+                httpx.AsyncClient(base_url=first.url, timeout=60) as client,
+            ):
                 body = {"content": "hello", "max_tokens": 4}
                 answer = await client.post("/event", json=body, headers=headers)
                 assert answer.status_code == 202
@@ -113,7 +116,10 @@ async def test_a_client_that_was_cut_off_leaves_no_hole_in_the_trace(
             conf = conf_for(tmp_path, collector, "http/protobuf", simulated.url)
             simulated.faults.script("server_error", times=1)
             simulated.faults.stall(after_tokens=1, ignores_abort=False)
-            async with life(conf) as first, httpx.AsyncClient(base_url=first.url) as client:
+            async with (
+                life(conf) as first,
+                httpx.AsyncClient(base_url=first.url, timeout=60) as client,
+            ):
 
                 async def be_cut_off() -> None:
                     with pytest.raises(httpx.TransportError):
@@ -151,7 +157,10 @@ async def test_a_client_that_was_sent_away_has_its_span_once(tmp_path: Path) -> 
             conf = conf_for(tmp_path, collector, "http/protobuf", simulated.url)
             conf.write_text("pipeline.drain_seconds = 0\n" + conf.read_text())
             simulated.faults.stall(after_tokens=1, ignores_abort=False)
-            async with life(conf) as first, httpx.AsyncClient(base_url=first.url) as client:
+            async with (
+                life(conf) as first,
+                httpx.AsyncClient(base_url=first.url, timeout=60) as client,
+            ):
 
                 async def be_sent_away() -> None:
                     item = {"content": "hello", "max_tokens": 4}

@@ -101,12 +101,20 @@ def test_an_upgrade_that_does_not_start_is_taken_back_and_loses_no_event(
     assert (audit["accepted"], audit["difference"], audit["problems"]) == (accepted, 0, [])
 
 
-def test_an_upgrade_can_be_taken_back_later_and_fails_no_request(host: ServiceHost) -> None:
+def test_an_upgrade_is_one_restart_can_be_taken_back_later_and_fails_no_request(
+    host: ServiceHost,
+) -> None:
     back = (f"{CHECKOUT}/ops/install.sh", "--rollback")
     assert version(host) == "0.1.0"
+    host.box.shell(f"echo '# mine' >>{CONF}")
+    conf = host.box.shell(f"cat {CONF}")
+    starts = len(host.journal("AI_TICKET_LOG=started"))
     with host.load(CLIENTS, LONG_PAUSE_SECONDS) as load:
-        host.install(checkout=NEXT)
+        assert "upgraded" in host.install(checkout=NEXT)
         assert version(host) == "0.1.1"
+        started = host.journal("AI_TICKET_LOG=started")[starts:]
+        assert ["version=0.1.1" in line["MESSAGE"] for line in started] == [True]
+        assert host.box.shell(f"cat {CONF}") == conf
         event_id = host.post({"content": "a ticket", "max_tokens": 4}).json["event_id"]
 
         host.configure("new_key = 1\n")  # as if only the next version knew it

@@ -69,7 +69,7 @@ async def test_why_survives_a_kill_and_a_restart(folder: Path) -> None:
         )
         for simulated in (primary, standby):
             simulated.faults.stall(after_tokens=1, ignores_abort=False)
-        async with life(conf) as first, httpx.AsyncClient(base_url=first.url) as client:
+        async with life(conf) as first, httpx.AsyncClient(base_url=first.url, timeout=60) as client:
             answer = await client.post(
                 "/event",
                 json={"content": "hello", "max_tokens": 4},

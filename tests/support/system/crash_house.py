@@ -141,7 +141,7 @@ class House:
     async def idle(self) -> None:
         """Return when nothing is queued or running any more."""
         queue: dict[str, int] = {}
-        async with httpx.AsyncClient(base_url=self.url) as http:
+        async with httpx.AsyncClient(base_url=self.url, timeout=60) as http:
             for _ in range(600):
                 queue = (await http.get("/health")).json()["queue"]
                 if queue["queued"] == queue["running"] == 0:
@@ -167,7 +167,7 @@ class House:
         assert self._process is not None
         self.assert_alive()
         self._process.terminate()
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             return await self._process.wait()
 
     def assert_alive(self) -> None:
