@@ -214,6 +214,24 @@ async def test_a_kobold_behind_the_wrong_kind_is_recognised_and_no_slot_is_calle
         await client.aclose()
 
 
+@pytest.mark.parametrize("kind", list(BackendKind))
+@pytest.mark.parametrize("stream", [True, False])
+async def test_thinking_cut_short_is_no_answer_of_a_kobold_behind_either_kind(
+    kind: BackendKind, stream: bool
+) -> None:
+    settings = replace(QUICK, version="1.115", thinking=True)
+    async with open_simulated_kobold(settings) as simulated:
+        client = open_client(ServerConfig(name="primary", url=simulated.url, kind=kind))
+        await client.probe(identify=True)
+        cut = await client.generate(asks(max_tokens=3, stream=stream))
+        assert (cut.text, cut.finish_reason) == ("", "length")
+        assert cut.reasoning
+        whole = await client.generate(asks(max_tokens=40, stream=stream))
+        assert whole.text
+        assert whole.reasoning.startswith(cut.reasoning)
+        await client.aclose()
+
+
 @pytest.mark.parametrize("slot", [None, *SlotEnd])
 def test_the_record_of_a_stopped_attempt_says_what_was_seen_of_its_slot(
     slot: SlotEnd | None,

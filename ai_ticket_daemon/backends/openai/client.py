@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from ai_ticket_daemon.backends.generation_stream import GenerationStream
 from ai_ticket_daemon.backends.generation_watch import Limits, carry_out
 from ai_ticket_daemon.backends.kobold.admission import BUSY_STATUS, Admission
 from ai_ticket_daemon.backends.kobold.model_name import names_no_model
+from ai_ticket_daemon.backends.kobold.unfinished import part_unfinished
 from ai_ticket_daemon.backends.observation import Aftermath, AttemptFailed, Seen, SlotEnd
 from ai_ticket_daemon.backends.server_client import ServerClient
 from ai_ticket_daemon.backends.software import Software
@@ -96,11 +98,12 @@ class OpenAIClient(ServerClient):
         validate(request)
         if self._admission is not None:
             await self._admission.wait()
+        genkey = secrets.token_hex(16)
         generation = GenerationStream(
             self._wire,
             self._dialect,
             request,
-            json.dumps(self._body(request)).encode(),
+            json.dumps(self._body(request, genkey)).encode(),
             on_delta=on_delta,
         )
         limits = Limits.of(self._config, self._stall_seconds())
@@ -114,6 +117,9 @@ class OpenAIClient(ServerClient):
             if observation.seen in _BROKEN_OFF:
                 observation = replace(observation, aftermath=await self._find_aftermath())
             raise self._error(observation, request.messages) from failure
+        if self._admission is not None and not request.stream:
+            most = generation.bounds.text
+            completion = await part_unfinished(completion, self._wire, genkey, max_bytes=most)
         return self._result(completion, request)
 
     async def probe(self, *, identify: bool = False) -> ProbeResult:  # noqa: ARG002
@@ -136,10 +142,10 @@ class OpenAIClient(ServerClient):
         """Return False: this kind of server loads its model by itself."""
         return False
 
-    def _body(self, request: GenerationRequest) -> dict[str, Any]:
+    def _body(self, request: GenerationRequest, genkey: str) -> dict[str, Any]:
         body = self._dialect.body(request)
         if self._admission is not None:
-            body |= PLACEHOLDERS_STAY
+            body |= {**PLACEHOLDERS_STAY, "genkey": genkey}
         if self._model is not None:
             body["model"] = self._model
         return body
