@@ -20,7 +20,7 @@ _NOT_YET = 503
 """The HTTP status of a server that loads its model, or of a proxy that has no server."""
 
 
-_MAY_LOAD = "; it may be loading or unloading its model, which closes its port, or has died"
+_MAY_LOAD = "; as it runs with --admin, it may be loading or unloading its model"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ All changes happen in synchronous methods, so no two tasks ever see half of one.
 
 from __future__ import annotations
 
+import math
 import random
 from typing import TYPE_CHECKING
 
@@ -284,6 +285,8 @@ class BackendPool:
         rules, now = self._settings(), self._clock()
         before = backend.health
         backend.health = health = after(before, event, rules=rules, now=now)
+        if health.has_model:
+            backend.waking.again_at = -math.inf
         if health.restarts > before.restarts:
             backend.read_last.clear()
             self._observer.restarted(backend)

@@ -212,6 +212,9 @@ async def test_a_standby_that_only_an_order_loads_is_kept_loaded_too(
         client.probe_error, client.probe_result = None, replace(WELL, uptime_seconds=1)
         await trio.sleep(2)
         assert house.state("s") is HealthState.READY
+        client.probe_result = LOST_ITS_MODEL
+        await trio.sleep(3)
+        assert (house.state("s"), client.wakes) == (HealthState.LOADING, 2), "it could load it"
 
 
 async def test_a_server_that_comes_back_without_the_model_it_was_to_load_has_none(
