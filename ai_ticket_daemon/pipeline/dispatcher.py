@@ -150,6 +150,8 @@ class Dispatcher:
     def keep_only(self, held: Mapping[str, int], *, of: Collection[str]) -> list[Event]:
         """Abort those events ``of`` which this daemon does not have the lease any more.
 
+        Not those of which it is writing what became of them, which gives the lease back.
+
         Args:
             held: the tokens of the leases that this daemon holds, by event.
             of: the events that ran here when it was asked for them.
@@ -163,6 +165,7 @@ class Dispatcher:
             if (
                 running is not None
                 and not running.lost
+                and not running.resolved
                 and held.get(event_id) != running.lease.token
             ):
                 running.lose(Waste.LEASE_LOST)

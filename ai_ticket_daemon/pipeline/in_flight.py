@@ -69,6 +69,8 @@ class InFlight:
     """Whether nobody wants the result any more; the worker writes that the event is cancelled."""
     lost: Waste | None = None
     """Why the worker has nothing to write any more; None while it has."""
+    resolved: bool = False
+    """Whether what becomes of it is being written: that tells whether it still was to be."""
     requeues: bool = False
     """Whether it is decided that the event goes back to the queue."""
 

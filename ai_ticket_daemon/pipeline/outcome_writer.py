@@ -74,6 +74,7 @@ class OutcomeWriter:
 
         Each try is shielded: one that is cut short may have been written or not.
         """
+        running.resolved = True
         running.requeues = isinstance(resolution, Requeue)
         written = _Written()
         try:

@@ -119,6 +119,10 @@ class Ends(PipelineObserver):
     def __init__(self) -> None:
         self.states: dict[str, EventState] = {}
         self.wasted: list[Attempt] = []
+        self.leases_lost: list[Event] = []
+
+    def lease_lost(self, event: Event) -> None:
+        self.leases_lost.append(event)
 
     def thrown_away(self, attempt: Attempt) -> None:
         self.wasted.append(attempt)
