@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.benchmark
 
 HERE = Path(__file__).parent
-RIVALS = HERE.parents[1] / ".cache" / "bench" / "bin"
+RIVALS = HERE.parents[1] / ".cache" / "bench" / "queues" / "bin"
 JOBS = 20_000
 CLIENTS = 16
 WORKERS = ("-w", "2", "-k", "process", "-q")
