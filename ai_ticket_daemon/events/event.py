@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Mapping  # noqa: TC003 - msgspec reads the annotations at run time
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 import msgspec
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from ai_ticket_daemon.events.limits import MAX_TOKENS, PRIORITY, TEMPERATURE, TOP_P
 from ai_ticket_daemon.events.reasoning import Reasoning, ReasoningEffort
@@ -23,16 +24,18 @@ class Role(StrEnum):
     ASSISTANT = "assistant"
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True):
     """One turn of the conversation a prompt is made of."""
 
     role: Role
-    content: str = field(repr=False)
+    content: str
+
+    def __repr__(self) -> str:
+        """Keep what the client wrote to itself."""
+        return f"Message(role={self.role!r})"
 
 
-@dataclass(frozen=True, slots=True)
-class Sampling:
+class Sampling(Struct, frozen=True):
     """How the backend is to generate.
 
     ``seed`` None lets the backend choose. ``stop`` ends the generation where one of its strings
@@ -46,8 +49,7 @@ class Sampling:
     seed: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True):
     """One unit of work: a prompt that wants a completion. Times: seconds since the Unix epoch."""
 
     event_id: str
@@ -61,24 +63,28 @@ class Event:
     """0 comes first."""
     stream: bool = False
     """Whether the client wants the text as it comes."""
-    metadata: Mapping[str, Any] | None = field(default=None, repr=False)
+    metadata: Mapping[str, Any] | None = None
     """Returned to the client as given."""
-    trace_context: Mapping[str, str] = field(default_factory=dict, repr=False)
+    trace_context: Mapping[str, str] = field(default_factory=dict)
     """The W3C headers of the client's trace and of the client's span: the trace survives the
     queue."""
     owner: str = ""
     """The name of the token it was submitted with; "" without tokens."""
-    idempotency_key: str | None = field(default=None, repr=False)
+    idempotency_key: str | None = None
     """The client's own name for it, unique for its owner."""
     timeout_seconds: float | None = None
     """How long the client gave it. The deadline moves while time does not count, so the two need
     not agree."""
-    client: str | None = field(default=None, repr=False)
+    client: str | None = None
     """The address it came from, if that is recorded."""
     reasoning: Reasoning = Reasoning.DROP
     """Whether the client wants what the model thinks before it answers."""
     reasoning_effort: ReasoningEffort | None = None
     """How much the model is to think; None leaves it to the backend."""
+
+    def __repr__(self) -> str:
+        """Keep what the client sent to itself; the id leads to it."""
+        return f"Event(event_id={self.event_id!r}, priority={self.priority!r})"
 
     @property
     def given_seconds(self) -> float:

@@ -47,9 +47,13 @@ def extract_messages(
             ``prompt_extraction_failed`` if there is nothing in it to prompt with,
             ``payload_too_large`` if it is longer than ``max_bytes``.
     """
-    allowance = _Allowance() if json_in_strings else None
-    messages = tuple(_from_any(content, field, allowance))
-    total_bytes = sum(_text_bytes(message.content, field) for message in messages)
+    if isinstance(content, str) and content[:1] not in _MAYBE_JSON:  # as most of them are
+        messages: tuple[Message, ...] = (Message(Role.USER, content),)
+        total_bytes = _text_bytes(content, field)
+    else:
+        allowance = _Allowance() if json_in_strings else None
+        messages = tuple(_from_any(content, field, allowance))
+        total_bytes = sum([_text_bytes(message.content, field) for message in messages])
     if total_bytes > max_bytes:
         raise RequestRefused(
             ErrorCode.PAYLOAD_TOO_LARGE,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
@@ -111,13 +112,8 @@ def parse_event(
     messages = extract_messages(
         content, max_bytes=limits.max_content_bytes, json_in_strings=limits.json_in_strings
     )
-    lengths = MAX_TOKENS.within(
-        most=limits.max_max_tokens,
-        default=min(limits.default_max_tokens, limits.max_max_tokens),
-    )
-    timeouts = TIMEOUT_SECONDS.within(
-        most=TIMEOUT_SECONDS.most, default=limits.default_timeout_seconds
-    )
+    lengths = _lengths(limits.default_max_tokens, limits.max_max_tokens)
+    timeouts = _timeouts(limits.default_timeout_seconds)
     timeout_seconds = _number(body, "timeout_seconds", timeouts)
     seed = _integer(body, "seed", SEED)
     return Event(
@@ -145,6 +141,22 @@ def parse_event(
     )
 
 
+# Events come by the thousand, and the settings do not change between them.
+@lru_cache(maxsize=4)
+def _lengths(default: int, most: int) -> Range[int]:
+    return MAX_TOKENS.within(most=most, default=min(default, most))
+
+
+@lru_cache(maxsize=4)
+def _timeouts(default: float) -> Range[float]:
+    return TIMEOUT_SECONDS.within(most=TIMEOUT_SECONDS.most, default=default)
+
+
+@lru_cache(maxsize=16)
+def _priorities(best: int) -> Range[int]:
+    return PRIORITY.within(most=PRIORITY.most, default=max(PRIORITY.default, best))
+
+
 def _integer(body: Mapping[str, Any], field: str, allowed: Range[int]) -> int:
     value = body.get(field)
     if value is None:
@@ -167,8 +179,7 @@ def _number(body: Mapping[str, Any], field: str, allowed: Range[float]) -> float
 
 
 def _priority(body: Mapping[str, Any], best: int) -> int:
-    allowed = PRIORITY.within(most=PRIORITY.most, default=max(PRIORITY.default, best))
-    priority = _integer(body, "priority", allowed)
+    priority = _integer(body, "priority", _priorities(best))
     if priority < best:
         raise RequestRefused(
             ErrorCode.FORBIDDEN,

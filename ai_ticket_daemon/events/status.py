@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.events.event import Event
@@ -11,8 +12,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.events.state import EventState
 
 
-@dataclass(frozen=True, slots=True)
-class EventStatus:
+class EventStatus(Struct, frozen=True):
     """Where an event stands."""
 
     event: Event

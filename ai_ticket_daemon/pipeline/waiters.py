@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
+from msgspec.structs import replace
 
 from ai_ticket_daemon.events.event import without_text
 from ai_ticket_daemon.events.outcome import Failed, Succeeded

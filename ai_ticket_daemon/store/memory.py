@@ -9,6 +9,7 @@ from itertools import count, repeat
 from typing import TYPE_CHECKING
 
 import trio
+from msgspec import structs
 
 from ai_ticket_daemon.errors import StoreUnavailable
 from ai_ticket_daemon.events.event import payload_digest, without_text
@@ -279,7 +280,7 @@ class MemoryStore:
         deadline_at = row.event.deadline_at + (end - since)
         if row.event.deadline_at <= end:  # a claim may have passed it over as too late
             heapq.heappush(self._later, (row.due_at, row.event.event_id))
-        row.event = replace(row.event, deadline_at=deadline_at)
+        row.event = structs.replace(row.event, deadline_at=deadline_at)
         heapq.heappush(self._deadlines, (deadline_at, row.event.event_id))
         return True
 

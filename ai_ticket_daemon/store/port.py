@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from msgspec import Struct
+
 from ai_ticket_daemon.events.state import FINAL_STATES, EventState
 
 if TYPE_CHECKING:
@@ -80,8 +82,7 @@ class EventRecord:
     backend: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(Struct, frozen=True):
     """What became of one submitted event.
 
     ``event_id`` is that of the event which holds the place in the queue: an older one if

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 from ai_ticket_daemon.events.outcome import Attempt, Failed, Waste
 from ai_ticket_daemon.store.port import Receipt
@@ -76,7 +78,7 @@ def expired_in_queue(
 
 def retried_event(event: Event, now: float) -> Event:
     """Return ``event`` with its deadline as far away as it was at first."""
-    return replace(event, deadline_at=now + event.given_seconds)
+    return structs.replace(event, deadline_at=now + event.given_seconds)
 
 
 def lost_attempt(backend: str, started_at: float, now: float, *, because: str) -> Attempt:

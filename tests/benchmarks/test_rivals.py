@@ -89,8 +89,12 @@ def test_waiting_events_are_answered_faster_than_by_other_gateways(tmp_path: Pat
         warm_up(rivals, tmp_path)
         for _ in range(ROUNDS):
             for rival in [*rivals, backend]:
-                many = wrk(rival, tmp_path, connections=CONNECTIONS, seconds=SECONDS)
-                one = wrk(rival, tmp_path, connections=1, seconds=max(1, SECONDS // 2))
+                try:
+                    many = wrk(rival, tmp_path, connections=CONNECTIONS, seconds=SECONDS)
+                    one = wrk(rival, tmp_path, connections=1, seconds=SECONDS)
+                except NothingAnswered as nothing:
+                    print(f"\nNOT MEASURED: {nothing}")
+                    continue
                 table.note(rival.contestant.name, many.per_second, many.cpu_ms, one.p50_ms)
     print(f"\n\n{table}\n")
     aims = {"Portkey": 1.5, "LiteLLM proxy": 30, "bare relay on trio": 0.25}

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
+from msgspec import structs
 
 from ai_ticket_daemon import AsyncInferencePipeline
 from ai_ticket_daemon.backends.failure import BackendError, Failure, HealthEvent, RetryRule
@@ -63,7 +64,7 @@ def failure(
 
 
 def keyed(name: str) -> Event:
-    return replace(event(), event_id=name, owner="alice", idempotency_key="key")
+    return structs.replace(event(), event_id=name, owner="alice", idempotency_key="key")
 
 
 class BrittleStore(MemoryStore):

@@ -15,9 +15,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_right
-from dataclasses import replace
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
+
+from msgspec import structs
 
 from ai_ticket_daemon.config.backends import EscapedTexts
 from ai_ticket_daemon.events.event import Role
@@ -74,7 +75,7 @@ def escape(messages: Sequence[Message], texts: EscapedTexts) -> tuple[Message, .
     if not places:
         return messages
     return tuple(
-        replace(message, content=_parted(message.content, places[number]))
+        structs.replace(message, content=_parted(message.content, places[number]))
         if number in places
         else message
         for number, message in enumerate(messages)

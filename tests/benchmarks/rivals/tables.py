@@ -25,11 +25,13 @@ class Table:
             self._values[row][column].append(figure)
 
     def ratios(self, row: str, to: str, column: str) -> list[float]:
-        """Return how often one row's figure holds another's, round by round."""
+        """Return how often one row's figure holds another's, round by round, if both have all."""
         if row not in self._values or to not in self._values:
             return []
-        pairs = zip(self._values[row][column], self._values[to][column], strict=True)
-        return [figure / other for figure, other in pairs]
+        figures, others = self._values[row][column], self._values[to][column]
+        if len(figures) != len(others):
+            return []
+        return [figure / other for figure, other in zip(figures, others, strict=True)]
 
     def __str__(self) -> str:
         lines = [

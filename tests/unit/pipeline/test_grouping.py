@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec import structs
 
 from ai_ticket_daemon.config.pipeline import PipelineConfig
 from ai_ticket_daemon.events.event import Message, Role
@@ -25,7 +26,7 @@ INTERLEAVED = "a1 b1 a2 b2 a3 b3 a4 b4"
 def alike(name: str, seconds: float = 300) -> Event:
     """Return an event whose system message follows from the first letter of its name."""
     made = event(name, seconds=seconds)
-    return replace(made, messages=(Message(Role.SYSTEM, name[0] * 300), *made.messages))
+    return structs.replace(made, messages=(Message(Role.SYSTEM, name[0] * 300), *made.messages))
 
 
 async def run_all(house: House, names: str = INTERLEAVED) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from contextlib import aclosing
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from msgspec import structs
 
 from ai_ticket_daemon.errors import (
     ErrorCode,
@@ -134,7 +134,7 @@ async def test_the_same_key_leads_to_the_one_event_and_its_outcome(
 async def test_a_key_with_another_payload_is_refused(autojump_clock: MockClock) -> None:
     async with running() as house:
         await house.pipeline.submit(keyed("a"))
-        other = replace(keyed("b"), priority=1)
+        other = structs.replace(keyed("b"), priority=1)
         with pytest.raises(RequestRefused) as refused:
             await house.pipeline.submit(other)
         [outcome] = await house.pipeline.run_batch([other])

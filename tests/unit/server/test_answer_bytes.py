@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec import structs
 
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 from ai_ticket_daemon.events.event import Event, Message, Role, Sampling
@@ -44,7 +45,7 @@ EVENT = Event(
     metadata={"ticket": 17},
     trace_context={"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"},
 )
-BARE = replace(EVENT, metadata=None, trace_context={})
+BARE = structs.replace(EVENT, metadata=None, trace_context={})
 ATTEMPT = Attempt("primary", 1_764_000_000.5, 1_764_000_001.5, None, None, counted=True)
 LOST = replace(
     ATTEMPT, error=ErrorCode.API_STALLED, message="It stalled.", retried=True, because="other"
@@ -53,7 +54,7 @@ FAILED = Failed(
     ErrorCode.API_STALLED, "Sentence.", details={"b": 1, "a": [2]}, attempts=(ATTEMPT, LOST)
 )
 QUEUED = EventStatus(EVENT, EventState.QUEUED, position=3, estimated_start_at=1_764_000_002.0)
-HELD = replace(QUEUED, held="paused", estimated_start_at=None, ahead=1.5)
+HELD = structs.replace(QUEUED, held="paused", estimated_start_at=None, ahead=1.5)
 ENDED = EventStatus(EVENT, EventState.SUCCEEDED, (LOST, ATTEMPT), succeeded("text"))
 LOST_ALL = EventStatus(BARE, EventState.FAILED, (LOST,), FAILED)
 THOUGHT_OF = replace(succeeded("text"), reasoning="Hm.", usage=Usage(3, 4, reasoning_tokens=2))

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import threading
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +18,7 @@ import trio
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec import structs
 
 from ai_ticket_daemon.events.state import FINAL_STATES, EventState
 from ai_ticket_daemon.store.memory import MemoryStore
@@ -348,7 +349,7 @@ class StoreMachine(RuleBasedStateMachine):
             since = max(begin, known.event.submitted_at)
             if known.state is EventState.QUEUED and since < self.now:
                 deadline_at = known.event.deadline_at + (self.now - since)
-                known.event = replace(known.event, deadline_at=deadline_at)
+                known.event = structs.replace(known.event, deadline_at=deadline_at)
                 moved += 1
         assert self.call(self.instance(pick), "give_back_time", begin, self.now) == moved
 

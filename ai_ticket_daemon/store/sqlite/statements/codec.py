@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import msgspec
+from msgspec.structs import replace
 
 from ai_ticket_daemon.events.event import Event
 from ai_ticket_daemon.events.outcome import Attempt, Failed, Outcome, Succeeded

@@ -45,13 +45,13 @@ def submit(
     check_room(totals.get(EventState.QUEUED), len(fresh), max_queued)
     seq = (value(transaction.connection, "SELECT max(seq) FROM event") or 0) + 1
     owner_instance = transaction.instance_lock.number if owned else None
+    positions = totals.accept([events[index].priority for index in fresh])
     rows, contents = [], []
-    for offset, index in enumerate(fresh):
+    for place, (index, position) in enumerate(zip(fresh, positions, strict=True), seq):
         event = events[index]
-        position = totals.accept(event.priority)
         rows.append(
             (
-                seq + offset,
+                place,
                 event.event_id,
                 event.priority,
                 event.submitted_at,
@@ -64,7 +64,7 @@ def submit(
                 None if beginnings is None else beginnings[index],
             )
         )
-        contents.append((seq + offset, encode(event)))
+        contents.append((place, encode(event)))
         receipts[index] = Receipt(event.event_id, position)
     transaction.connection.executemany(
         "INSERT INTO event (seq, event_id, state, priority, submitted_at, deadline_at, due_at, "

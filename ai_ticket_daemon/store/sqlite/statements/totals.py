@@ -7,6 +7,7 @@ agree with them on disk at every moment; ``audit.py`` recounts to prove it.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from ai_ticket_daemon.events.state import EventState, transition
@@ -14,6 +15,8 @@ from ai_ticket_daemon.store.port import Counts
 from ai_ticket_daemon.store.sqlite.connection import rows
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import apsw
 
 ACCEPTED = "accepted"
@@ -42,12 +45,18 @@ class Totals:
         self._values[name] = self.get(name) + amount
         self._changes[name] = self._changes.get(name, 0) + amount
 
-    def accept(self, priority: int) -> int:
-        """Count one more accepted event, and return its position in the queue."""
-        self.add(ACCEPTED, 1)
-        self.add(EventState.QUEUED, 1)
-        self.add(f"queued:{priority}", 1)
-        return self.up_to(priority)
+    def accept(self, priorities: Sequence[int]) -> list[int]:
+        """Count so many more accepted events, and return the position of each in the queue."""
+        queued = [self.get(f"queued:{p}") for p in range(max(priorities, default=0) + 1)]
+        positions = []
+        for priority in priorities:
+            queued[priority] += 1
+            positions.append(sum(queued[: priority + 1]))
+        self.add(ACCEPTED, len(priorities))
+        self.add(EventState.QUEUED, len(priorities))
+        for priority, number in Counter(priorities).items():
+            self.add(f"queued:{priority}", number)
+        return positions
 
     def move(self, before: EventState, after: EventState, priority: int) -> None:
         """Count that an event of ``priority`` goes from one state to another."""
@@ -58,10 +67,6 @@ class Totals:
             self.add(f"queued:{priority}", -1)
         if after is EventState.QUEUED:
             self.add(f"queued:{priority}", 1)
-
-    def up_to(self, priority: int) -> int:
-        """Return how many events are queued with this priority or an earlier one."""
-        return sum(self.get(f"queued:{p}") for p in range(priority + 1))
 
     def counts(self) -> Counts:
         """Return the totals by state."""
