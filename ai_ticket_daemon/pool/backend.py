@@ -37,8 +37,9 @@ class Backend:
     a new client, while generations go on with the old one. ``guests`` are those of them that are
     here by exception. ``queue_looks`` in a row found it with requests in its own queue beside
     several of ours; ``slots_doubted``: it was said that it takes fewer at a time than
-    ``max_in_flight``. ``look_wanted``: the next probe is due now. ``crash``: what went wrong in the
-    daemon itself when it last looked there; None if nothing did.
+    ``max_in_flight``. ``look_wanted``: the next probe is due now. ``client_is_new``: its client has
+    not looked there yet, and does not know how to ask. ``crash``: what went wrong in the daemon
+    itself when it last looked there; None if nothing did.
     ``read_last``: digests of what the prompts begin with that its free slots have read last, the
     oldest first, None for a short one; ``reading`` slots have another prompt now.
     """
@@ -54,6 +55,7 @@ class Backend:
     queue_looks: int = 0
     slots_doubted: bool = False
     look_wanted: bool = False
+    client_is_new: bool = False
     crash: str | None = None
     doubted: Wakeup = field(default_factory=Wakeup)
     read_last: deque[bytes | None] = field(default_factory=deque)
@@ -88,7 +90,8 @@ class Backend:
         """
         single = self.health.setbacks or self.health.loads_on_request
         limit = 1 if single else self.config.max_in_flight
-        return self.health.usable and self.pause.until is None and self.in_flight < limit
+        taken = self.in_flight >= limit or self.client_is_new
+        return self.health.usable and self.pause.until is None and not taken
 
 
 class Slot:

@@ -121,7 +121,8 @@ class BackendPool:
                 if old.config != config:
                     self._retired.append((old, old.client))
                     old.config, old.client = config, clients[config.name]
-                    old.slots_doubted = False
+                    old.slots_doubted, old.client_is_new = False, True
+                    self._look(old)
             self._backends[config.name] = backend
         for backend in before.values():
             backend.removed = True
@@ -241,6 +242,12 @@ class BackendPool:
         backend.doubted.notify()
 
     # What is seen of the servers.
+
+    def looked(self, backend: Backend, client: BackendClient) -> None:
+        """Take in that a client has looked at its server, whatever it saw."""
+        if backend.client_is_new and client is backend.client:
+            backend.client_is_new = False
+            self.changed.notify()
 
     def probed(self, backend: Backend, result: ProbeResult) -> None:
         """Take in what a probe found."""

@@ -21,6 +21,7 @@ from ai_ticket_daemon.pool.health_events import ProbeFailed, ProbeSilent
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ai_ticket_daemon.backends.generation import BackendClient
     from ai_ticket_daemon.config.backends import BackendsConfig
     from ai_ticket_daemon.liveness import Pulse
     from ai_ticket_daemon.pool.pool import Backend, BackendPool
@@ -118,19 +119,21 @@ class _Prober:
 
     async def look(self, backend: Backend) -> None:
         """Look at a server once."""
+        client = backend.client
         try:
-            await self._probe(backend)
+            await self._probe(backend, client)
         except Exception as error:  # noqa: BLE001 - told, with its traceback
             self._crashed(backend, error)
+        self._pool.looked(backend, client)
 
-    async def _probe(self, backend: Backend) -> None:
+    async def _probe(self, backend: Backend, client: BackendClient) -> None:
         pool, timeout = self._pool, self._settings().probe_timeout_seconds
         identify = backend.health.state in UNSETTLED
         silence = f"no answer within {timeout:g} s"
         began = trio.current_time()
         try:
             with trio.fail_after(timeout):
-                result = await backend.client.probe(identify=identify)
+                result = await client.probe(identify=identify)
         except trio.TooSlowError:
             # If this process itself stood still, the answer may be lying there: no proof of it.
             stood_still = trio.current_time() - began > 1.5 * timeout

@@ -73,6 +73,10 @@ class House(PoolObserver):
         for name in names:
             self.pool.probed(self.pool[name], ProbeResult("m", **{"busy": False} | facts))
 
+    def look(self, *names: str) -> None:
+        for backend in map(self.pool.__getitem__, names):
+            self.pool.looked(backend, backend.client)
+
     def lost(self, name: str) -> None:
         self.pool.saw(self.pool[name], GenerationFailed(HealthEvent.LOST, "it is gone"))
 
@@ -297,6 +301,10 @@ def test_a_reload_keeps_health_slots_and_running_generations() -> None:
     own.pool.apply([server("p", idle_timeout_seconds=9), server("s", S, max_in_flight=2)])
     assert own.pool["p"].health is before
     assert own.pool["s"].in_flight == 1
+    assert own.pool.acquire() is None, "the new client has not looked there yet"
+    own.pool.looked(own.pool["s"], slot.client)
+    assert own.pool.acquire() is None, "only the old one has"
+    own.look("s")
     second = own.take()
     assert own.pool.acquire() is None
     assert second.client is not slot.client
@@ -328,6 +336,7 @@ def test_what_runs_on_a_silent_server_is_looked_at_with_every_client_in_use() ->
     own = house(server("p", max_in_flight=2))
     slots = [own.take()]
     own.pool.apply([server("p", max_in_flight=3)])
+    own.look("p")
     slots.append(own.take())
     own.pool.saw(own.pool["p"], ProbeSilent("no answer"))
     clients = [slot.client for slot in slots]

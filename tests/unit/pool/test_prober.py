@@ -37,13 +37,15 @@ LOST_ITS_MODEL = ProbeResult(None, has_model=False, software=ADMIN, uptime_secon
 
 @dataclass(slots=True, eq=False)
 class Client(FakeClient):
-    """Counts looks; one to load its model takes ``wake_seconds``."""
+    """Counts looks, which take ``look_seconds``; to load its model takes ``wake_seconds``."""
 
     looks: int = 0
+    look_seconds: float = 0.0
     wake_seconds: float = 0.0
 
     async def probe(self, *, identify: bool = False) -> ProbeResult:
         self.looks += 1
+        await trio.sleep(self.look_seconds)
         return await FakeClient.probe(self, identify=identify)
 
     async def wake(self) -> bool:
@@ -167,6 +169,26 @@ async def test_a_server_that_does_not_get_its_model_loaded_is_looked_at_meanwhil
         house.pool.wake("s")
         await trio.sleep(0.01)
         assert house.state("s") is HealthState.READY, "looked at as soon as that is over"
+
+
+async def test_a_server_with_another_setting_gets_nothing_before_it_was_looked_at_with_it(
+    autojump_clock: MockClock,
+) -> None:
+    async with probed() as house:
+        before = house.pool.acquire()
+        assert before is not None
+        before.release()
+        await trio.sleep(0.5)
+        house.clients["p"] = client = Client(P, look_seconds=1.0)
+        house.pool.apply([replace(P, max_in_flight=2), S])
+        assert house.pool.usable
+        assert house.pool.acquire() is None, "how to ask it is not known yet"
+        seen = house.pool.changed.version
+        await house.pool.changed.wait(seen)
+        assert client.looks == 1
+        slot = house.pool.acquire()
+        assert slot is not None
+        assert slot.client is client
 
 
 async def test_nobody_is_told_to_load_a_model_after_a_reload_took_the_server_out(
