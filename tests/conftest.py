@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ from urllib.error import URLError
 import certifi
 import pytest
 
+from ai_ticket_daemon.host.collector import uncollected
 from tests.support.costs import Costs
 from tests.support.drills.stage import Watch, open_stage
 from tests.support.lacks import LACKS, Lack
@@ -34,7 +34,7 @@ from tests.support.system.service_host import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     from tests.support.drills.stage import Rehearse
 
@@ -80,15 +80,15 @@ def one_authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tell what the tests cost, and read them without looking for garbage: there is little."""
+    """Tell what the tests cost."""
     config.pluginmanager.register(Costs())
-    gc.disable()
 
 
-def pytest_collection_finish() -> None:
-    """Keep collections of the garbage from what thousands of tests are made of: it stays."""
-    gc.freeze()
-    gc.enable()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage in what thousands of tests are made of: it stays."""
+    with uncollected():
+        return (yield)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:

@@ -16,7 +16,7 @@ from tests.support.attacks.attacked_daemon import attacked
 pytestmark = pytest.mark.system
 
 CONF = Path(__file__).with_name("schemathesis.toml")
-EXAMPLES = int(os.environ.get("AI_TICKET_SCHEMA_EXAMPLES", "25"))
+EXAMPLES = int(os.environ.get("AI_TICKET_SCHEMA_EXAMPLES", "15"))
 SEED = int(os.environ.get("AI_TICKET_FUZZ_SEED", random.randrange(2**32)))
 SECONDS = 600
 

@@ -140,7 +140,7 @@ def bootstrapped_host(fresh_host: ServiceHost) -> ServiceHost:
         assert "SUCCESS" in run("promtool check config /etc/prometheus/prometheus.yml")
         run("systemctl reload prometheus")
     shipped = (OPS / "prometheus/prometheus.yml").read_text()
-    host.box.write("/etc/prometheus/prometheus.yml", shipped.replace("15s", "250ms"))
+    host.box.write("/etc/prometheus/prometheus.yml", shipped.replace("15s", "500ms"))
     host.systemctl("reload", "prometheus")
     return host
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 START_SECONDS = 60
 STOP_SECONDS = 60
-LOOK_SECONDS = 0.02
+LOOK_SECONDS = 0.05
 PROGRAM = Path(__file__).with_name("metered_daemon.py")
 
 

@@ -37,7 +37,8 @@ QUICK = KoboldSettings().scaled(0.1)
 COMMAND_SECONDS = 120
 WAIT_SECONDS = 120
 """A guard against hanging: what is waited for may itself wait, and the machine may be busy."""
-LOOK_SECONDS = 0.05
+LOOK_SECONDS = 0.1
+"""To look takes a processor 20 ms."""
 SHORT = {"max_tokens": 4}
 DAEMON = (sys.executable, "-m", "ai_ticket_daemon")
 
@@ -208,7 +209,7 @@ class Stage:
         with trio.move_on_after(WAIT_SECONDS):
             # A file tells nobody that it has grown.
             while len(self.logged(event)) < count and self.process.poll() is None:  # noqa: ASYNC110
-                await trio.sleep(0.02)
+                await trio.sleep(LOOK_SECONDS)
             if len(found := self.logged(event)) >= count:
                 return found[count - 1]
         told = how_it_ended(self.process.returncode, self._log.read_text())

@@ -96,7 +96,7 @@ async def until(condition: Callable[[], Any], explain: Callable[[], object]) -> 
     """Ask again and again until ``condition`` is true, and return what it said."""
     with trio.move_on_after(UNTIL_SECONDS):
         while not (found := await condition()):  # noqa: ASYNC110 - these only answer
-            await trio.sleep(0.1)
+            await trio.sleep(0.2)
         return found
     pytest.fail(f"not within {UNTIL_SECONDS} s: {explain()}")
 
@@ -147,7 +147,7 @@ def prometheus_command(
 ) -> list[str | Path]:
     """Return how to run Prometheus on the shipped configuration, made quicker, for ``targets``."""
     changes = {
-        "interval: 15s": "interval: 250ms",
+        "interval: 15s": "interval: 500ms",
         "127.0.0.1:9464": '", "'.join(targets),
         "127.0.0.1:9093": alertmanager,
     }
