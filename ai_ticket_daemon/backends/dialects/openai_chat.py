@@ -70,11 +70,21 @@ def _text_in(choice: dict[str, Any], place: str) -> object:
 
 
 def _reasoning_in(choice: dict[str, Any], place: str) -> object:
-    """Return the thinking that a message tells apart; servers have two names for it."""
+    """Return the thinking that a message tells apart; servers have two names and a part for it."""
     message = choice.get(place)
     if not isinstance(message, dict):
         return None
-    return message.get("reasoning_content") or message.get("reasoning")
+    told = message.get("reasoning_content") or message.get("reasoning")
+    return told or _thinking_parts(message.get("content"))
+
+
+def _thinking_parts(content: object) -> object:
+    """Return the thinking in a content that comes in parts; Mistral's servers have it there."""
+    if not isinstance(content, list):
+        return None
+    thinking = (part.get("thinking") for part in content if isinstance(part, dict))
+    texts = [joined_text(thought) for thought in thinking]
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 DIALECT = WireDialect(
