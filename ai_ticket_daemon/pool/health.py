@@ -117,6 +117,11 @@ class Health:
         return away and "router" in self.software.features
 
     @property
+    def keeps_prompts(self) -> bool:
+        """Whether it may still know the prompts that it has read."""
+        return not (self.lacks_model or self.loads_on_request or self.model_is_away)
+
+    @property
     def in_transition(self) -> bool:
         """Whether the next probe should come soon, because the state is in doubt."""
         return not self.usable or self.failures > 0

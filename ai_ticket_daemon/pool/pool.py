@@ -294,8 +294,9 @@ class BackendPool:
         backend.health = health = after(before, event, rules=rules, now=now)
         if health.has_model:
             backend.waking.again_at = -math.inf
-        if health.restarts > before.restarts:
+        if health.restarts > before.restarts or not health.keeps_prompts:
             backend.read_last.clear()
+        if health.restarts > before.restarts:
             self._observer.restarted(backend)
         if health.software != before.software:
             self._observer.identified(backend)

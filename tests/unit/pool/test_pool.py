@@ -352,6 +352,33 @@ def test_a_standby_that_is_unlike_the_primary_is_not_used() -> None:
     assert own.pool["s"].health.usable
 
 
+@pytest.mark.parametrize(
+    ("facts", "told"),
+    [
+        ({"uptime_seconds": 1}, ["p restarted"]),
+        ({"has_model": False}, ["p wrong_model"]),
+        (
+            {"has_model": False, "loads_on_request": True, "uptime_seconds": 1},
+            ["p unloaded"],
+        ),
+    ],
+)
+def test_a_server_without_the_process_or_the_model_of_before_knows_no_prompt(
+    facts: dict[str, Any], told: list[str]
+) -> None:
+    own = house(server("p"))
+    software = Software("1.115", ("router",))
+    own.well("p", uptime_seconds=50, software=software)
+    slot = own.take()
+    slot.read(b"beginning")
+    slot.release()
+    assert own.pool["p"].read_last
+    own.told.clear()
+    own.well("p", software=software, **facts)
+    assert own.told == told
+    assert not own.pool["p"].read_last
+
+
 def test_a_restart_is_told() -> None:
     own = house(server("p"))
     own.well("p", uptime_seconds=50)
