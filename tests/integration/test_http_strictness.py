@@ -16,6 +16,7 @@ from ai_ticket_daemon.config.auth import AuthConfig
 from ai_ticket_daemon.config.http import HttpConfig
 from ai_ticket_daemon.config.values.addresses import TcpBind
 from ai_ticket_daemon.config.values.tokens import Tokens, parse_tokens
+from ai_ticket_daemon.server.listen.edge import TELL_EVERY_SECONDS
 from ai_ticket_daemon.testing.http import HttpReply, RawClient, Served, serving
 from ai_ticket_daemon.testing.pipeline import GUARD_SECONDS
 from tests.support.http2_client import Http2Client
@@ -452,6 +453,7 @@ async def test_frames_that_make_no_sense_cost_a_connection_and_no_line_above_inf
     frames: bytes, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.INFO, "ai_ticket_daemon.server")
+    began_at = trio.current_time()
     async with serving(HTTP) as served:
         for _ in range(3):
             client = await Http2Client.open(served)
@@ -465,7 +467,7 @@ async def test_frames_that_make_no_sense_cost_a_connection_and_no_line_above_inf
                     pass
         await assert_alive(served)
     assert [record for record in caplog.records if record.levelno > logging.INFO] == []
-    assert len(caplog.records) <= 1
+    assert len(caplog.records) <= 1 + (trio.current_time() - began_at) / TELL_EVERY_SECONDS
     assert capfd.readouterr() == ("", "")
 
 

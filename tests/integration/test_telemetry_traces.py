@@ -199,7 +199,9 @@ async def test_what_was_decided_on_the_way_stands_on_the_span() -> None:
         for event in span.events
         if event.name == "waited"
     ]
-    assert min(waits) == 1  # the second waited for the first only, the third for both
+    # The second waited for the first only, the third for both; an event that is alone waits, too,
+    # where the host is slow.
+    assert 1 in waits
     assert 2 <= max(waits) <= 3
     (failed,) = [s for s in turns if any(e.name == "attempt_failed" for e in s.events)]
     assert failed.event("attempt_failed").attributes["error.type"] == "api_server_error"

@@ -312,7 +312,7 @@ async def test_nobody_who_reads_its_log_is_needed(tmp_path: Path) -> None:
     conf.write_text(text)
     process = await trio.lowlevel.open_process([*COMMAND, "--config", str(conf)], stderr=PIPE)
     try:
-        with trio.fail_after(60):
+        with trio.fail_after(300):
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
                 await answers(client)
                 for _ in range(600):  # a line of more than 200 bytes each; a pipe takes 64 KiB

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
+from ai_ticket_daemon.testing.pipeline import GUARD_SECONDS
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
@@ -188,7 +190,7 @@ async def _probed(daemon: AttackedDaemon, seen: Seen) -> AsyncIterator[None]:
     try:
         yield
         await probe.stdin.aclose()
-        with trio.fail_after(SETTLE_SECONDS):
+        with trio.fail_after(GUARD_SECONDS):
             said = b"".join([chunk async for chunk in probe.stdout])
         seen.live = json.loads(said)
     finally:
