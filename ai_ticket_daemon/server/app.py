@@ -1,4 +1,4 @@
-"""The HTTP surface as an ASGI app."""
+"""The HTTP surface: what serves a request, however it came."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ai_ticket_daemon.host.exhaustion import Exhaustion
 from ai_ticket_daemon.host.memory_budget import MemoryBudget
+from ai_ticket_daemon.server import asgi
 from ai_ticket_daemon.server.access.access_control import AccessControl
 from ai_ticket_daemon.server.access.refusals import Refusals
 from ai_ticket_daemon.server.context import ServerContext
@@ -27,13 +28,14 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.config.http import HttpConfig
     from ai_ticket_daemon.config.rate_limit import RateLimitConfig
     from ai_ticket_daemon.server.ports import HealthView, Pipeline
+    from ai_ticket_daemon.server.request import ClientSide, Request
 
 HEARTBEAT_SECONDS = 10.0
 WRITE_TIMEOUT_SECONDS = 30.0
 
 
 class TicketApp:
-    """The HTTP surface as an ASGI app.
+    """The HTTP surface: as an ASGI app, and without ASGI for connections of HTTP/1.
 
     Args:
         context: what every handler is given.
@@ -47,7 +49,17 @@ class TicketApp:
     ) -> None:
         """Serve one request."""
         if scope["type"] == "http":
-            await HttpExchange(self._context, scope)(receive, send)
+            await asgi.serve(
+                self.open_exchange,
+                scope,
+                receive,
+                send,
+                write_timeout_seconds=self._context.write_timeout_seconds,
+            )
+
+    def open_exchange(self, request: Request, client: ClientSide) -> HttpExchange:
+        """Return what serves a request that came without ASGI."""
+        return HttpExchange(self._context, request, client)
 
 
 def create_app(

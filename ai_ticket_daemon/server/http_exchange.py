@@ -1,18 +1,15 @@
-"""One request from its headers to its last byte, between hypercorn's ASGI and the handlers.
+"""One request from its headers to its last byte, between a connection and the handlers.
 
-Here the client's going away becomes a cancelled handler and an abandoned event, every failure
-becomes the one error shape, and whoever observes requests is told of start and end.
+Here a cancelled request, whose client has gone, becomes an abandoned event, every failure becomes
+the one error shape, and whoever observes requests is told of start and end.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
 import trio
-from quart import Response
-from quart.utils import encode_headers
 
 from ai_ticket_daemon.errors import FAULTS_OF_PAYLOADS, ErrorCode, TicketError
 from ai_ticket_daemon.events.outcome import Failed
@@ -22,54 +19,27 @@ from ai_ticket_daemon.server.answers import (
     error_object,
     host_exhausted,
     internal_error,
-    to_json,
 )
-from ai_ticket_daemon.server.headers import JSON_TYPE, value_of
-from ai_ticket_daemon.server.listen.connection_state import INVITE, PLACE, ask
 from ai_ticket_daemon.server.listen.framing import check_size
 from ai_ticket_daemon.server.ports import RequestEnded, RequestStarted
 from ai_ticket_daemon.server.request_body import RequestBody
+from ai_ticket_daemon.server.response import Response, Streamed, json_response
 from ai_ticket_daemon.server.routes import method_label
 from ai_ticket_daemon.server.target import check_host, path_of
 from ai_ticket_daemon.tracecontext import trace_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
-
-    from hypercorn.typing import (
-        ASGIReceiveCallable,
-        ASGIReceiveEvent,
-        ASGISendCallable,
-        HTTPScope,
-    )
+    from collections.abc import Mapping, Sequence
 
     from ai_ticket_daemon.config.values.tokens import Scope
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Outcome
     from ai_ticket_daemon.server.context import ServerContext
     from ai_ticket_daemon.server.ports import Submission
-
-    Write = Callable[[bytes], Awaitable[None]]
+    from ai_ticket_daemon.server.request import ClientSide, Request
 
 STATUS_CLIENT_GONE = 499
 WHERE = "http"
-
-
-class Streamed(Response):
-    """Stands for a response whose body is written as it is made.
-
-    Args:
-        headers: of the response; its status is 200.
-        write_body: writes the body and returns its last piece. The headers go out with the first
-            piece; what it raises before that is answered with a status of its own.
-    """
-
-    def __init__(
-        self, headers: Mapping[str, str], write_body: Callable[[Write], Awaitable[bytes]]
-    ) -> None:
-        super().__init__(b"", 200, {"cache-control": "no-store", **headers})
-        del self.headers["content-length"]
-        self.write_body = write_body
 
 
 class HttpExchange:
@@ -77,25 +47,27 @@ class HttpExchange:
 
     Args:
         context: what every handler is given.
-        scope: the request as ASGI has it.
+        request: its head.
+        client: the connection it came over.
     """
 
-    def __init__(self, context: ServerContext, scope: HTTPScope) -> None:
+    def __init__(self, context: ServerContext, request: Request, client: ClientSide) -> None:
         self._context = context
-        self._scope = scope
+        self._request = request
+        self._client_side = client
         self._begun_at = trio.current_time()
-        self.headers = cast("list[tuple[bytes, bytes]]", scope["headers"])
+        self.headers = request.headers
         self._malformed: TicketError | None = None
         self._path = ""
         try:
-            self._path = path_of(scope["raw_path"])
+            self._path = path_of(request.target)
             check_host(self.headers)
-            if scope["http_version"] == "2":
-                check_size(len(scope["raw_path"]) + len(scope["query_string"]), self.headers)
+            if request.version == "2":
+                check_size(len(request.target) + len(request.query), self.headers)
         except TicketError as error:
             self._malformed = error
         self._place = context.routes.at(self._path)
-        self._method = method_label(scope["method"])
+        self._method = method_label(request.method)
         route = self._place.find(self._method)
         self._observed = self._context.observer.started(
             RequestStarted(
@@ -127,107 +99,65 @@ class HttpExchange:
         """The id of the trace that this request belongs to."""
         return self._observed.trace.trace_id
 
-    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        """Serve the request; returns early if the client leaves."""
+    def take(self, data: bytes, *, is_last: bool) -> None:
+        """Take in a piece of the body."""
+        self._body.add(data, is_last=is_last)
+
+    async def run(self) -> None:
+        """Serve the request; it is cancelled if the client leaves."""
         try:
-            if not self._take_what_is_here(receive):
-                return
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._listen, nursery, receive)
-                nursery.start_soon(self._respond, nursery, send)
+            await self._respond()
         finally:
             self._end()
 
-    async def _listen(self, nursery: trio.Nursery, receive: ASGIReceiveCallable) -> None:
-        """Take in the body, then wait; when the client leaves, so does the handler."""
-        while self._take(await receive()):
-            pass
-        nursery.cancel_scope.cancel()
-
-    def _take_what_is_here(self, receive: ASGIReceiveCallable) -> bool:
-        """Take in what hypercorn has for us already; False if the client has left.
-
-        Most bodies are here before anything else happens, and waiting for them all the same would
-        cost several turns of the event loop.
-        """
-        channel = getattr(receive, "__self__", None)
-        if isinstance(channel, trio.MemoryReceiveChannel):
-            with suppress(trio.WouldBlock):
-                while True:
-                    if not self._take(channel.receive_nowait()):
-                        return False
-        return True
-
-    def _take(self, message: ASGIReceiveEvent) -> bool:
-        if message["type"] != "http.request":
-            return False
-        self._body.add(message["body"], is_last=not message["more_body"])
-        return True
-
-    async def _handle(self) -> Response:
+    async def _handle(self) -> Response | Streamed:
         """Return what the handler of this request answers, or why there is no such answer."""
         if self._malformed is not None:
             return self._failed(self._malformed)
         try:
-            route = self._place.route(self._scope["method"])
+            route = self._place.route(self._request.method)
             if route.scopes:
-                await ask(self._scope, PLACE)
+                await self._client_side.place()
                 self._admit(route.scopes)
             return await route.handler(self._context, self, **self._place.parameters)
         except Exception as error:  # noqa: BLE001 - the edge: whatever it is, the client is answered
             return self._failed(error)
 
-    async def _respond(self, nursery: trio.Nursery, send: ASGISendCallable) -> None:
+    async def _respond(self) -> None:
         """Have the request handled and send what comes back."""
         response = await self._handle()
-
-        async def send_in_time(message: dict[str, Any], *, shield: bool = False) -> None:
-            seconds = self._context.write_timeout_seconds
-            with trio.move_on_after(seconds, shield=shield) as scope:
-                await send(cast("Any", message))
-            if scope.cancelled_caught:
-                # Whoever does not read is as good as gone; end as if the connection were lost.
-                nursery.cancel_scope.cancel()
-                await trio.lowlevel.checkpoint()
-
-        async def start(response: Response) -> None:
-            self._status = response.status_code
-            response.headers.update(self._answer_headers)
-            await send_in_time(
-                {
-                    "type": "http.response.start",
-                    "status": response.status_code,
-                    "headers": encode_headers(response.headers),
-                }
-            )
-
-        async def write(data: bytes) -> None:
-            if self._status is None:
-                await start(response)
-            await send_in_time({"type": "http.response.body", "body": data, "more_body": True})
-
         if isinstance(response, Streamed):
+            streamed = response
+
+            async def write(data: bytes) -> None:
+                if self._status is None:
+                    self._start(streamed.status, streamed.headers)
+                await self._client_side.send(data, is_last=False)
+
             try:
-                body = await response.write_body(write)
+                last = await streamed.write_body(write)
             except Exception as error:  # noqa: BLE001 - the edge: see Streamed
                 response = self._failed(error)
-                body = await response.get_data(as_text=False)
+                last = response.body
         else:
-            body = await response.get_data(as_text=False)
-            if response.status_code == 200 and not self._memory.take_unread(len(body)):
+            if response.status == 200 and not self._memory.take_unread(len(response.body)):
                 response = self._failed(self._memory.unread())
-                body = await response.get_data(as_text=False)
+            last = response.body
         if self._status is None:
-            await start(response)
-        # From inside this call hypercorn reports the end of the request, upon which we are
-        # cancelled; the shield lets it finish what it does for the connection.
-        await send_in_time({"type": "http.response.body", "body": body}, shield=True)
+            length = {} if isinstance(response, Streamed) else {"content-length": str(len(last))}
+            self._start(response.status, {**response.headers, **length})
+        await self._client_side.send(last, is_last=True)
         self._complete = True
-        nursery.cancel_scope.cancel()
+
+    def _start(self, status: int, headers: Mapping[str, str]) -> None:
+        self._status = status
+        if self._answer_headers:
+            headers = {**headers, **self._answer_headers}
+        self._client_side.start(status, headers)
 
     def query(self, name: str) -> list[str]:
         """Return all values of one parameter of the query."""
-        text = self._scope["query_string"].decode("latin-1")
+        text = self._request.query.decode("latin-1")
         return parse_qs(text, keep_blank_values=True).get(name, [])
 
     def _admit(self, scopes: Sequence[Scope]) -> None:
@@ -237,7 +167,7 @@ class HttpExchange:
             RequestRefused: the caller lacks the right to ask, or has asked too often.
         """
         decision = self._context.access.decide(
-            self.headers, self._peer, scopes, trio.current_time()
+            self.headers, self._request.peer, scopes, trio.current_time()
         )
         self._answer_headers = decision.headers
         self._client = decision.client
@@ -256,12 +186,7 @@ class HttpExchange:
     @property
     def client(self) -> str | None:
         """The address of the client; None if it is not to be recorded."""
-        return self._context.access.client_of(self.headers, self._peer)
-
-    @property
-    def _peer(self) -> str | None:
-        client = self._scope["client"]
-        return None if client is None else str(client[0])
+        return self._context.access.client_of(self.headers, self._request.peer)
 
     async def read_body(self) -> bytes:
         """Return the whole body; a client that waits for the word to send it is given that now.
@@ -271,7 +196,7 @@ class HttpExchange:
                 no memory for it.
         """
         if self._body.is_awaited:
-            await ask(self._scope, INVITE)
+            await self._client_side.invite()
         return await self._body.read(self._context.http().body_timeout_seconds)
 
     def weigh(self, event: Event) -> None:
@@ -357,15 +282,13 @@ class HttpExchange:
         return internal_error()
 
     def _expected_body(self) -> RequestBody:
-        length = value_of(self.headers, b"content-length")
-        announced_bytes = int(length) if length.isdecimal() else None
         if self._place.takes_batches:
             limit_bytes = self._context.events().max_batch_bytes
             setting = "events.max_batch_bytes"
         else:
             limit_bytes = self._context.http().max_body_bytes
             setting = "http.max_body_bytes"
-        return RequestBody(limit_bytes, setting, announced_bytes, self._memory)
+        return RequestBody(limit_bytes, setting, self._request.length, self._memory)
 
     def _end(self) -> None:
         if self._held is not None:
@@ -383,12 +306,3 @@ class HttpExchange:
                 client=self.client,
             )
         )
-
-
-def json_response(status: int, value: object, headers: Mapping[str, str] | None = None) -> Response:
-    """Return ``value`` as the whole of a response."""
-    return Response(
-        to_json(value),
-        status,
-        {"content-type": JSON_TYPE, "cache-control": "no-store", **(headers or {})},
-    )

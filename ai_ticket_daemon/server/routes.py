@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from msgspec import Struct
-    from quart import Response
 
     from ai_ticket_daemon.config.values.tokens import Scope
+    from ai_ticket_daemon.server.response import Response, Streamed
 
-    Handler = Callable[..., Awaitable[Response]]
+    Handler = Callable[..., Awaitable[Response | Streamed]]
     """Called with the server context, the HTTP exchange, and the parameters of the path."""
     Shape = type[Struct] | str
     """A Struct, or the name of a shape in :mod:`.openapi.schemas`."""

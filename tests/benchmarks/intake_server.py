@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -16,14 +16,14 @@ from ai_ticket_daemon.app import Daemon
 from ai_ticket_daemon.config.backends import ServerConfig
 from ai_ticket_daemon.config.log import LogFormat, LogLevel
 from ai_ticket_daemon.config.store import StoreConfig
-from ai_ticket_daemon.server.http_exchange import HttpExchange, json_response
+from ai_ticket_daemon.server.http_exchange import HttpExchange
+from ai_ticket_daemon.server.response import json_response
 from ai_ticket_daemon.telemetry.logs.logs import Logs
 from ai_ticket_daemon.testing.daemon import config_for
 
 if TYPE_CHECKING:
-    from quart import Response
-
-    from ai_ticket_daemon.server.app import TicketApp
+    from ai_ticket_daemon.server.request import ClientSide, Request
+    from ai_ticket_daemon.server.response import Response
 
 
 class _Noop(HttpExchange):
@@ -42,14 +42,14 @@ async def main(folder: Path) -> None:
     daemon = Daemon(config, load=lambda: config, logs=logs)
 
     served = daemon._front_end.app
+    open_exchange = served.open_exchange
 
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        if scope["path"] == "/noop":
-            await _Noop(served._context, scope)(receive, send)
-        else:
-            await served(scope, receive, send)
+    def open_one(request: Request, client: ClientSide) -> HttpExchange:
+        if request.target == b"/noop":
+            return _Noop(served._context, request, client)
+        return open_exchange(request, client)
 
-    daemon._front_end.app = cast("TicketApp", app)
+    vars(served)["open_exchange"] = open_one
     async with trio.open_nursery() as nursery:
         addresses = await nursery.start(daemon.run)
         print(f"ready on {addresses[0]}", flush=True)

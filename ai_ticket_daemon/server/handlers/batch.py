@@ -10,7 +10,6 @@ from contextlib import aclosing, nullcontext
 from typing import TYPE_CHECKING
 
 import trio
-from quart import Response
 
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused, TicketError
 from ai_ticket_daemon.events.event import without_text
@@ -39,7 +38,7 @@ from ai_ticket_daemon.server.headers import (
     prefers_ndjson,
     value_of,
 )
-from ai_ticket_daemon.server.http_exchange import HttpExchange, Streamed
+from ai_ticket_daemon.server.response import Response, Streamed, streamed
 from ai_ticket_daemon.server.shapes import in_batch
 from ai_ticket_daemon.server.slices import Slices, is_heavy
 
@@ -51,7 +50,8 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Outcome
     from ai_ticket_daemon.server.context import ServerContext
-    from ai_ticket_daemon.server.http_exchange import Write
+    from ai_ticket_daemon.server.http_exchange import HttpExchange
+    from ai_ticket_daemon.server.response import Write
     from ai_ticket_daemon.server.shapes import Accepted, Completion, Error
 
 
@@ -59,7 +59,7 @@ REFUSED_WITHIN_SECONDS = 1.0
 """How long the status of a streamed batch is held back, to be that of a refusal if there is one."""
 
 
-async def post_events(context: ServerContext, exchange: HttpExchange) -> Response:
+async def post_events(context: ServerContext, exchange: HttpExchange) -> Response | Streamed:
     """Take a batch of events, and answer each in its place, or as it completes."""
     headers = exchange.headers
     media_type = check_media_type(
@@ -241,18 +241,13 @@ async def _whole(
         pieces.append(to_json(answer))
         await slices.rest()
     body = b"\n".join([*pieces, b""]) if as_ndjson else b"[" + b",".join(pieces) + b"]"
+    media_type = NDJSON_TYPE if as_ndjson else JSON_TYPE
     return Response(
-        body,
-        status,
-        {
-            "content-type": NDJSON_TYPE if as_ndjson else JSON_TYPE,
-            "cache-control": "no-store",
-            **headers,
-        },
+        status, {"content-type": media_type, "cache-control": "no-store", **headers}, body
     )
 
 
-def _stream(context: ServerContext, exchange: HttpExchange, batch: Batch) -> Response:
+def _stream(context: ServerContext, exchange: HttpExchange, batch: Batch) -> Streamed:
     """Write each answer when there is one."""
 
     async def write_body(write: Write) -> bytes:
@@ -283,7 +278,7 @@ def _stream(context: ServerContext, exchange: HttpExchange, batch: Batch) -> Res
         error = failure if isinstance(failure, TicketError) else exchange.crashed(failure)
         return to_ndjson(batch.fail_the_rest(error))
 
-    return Streamed({"content-type": NDJSON_TYPE, "x-accel-buffering": "no"}, write_body)
+    return streamed({"content-type": NDJSON_TYPE, "x-accel-buffering": "no"}, write_body)
 
 
 def _no_stream() -> RequestRefused:

@@ -27,23 +27,22 @@ from ai_ticket_daemon.server.headers import (
     preferences,
     value_of,
 )
-from ai_ticket_daemon.server.http_exchange import HttpExchange, Streamed, json_response
+from ai_ticket_daemon.server.response import json_response, streamed
 from ai_ticket_daemon.server.slices import is_heavy
 
 if TYPE_CHECKING:
-    from quart import Response
-
     from ai_ticket_daemon.events.event import Event
     from ai_ticket_daemon.events.outcome import Outcome
     from ai_ticket_daemon.server.context import ServerContext
     from ai_ticket_daemon.server.headers import Preferences
-    from ai_ticket_daemon.server.http_exchange import Write
+    from ai_ticket_daemon.server.http_exchange import HttpExchange
     from ai_ticket_daemon.server.ports import Submission
+    from ai_ticket_daemon.server.response import Response, Streamed, Write
 
 _STREAM_HEADERS = {"content-type": "text/event-stream", "x-accel-buffering": "no"}
 
 
-async def post_event(context: ServerContext, exchange: HttpExchange) -> Response:
+async def post_event(context: ServerContext, exchange: HttpExchange) -> Response | Streamed:
     """Take one event, and answer as its client would like."""
     headers = exchange.headers
     check_media_type(value_of(headers, b"content-type"), value_of(headers, b"content-encoding"))
@@ -160,7 +159,7 @@ def _stream(
     exchange: HttpExchange,
     submission: Submission,
     answer_headers: dict[str, str],
-) -> Response:
+) -> Streamed:
     async def write_body(write: Write) -> bytes:
         try:
             outcome = await relay_deltas(
@@ -173,4 +172,4 @@ def _stream(
         event = submission.status.event
         return last_frame(event, outcome, exchange.trace_id, exchange.warnings)
 
-    return Streamed({**_STREAM_HEADERS, **answer_headers}, write_body)
+    return streamed({**_STREAM_HEADERS, **answer_headers}, write_body)

@@ -13,13 +13,13 @@ from ai_ticket_daemon.events.outcome import Succeeded
 from ai_ticket_daemon.events.state import FINAL_STATES
 from ai_ticket_daemon.server.answers import status_object
 from ai_ticket_daemon.server.headers import wait_seconds
-from ai_ticket_daemon.server.http_exchange import HttpExchange, json_response
+from ai_ticket_daemon.server.response import json_response
 
 if TYPE_CHECKING:
-    from quart import Response
-
     from ai_ticket_daemon.events.status import EventStatus
     from ai_ticket_daemon.server.context import ServerContext
+    from ai_ticket_daemon.server.http_exchange import HttpExchange
+    from ai_ticket_daemon.server.response import Response
 
 
 async def get_event(context: ServerContext, exchange: HttpExchange, event_id: str) -> Response:

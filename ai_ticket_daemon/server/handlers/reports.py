@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from quart import Response
-
 from ai_ticket_daemon.server.answers import health_object, retry_after
 from ai_ticket_daemon.server.headers import JSON_TYPE
-from ai_ticket_daemon.server.http_exchange import HttpExchange, json_response
+from ai_ticket_daemon.server.response import Response, json_response
 from ai_ticket_daemon.server.shapes import Live, Ready
 from ai_ticket_daemon.status.snapshot import HealthStatus
 
 if TYPE_CHECKING:
     from ai_ticket_daemon.server.context import ServerContext
+    from ai_ticket_daemon.server.http_exchange import HttpExchange
 
 
 async def get_health(context: ServerContext, _exchange: HttpExchange) -> Response:
@@ -36,7 +35,7 @@ async def get_ready(context: ServerContext, _exchange: HttpExchange) -> Response
 
 async def get_openapi(context: ServerContext, _exchange: HttpExchange) -> Response:
     """Describe the HTTP surface."""
-    return Response(context.openapi, 200, {"content-type": JSON_TYPE})
+    return Response(200, {"content-type": JSON_TYPE}, context.openapi)
 
 
 def _report(value: object, *, well: bool) -> Response:
