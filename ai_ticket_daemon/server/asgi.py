@@ -33,8 +33,13 @@ async def serve(
         exchange = open_exchange(_request_of(scope), client)
         _take_what_is_here(exchange, receive, nursery.cancel_scope)
         nursery.start_soon(_listen, exchange, receive, nursery.cancel_scope)
-        await exchange.run()
-        nursery.cancel_scope.cancel()
+        # A turn later: what hypercorn tells of the end of a body comes behind the body.
+        nursery.start_soon(_run, exchange, nursery.cancel_scope)
+
+
+async def _run(exchange: HttpExchange, serving: trio.CancelScope) -> None:
+    await exchange.run()
+    serving.cancel()
 
 
 def _take_what_is_here(

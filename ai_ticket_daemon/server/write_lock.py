@@ -15,6 +15,11 @@ class WriteLock:
     def __init__(self) -> None:
         self._lock = trio.Lock()
 
+    @property
+    def is_held(self) -> bool:
+        """Whether somebody has it."""
+        return self._lock.locked()
+
     async def __aenter__(self) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._lock.locked():

@@ -79,6 +79,24 @@ async def reply_and_end(client: RawClient) -> tuple[HttpReply, bool]:
         pytest.param(post(b"content-length:", body=BODY), 400, id="empty length"),
         pytest.param(post(b"x: a\0b", b"content-length: 15", body=BODY), 400, id="NUL"),
         pytest.param(b"GET /live HTTP/1.1\r\n folded\r\nhost: a\r\n\r\n", 400, id="folded first"),
+        pytest.param(
+            post(b"x: a\r\n\tb", b"content-length: 15", body=BODY), 400, id="folded header"
+        ),
+        pytest.param(
+            post(b"content-length: 15\r\n ", body=BODY), 400, id="length with a folded end"
+        ),
+        pytest.param(get(b"/live").replace(b"\r\n", b"\n"), 400, id="bare line feeds"),
+        pytest.param(get(b"/live", b"a\nx: y"), 400, id="one bare line feed"),
+        pytest.param(get(b"/live", b"a\rx: y"), 400, id="bare carriage return"),
+        pytest.param(get(b"/live", b"a\r\nx y"), 400, id="field without a colon"),
+        pytest.param(get(b"/live", b"a\r\n: y"), 400, id="field without a name"),
+        pytest.param(post(b"content-length: 15\x0c", body=BODY), 400, id="length with a form feed"),
+        pytest.param(post(b"content-length: 15, ", body=BODY), 400, id="length and nothing"),
+        pytest.param(post(b"content-length: %d" % 2**64), 400, id="length of 65 bits"),
+        pytest.param(get(b"/live\x7f"), 400, id="DEL in a target"),
+        pytest.param(b"GET\t/live HTTP/1.1\r\nhost: a\r\n\r\n", 400, id="tab in a first line"),
+        pytest.param(b"GET /live HTTP/1.1 \r\nhost: a\r\n\r\n", 400, id="blank behind a version"),
+        pytest.param(get(b"/live", version=b"1.10"), 400, id="HTTP/1.10"),
         pytest.param(get(b"/live", None), 400, id="no Host"),
         pytest.param(b"GET /live HTTP/1.1\r\nhost: a\r\nhost: a\r\n\r\n", 400, id="two Hosts"),
         pytest.param(b"GET  /live HTTP/1.1\r\nhost: a\r\n\r\n", 400, id="two blanks"),
@@ -109,6 +127,14 @@ async def test_a_request_whose_head_is_not_certain_is_refused_and_its_connection
     "chunks",
     [
         pytest.param(b"1000000000000000000000\r\n" + BODY, id="chunk of 22 digits"),
+        pytest.param(b"f" * 17 + b"\r\n" + BODY, id="chunk of 68 bits"),
+        pytest.param(b"f\n" + BODY + b"\r\n0\r\n\r\n", id="size that ends with a line feed"),
+        pytest.param(b"f\r\n" + BODY + b"\n0\r\n\r\n", id="chunk that ends with a line feed"),
+        pytest.param(CHUNKS[:-2] + b"no field\r\n\r\n", id="trailer that is no field"),
+        pytest.param(CHUNKS[:-2] + b" x: y\r\n\r\n", id="trailer with a blank before it"),
+        pytest.param(b"\r\n" + CHUNKS, id="chunk without a size"),
+        pytest.param(b"f;a=b\0\r\n" + CHUNKS[3:], id="NUL in an extension"),
+        pytest.param((b"1;" + b"x" * 1000 + b"\r\n{\r\n") * 50, id="an extension for each byte"),
         pytest.param(b"f \x0b\r\n" + BODY, id="bad end of a chunk's line"),
         pytest.param(b"-f\r\n" + BODY, id="negative chunk"),
         pytest.param(b"0xf\r\n" + BODY, id="prefixed chunk"),
@@ -141,7 +167,6 @@ async def _send_as_far_as_it_is_taken(client: RawClient, data: bytes) -> None:
         pytest.param(post(b"transfer-encoding: Chunked", body=CHUNKS), id="Chunked"),
         pytest.param(post(CHUNKED, body=b"f;a=b\r\n" + CHUNKS[3:]), id="extension of a chunk"),
         pytest.param(post(CHUNKED, body=CHUNKS[:-2] + b"x: y\r\n\r\n"), id="trailers"),
-        pytest.param(post(b"x: a\r\n\tb", b"content-length: 15", body=BODY), id="folded header"),
     ],
 )
 async def test_what_can_be_read_in_one_way_only_is_served(request_bytes: bytes) -> None:

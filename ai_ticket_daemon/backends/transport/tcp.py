@@ -24,7 +24,8 @@ class TcpStream(trio.abc.Stream):
         self._socket = connected
         self._cancelled_by_waits: trio.CancelScope | None = None
         self._has_looked = False
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if connected.family != socket.AF_UNIX:
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """Send everything.
@@ -42,6 +43,17 @@ class TcpStream(trio.abc.Stream):
                 await trio.lowlevel.wait_writable(self._socket)
             except OSError as error:
                 raise trio.BrokenResourceError(str(error)) from error
+
+    def send_now(self, data: bytes) -> int:
+        """Send what there is room for; return how many bytes that were.
+
+        Raises:
+            OSError: the connection broke.
+        """
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until there is room to send into."""

@@ -18,6 +18,7 @@ from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
+from ai_ticket_daemon.backends.transport.tcp import TcpStream
 from ai_ticket_daemon.server.listen.connection_state import PLACE
 from ai_ticket_daemon.server.listen.protocols import Protocol
 from ai_ticket_daemon.server.listen.sockets import peer_of
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from hypercorn.typing import AppWrapper
 
     from ai_ticket_daemon.server.listen.edge import Edge
+    from ai_ticket_daemon.server.listen.http1 import OpenExchange
 
 MAX_RECEIVE_BYTES = 32_768
 """How much is read at a time."""
@@ -67,6 +69,8 @@ class ConnectionRules:
     """What all connections of a server have in common."""
 
     app: AppWrapper
+    open_exchange: OpenExchange | None
+    """Serves requests of HTTP/1 without ASGI; None: ``app`` serves all."""
     config: Config
     context: WorkerContext
     header_timeout_seconds: float
@@ -87,11 +91,14 @@ class Connection:
         self, rules: ConnectionRules, stream: Stream, place: Callable[[], Awaitable[None]]
     ) -> None:
         self._rules = rules
-        self._stream = stream
         self._place = place
-        self._socket = (
-            stream.transport_stream.socket if isinstance(stream, trio.SSLStream) else stream.socket
-        )
+        self._socket: trio.socket.SocketType | stdlib_socket.socket
+        self._stream: trio.SSLStream[trio.SocketStream] | TcpStream
+        if isinstance(stream, trio.SSLStream):
+            self._socket, self._stream = stream.transport_stream.socket, stream
+        else:
+            self._socket = _taken_from(stream)
+            self._stream = TcpStream(self._socket)
         self._send_lock = WriteLock()
         self._waiting = trio.CancelScope()
         self._deadline = math.inf
@@ -168,6 +175,8 @@ class Connection:
                     self._on_event,
                 ),
                 use_h2=use_h2,
+                open_exchange=rules.open_exchange,
+                write=self._write,
                 on_resume=self._on_resume,
                 on_malformed=partial(rules.edge.refused, ConnectionRefusal.MALFORMED),
             )
@@ -221,9 +230,23 @@ class Connection:
         elif isinstance(event, Closed):
             self._begin_close()
 
-    async def _write(self, data: bytes) -> None:
-        if not data:
-            return
+    async def _write(self, data: bytes) -> bool:
+        """Send bytes; return whether the client is still there, and takes what it is sent."""
+        stream = self._stream
+        if isinstance(stream, TcpStream) and not self._send_lock.is_held:
+            # As a rule there is room, and nothing to wait for.
+            try:
+                sent_bytes = stream.send_now(data)
+            except OSError:
+                self._end()
+                return False
+            if sent_bytes == len(data):
+                return not self._over
+            data = data[sent_bytes:]
+        await self._write_in_time(data)
+        return not self._over
+
+    async def _write_in_time(self, data: bytes) -> None:
         async with self._send_lock:
             # Shielded, because a write that stops half way ruins the connection for the others
             # on it; bounded, because a client may never read.
@@ -275,3 +298,10 @@ class Connection:
     def _on_resume(self) -> None:
         self._resume = True
         self._waiting.cancel()
+
+
+def _taken_from(stream: trio.SocketStream) -> stdlib_socket.socket:
+    """Return the socket of ``stream``, which has none any more."""
+    taken = stdlib_socket.socket(fileno=stream.socket.detach())
+    taken.setblocking(False)
+    return taken

@@ -1,207 +1,297 @@
-"""hypercorn's HTTP/1.0 and 1.1, with what this server needs otherwise.
+"""HTTP/1.0 and 1.1: one connection's requests, from its bytes to what serves them, and back.
 
-Errors have the one shape; a client that hangs up is noticed also behind a pipelined request; what
-can be read in two ways is refused; there are no upgrades and no WebSockets.
+Whoever reads the socket hands the bytes over and goes on reading, so that it learns when the client
+leaves. One task serves the requests, one after the other, and lives as long as the connection.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING
 
-import h11
-from hypercorn.events import Closed, Event
-from hypercorn.protocol.events import Request, Response
-from hypercorn.protocol.h11 import STREAM_ID, H2ProtocolAssumedError, H11Protocol
-from hypercorn.typing import ConnectionState
+import trio
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.h11 import H2ProtocolAssumedError
 
-from ai_ticket_daemon.errors import ErrorCode, RequestRefused
-from ai_ticket_daemon.server.answers import error_object, to_json
-from ai_ticket_daemon.server.headers import JSON_TYPE
-from ai_ticket_daemon.server.listen.connection_state import INVITE
-from ai_ticket_daemon.server.listen.framing import HeadRefused, check_framing, check_size, too_long
-from ai_ticket_daemon.server.listen.streams import open_stream
+from ai_ticket_daemon.errors import ErrorCode
+from ai_ticket_daemon.server.listen.answer_bytes import AnswerBytes, refusal_bytes
+from ai_ticket_daemon.server.listen.chunks import ChunkedBody
+from ai_ticket_daemon.server.listen.framing import HeadRefused
+from ai_ticket_daemon.server.listen.request_head import Head, end_of_head, read_head
+from ai_ticket_daemon.server.request import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
+    from typing import Protocol
 
-    from hypercorn.protocol.events import Event as StreamEvent
+    from ai_ticket_daemon.server.request import ClientSide
+
+    class Exchange(Protocol):
+        """What serves one request."""
+
+        def take(self, data: bytes, *, is_last: bool) -> None:
+            """Take in a piece of the body."""
+
+        async def run(self) -> None:
+            """Serve the request; it is cancelled if the client leaves."""
+
+    OpenExchange = Callable[[Request, ClientSide], Exchange]
 
 MAX_AHEAD_BYTES = 32_768
 """How much a client may send ahead of the response it waits for."""
 
-_FIRST_LINE_BYTES = len(b"  HTTP/1.1")
-_WHY = {
-    408: "The headers of the request did not arrive in time; send them faster.",
-    431: too_long().message,
-    501: "Of all transfer encodings only chunked is understood.",
-}
+MAX_REQUESTS = 1000
+"""How many requests a connection may bring: clients spread anew over several daemons."""
+
+_EMPTY_LINES = re.compile(rb"(?:\r?\n)+")
+"""They are skipped before a request (RFC 9112 section 2.2)."""
+_LINE_ENDS = (b"\r", b"\n")
+
+_PREFACE = b"PRI * HTTP/2.0\r\n\r\n"
+_INVITATION = b"HTTP/1.1 100 \r\n\r\n"
 
 
-class _Paused(Exception):
-    """The next request has arrived, and the one before it is not answered yet."""
-
-
-class _Pause:
-    """Stands where hypercorn waits until the next request may be read.
-
-    Waiting there would stop all reading, and with it the news that the client has gone. So the
-    wait ends at once, and whoever reads is told when to come back.
-    """
-
-    def __init__(self, on_resume: Callable[[], None]) -> None:
-        self.paused = False
-        self._on_resume = on_resume
-
-    async def clear(self) -> None:
-        self.paused = True
-
-    async def wait(self) -> None:
-        raise _Paused
-
-    async def set(self) -> None:
-        if self.paused:
-            self.paused = False
-            self._on_resume()
-
-
-class _Reader(h11.Connection):
-    """h11's connection, which skips empty lines before a request (RFC 9112 section 2.2)."""
-
-    def next_event(self) -> Any:
-        if self.their_state is h11.IDLE:
-            data = self._receive_buffer._data  # noqa: SLF001 - it is shown as a copy only
-            while data.startswith((b"\r\n", b"\n")):
-                self._receive_buffer.maybe_extract_lines()
-            if data == b"\r":
-                return h11.NEED_DATA
-        try:
-            return super().next_event()
-        except h11.RemoteProtocolError as error:
-            # h11 raises it from a method of its own: it is known to a frame that it knows.
-            raise error.with_traceback(None) from None
-
-    @property
-    def ahead_bytes(self) -> int:
-        """How much has come that is not read yet."""
-        return len(self._receive_buffer)
-
-    @property
-    def they_are_waiting_for_100_continue(self) -> bool:
-        """Nobody is asked for a body just because it is there to be asked for: see ``invite``."""
-        return False
-
-
-class Http1(H11Protocol):
-    """HTTP/1.0 and 1.1.
+class Http1:
+    """The requests of one connection.
 
     Args:
-        arguments: what hypercorn's protocol is made with.
-        on_resume: called when :meth:`resume` should be called, by whoever reads.
+        open_exchange: returns what serves a request.
+        start: starts the task that serves them.
+        write: sends bytes; returns whether the client is still there.
+        tell: told when the connection gets idle or busy, and that it is to be closed.
+        place: waits for a place among all connections.
+        peer: the address at the other end; None on a Unix socket.
+        is_secure: whether it speaks TLS, which says itself whether HTTP/2 follows.
+        stops: returns whether no further request is taken.
+        on_resume: called when whoever reads may go on.
         on_malformed: called when the client breaks the rules of the protocol.
     """
 
     def __init__(
         self,
-        *arguments: Any,
+        open_exchange: OpenExchange,
+        *,
+        start: Callable[[Callable[[], Awaitable[None]]], None],
+        write: Callable[[bytes], Awaitable[bool]],
+        tell: Callable[[Event], Awaitable[None]],
+        place: Callable[[], Awaitable[None]],
+        peer: str | None,
+        is_secure: bool,
+        stops: Callable[[], bool],
         on_resume: Callable[[], None],
         on_malformed: Callable[[], None],
     ) -> None:
-        super().__init__(*arguments)
+        self._open_exchange = open_exchange
+        self._start_task = start
+        self._write = write
+        self._tell = tell
+        self._place = place
+        self._peer = peer
+        self._is_secure = is_secure
+        self._stops = stops
+        self._on_resume = on_resume
         self._on_malformed = on_malformed
-        self.connection: _Reader = _Reader(
-            h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size
-        )
-        self._pause = _Pause(on_resume)
-        self.can_read = self._pause  # type: ignore[assignment]
+        self._serving = trio.CancelScope()
+        self._has_begun = False
+        self._received = b""
+        self._searched_bytes = 0
+        self._more: trio.Event | None = None
+        self._is_full = False
+        self._exchange: Exchange | None = None
+        self._answer = AnswerBytes()
+        self._keeps = True
+        self._chunks: ChunkedBody | None = None
+        self._left_bytes = 0
+        self._expects = False
+        self._refusal: HeadRefused | None = None
+        self._closes = False
+        self._count = 0
 
     @property
     def room_bytes(self) -> int | None:
         """How much the client may still send ahead of its response; None while none is due."""
-        if self.connection.their_state is not h11.DONE:
+        if self._awaits_body or not self._has_begun or self._more is not None:
             return None
-        return max(0, MAX_AHEAD_BYTES - self.connection.ahead_bytes)
+        room_bytes = max(0, MAX_AHEAD_BYTES - len(self._received))
+        self._is_full = not room_bytes
+        return room_bytes
+
+    @property
+    def _awaits_body(self) -> bool:
+        return self._left_bytes > 0 or self._chunks is not None
+
+    async def initiate(self) -> None:
+        """Begin."""
 
     async def handle(self, event: Event) -> None:
         """Take bytes from the client, or the news that it has gone."""
-        await self._unless_refused(super().handle(event))
+        if not isinstance(event, RawData):
+            self._serving.cancel()
+        elif self._awaits_body:
+            self._take_body(event.data)
+        else:
+            self._received += event.data
+            if not self._is_secure and self._received.startswith(_PREFACE):
+                await self._turn_into_http2()
+            if not self._has_begun:
+                self._has_begun = True
+                self._start_task(self._serve)
+            elif self._more is not None:
+                self._more.set()
 
     async def resume(self) -> None:
-        """Go on with what the client sent ahead."""
-        await self._unless_refused(self._handle_events())
+        """Go on with what the client sent ahead: the task that serves does, by itself."""
 
     async def headers_timed_out(self) -> None:
         """Answer a client that began a request and did not get to the end of its headers."""
-        if self.connection.our_state is h11.IDLE and self.connection.trailing_data[0].strip():
-            await self._send_error_response(408)
+        if self._exchange is None and self._received.strip():
+            await self._refuse(
+                HeadRefused(
+                    408,
+                    "The headers of the request did not arrive in time; send them faster.",
+                    ErrorCode.REQUEST_TIMEOUT,
+                )
+            )
 
-    async def stream_send(self, event: StreamEvent) -> None:
-        """Send a part of a response; say so if the connection cannot be used after it."""
-        if isinstance(event, Response) and (
-            self.connection.their_state is h11.SEND_BODY or self.context.terminated.is_set()
-        ):
-            event = replace(event, headers=[*event.headers, (b"connection", b"close")])
-        await super().stream_send(event)
+    async def place(self) -> None:
+        """See :class:`.ClientSide`."""
+        await self._place()
 
-    async def _unless_refused(self, step: Awaitable[None]) -> None:
+    async def invite(self) -> None:
+        """See :class:`.ClientSide`."""
+        if self._expects:
+            self._expects = False
+            await self._write_or_leave(_INVITATION)
+
+    def start(self, status: int, headers: Mapping[str, str]) -> None:
+        """See :class:`.ClientSide`."""
+        self._closes = (
+            not self._keeps or self._awaits_body or self._count >= MAX_REQUESTS or self._stops()
+        )
+        self._answer.begin(status, headers, closes=self._closes)
+
+    async def send(self, data: bytes, *, is_last: bool) -> None:
+        """See :class:`.ClientSide`."""
+        for piece in self._answer.pieces(data, is_last=is_last):
+            await self._write_or_leave(piece)
+
+    async def _write_or_leave(self, data: bytes) -> None:
+        if not await self._write(data):
+            self._serving.cancel()
+            await trio.lowlevel.checkpoint()
+
+    async def _serve(self) -> None:
+        """Serve requests until the connection is to be closed, or the client has gone."""
+        with self._serving:
+            try:
+                while not self._closes:
+                    await self._serve_next()
+            except HeadRefused as refusal:
+                self._refuse_later(refusal)
+        if self._refusal is not None:
+            if not self._answer.has_begun:
+                await self._refuse(self._refusal)
+            await self._tell(Closed())
+        elif self._closes:
+            await self._tell(Closed())
+
+    async def _serve_next(self) -> None:
+        """Serve the next request, or wait for more of it."""
+        head = self._next_head()
+        if head is None:
+            self._more = trio.Event()
+            await self._more.wait()
+            self._more = None
+            return
+        await self._tell(Updated(idle=False))
+        self._count += 1
+        exchange = self._open(head)
+        if self._is_full:  # no more: a head is out of it, and perhaps a body
+            self._is_full = False
+            self._on_resume()
         try:
-            await step
-        except _Paused:
-            pass
-        except HeadRefused as refusal:
-            await self._refuse(refusal, refusal.http_status)
-            await self.send(Closed())
+            await exchange.run()
+        finally:
+            self._exchange = None
+        self._answer = AnswerBytes()
+        if self._stops():
+            self._closes = True
+        if self._closes:
+            return
+        await self._tell(Updated(idle=True))
+        if self._received:
+            # Whoever sends many requests at once is not served all of them in one turn.
+            await trio.lowlevel.checkpoint()
 
-    async def _check_protocol(self, event: h11.Request) -> None:
-        is_http2 = (event.method, event.target, event.http_version) == (b"PRI", b"*", b"2.0")
-        # Over TLS, the handshake says which protocol is spoken.
-        if is_http2 and not event.headers and not self.ssl:
-            raise H2ProtocolAssumedError(
-                b"PRI * HTTP/2.0\r\n\r\n" + self.connection.trailing_data[0]
-            )
+    def _next_head(self) -> Head | None:
+        """Take the next head from what has come; None if it is not all there."""
+        received = self._received
+        if received[:1] in _LINE_ENDS and (empty := _EMPTY_LINES.match(received)):
+            received = self._received = received[empty.end() :]
+            self._searched_bytes = 0
+        end = end_of_head(received, self._searched_bytes) if received else 0
+        if not end:
+            self._searched_bytes = len(received)
+            return None
+        self._received, self._searched_bytes = received[end:], 0
+        return read_head(received[:end])
 
-    async def _create_stream(self, request: h11.Request) -> None:
-        headers = list(request.headers)
-        check_framing(request.http_version, headers)
-        check_size(len(request.method) + len(request.target) + _FIRST_LINE_BYTES, headers)
-        self.stream = open_stream(self, STREAM_ID)
-        await self.stream.handle(
-            Request(
-                stream_id=STREAM_ID,
-                headers=headers,
-                http_version=request.http_version.decode(),
-                method=request.method.decode(),
-                raw_path=request.target,
-                state=ConnectionState({**self.connection_state, INVITE: self._invite}),
-            )
+    def _open(self, head: Head) -> Exchange:
+        """Open the exchange of a request, and give it what came of its body."""
+        self._answer, self._keeps = AnswerBytes(head.method, head.version), head.keeps
+        self._expects = head.expects
+        target, _, query = head.target.partition(b"?")
+        request = Request(
+            head.method.decode(),
+            target,
+            query,
+            head.version,
+            head.headers,
+            self._peer,
+            head.length,
         )
-        self.keep_alive_requests += 1
-        await self.context.mark_request()
+        exchange = self._exchange = self._open_exchange(request, self)
+        if head.length is None:
+            self._chunks = ChunkedBody()
+        else:
+            self._left_bytes = head.length
+        if not self._awaits_body:
+            exchange.take(b"", is_last=True)
+        elif self._received:
+            received, self._received = self._received, b""
+            self._take_body(received)
+        return exchange
 
-    async def _invite(self) -> None:
-        """Ask the client for the body, if it waits for that."""
-        if self.connection.client_is_waiting_for_100_continue:
-            await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=[]))
+    def _take_body(self, data: bytes) -> None:
+        """Hand over what belongs to the body; what came behind it is the next request."""
+        exchange = self._exchange
+        self._expects = False
+        if self._chunks is not None:
+            try:
+                data = self._chunks.feed(data)
+            except HeadRefused as refusal:
+                self._chunks = None
+                self._refuse_later(refusal)
+                self._serving.cancel()
+                return
+            if self._chunks.ended:
+                self._received, self._chunks = self._chunks.rest, None
+        else:
+            data, self._received = data[: self._left_bytes], data[self._left_bytes :]
+            self._left_bytes -= len(data)
+        if exchange is not None:
+            exchange.take(data, is_last=not self._awaits_body)
 
-    async def _send_error_response(self, status_code: int) -> None:
-        error = RequestRefused(
-            ErrorCode.REQUEST_TIMEOUT if status_code == 408 else ErrorCode.INVALID_REQUEST,
-            _WHY.get(status_code, "The request is not valid HTTP."),
-        )
-        await self._refuse(error, status_code)
+    async def _turn_into_http2(self) -> None:
+        self._serving.cancel()
+        await self._tell(Updated(idle=False))
+        raise H2ProtocolAssumedError(self._received)
 
-    async def _refuse(self, error: RequestRefused, status_code: int) -> None:
+    def _refuse_later(self, refusal: HeadRefused) -> None:
+        # What it knows of where it was raised knows this connection.
+        self._refusal = refusal.with_traceback(None)
+
+    async def _refuse(self, error: HeadRefused) -> None:
+        """Tell the client what is wrong with its request; the connection cannot be used then."""
         self._on_malformed()
-        body = to_json(error_object(error, event_id=None, trace_id=None))
-        headers = [
-            (b"content-type", JSON_TYPE.encode()),
-            (b"content-length", b"%d" % len(body)),
-            (b"connection", b"close"),
-            *self.config.response_headers("h11"),
-        ]
-        await self._send_h11_event(h11.Response(status_code=status_code, headers=headers))
-        # A response to HEAD has no body, whatever its length says.
-        with suppress(h11.LocalProtocolError):
-            await self._send_h11_event(h11.Data(data=body))
-            await self._send_h11_event(h11.EndOfMessage())
+        await self._write(refusal_bytes(error))

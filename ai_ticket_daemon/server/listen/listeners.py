@@ -65,7 +65,7 @@ async def serve(
     that run may finish; whoever cannot wait for them cancels this call.
 
     Args:
-        app: the app.
+        app: the app. If it has ``open_exchange``, that serves requests of HTTP/1.
         http: where to listen, how long and how many.
         tls: asked for each connection over TCP what to encrypt it with; None: not at all.
         stop_accepting: set it to stop.
@@ -86,6 +86,7 @@ async def serve(
     try:
         rules = ConnectionRules(
             app=ASGIWrapper(app),
+            open_exchange=getattr(app, "open_exchange", None),
             config=_hypercorn_config(logger),
             context=WorkerContext(None),
             header_timeout_seconds=http.header_timeout_seconds,

@@ -125,7 +125,7 @@ def watch_peer(socket: trio.socket.SocketType, timeout_seconds: float) -> None:
     socket.setsockopt(tcp, stdlib_socket.TCP_USER_TIMEOUT, int(timeout_seconds * 1000))
 
 
-def peer_of(socket: trio.socket.SocketType) -> dict[str, int]:
+def peer_of(socket: trio.socket.SocketType | stdlib_socket.socket) -> dict[str, int]:
     """Return who is at the other end, as the kernel tells it (unix(7), SO_PEERCRED).
 
     Nothing for a client that came over the network.
