@@ -266,8 +266,10 @@ def _stream(context: ServerContext, exchange: HttpExchange, batch: Batch) -> Str
             nursery.start_soon(pulse.beat, REFUSED_WITHIN_SECONDS)
             try:
                 async with aclosing(batch.as_they_end(context)) as answers:
+                    slices = Slices()
                     async for answer in answers:
                         await pulse.write(to_ndjson([answer]))
+                        await slices.rest()  # neither writing nor the next answer need wait
             except Exception as caught:  # noqa: BLE001 - the edge: part of the answer may be sent
                 failure = caught
             nursery.cancel_scope.cancel()

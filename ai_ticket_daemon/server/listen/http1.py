@@ -131,7 +131,7 @@ class Http1:
             self._take_body(event.data)
         else:
             self._received += event.data
-            if not self._is_secure and self._received.startswith(_PREFACE):
+            if not (self._count or self._is_secure) and self._received.startswith(_PREFACE):
                 await self._turn_into_http2()
             if not self._has_begun:
                 self._has_begun = True
