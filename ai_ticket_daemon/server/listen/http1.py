@@ -6,7 +6,6 @@ leaves. One task serves the requests, one after the other, and lives as long as 
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 import trio
@@ -15,15 +14,15 @@ from hypercorn.protocol.h11 import H2ProtocolAssumedError
 
 from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.server.listen.answer_bytes import AnswerBytes, refusal_bytes
-from ai_ticket_daemon.server.listen.chunks import ChunkedBody
 from ai_ticket_daemon.server.listen.framing import HeadRefused
-from ai_ticket_daemon.server.listen.request_head import Head, end_of_head, read_head
+from ai_ticket_daemon.server.listen.incoming import Incoming
 from ai_ticket_daemon.server.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from typing import Protocol
 
+    from ai_ticket_daemon.server.listen.request_head import Head
     from ai_ticket_daemon.server.request import ClientSide
 
     class Exchange(Protocol):
@@ -42,10 +41,6 @@ MAX_AHEAD_BYTES = 32_768
 
 MAX_REQUESTS = 1000
 """How many requests a connection may bring: clients spread anew over several daemons."""
-
-_EMPTY_LINES = re.compile(rb"(?:\r?\n)+")
-"""They are skipped before a request (RFC 9112 section 2.2)."""
-_LINE_ENDS = (b"\r", b"\n")
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\n"
 _INVITATION = b"HTTP/1.1 100 \r\n\r\n"
@@ -93,15 +88,12 @@ class Http1:
         self._on_malformed = on_malformed
         self._serving = trio.CancelScope()
         self._has_begun = False
-        self._received = b""
-        self._searched_bytes = 0
+        self._incoming = Incoming()
         self._more: trio.Event | None = None
         self._is_full = False
         self._exchange: Exchange | None = None
         self._answer = AnswerBytes()
         self._keeps = True
-        self._chunks: ChunkedBody | None = None
-        self._left_bytes = 0
         self._expects = False
         self._refusal: HeadRefused | None = None
         self._closes = False
@@ -110,15 +102,11 @@ class Http1:
     @property
     def room_bytes(self) -> int | None:
         """How much the client may still send ahead of its response; None while none is due."""
-        if self._awaits_body or not self._has_begun or self._more is not None:
+        if self._incoming.awaits_body or not self._has_begun or self._more is not None:
             return None
-        room_bytes = max(0, MAX_AHEAD_BYTES - len(self._received))
+        room_bytes = max(0, MAX_AHEAD_BYTES - len(self._incoming.received))
         self._is_full = not room_bytes
         return room_bytes
-
-    @property
-    def _awaits_body(self) -> bool:
-        return self._left_bytes > 0 or self._chunks is not None
 
     async def initiate(self) -> None:
         """Begin."""
@@ -127,11 +115,13 @@ class Http1:
         """Take bytes from the client, or the news that it has gone."""
         if not isinstance(event, RawData):
             self._serving.cancel()
-        elif self._awaits_body:
+        elif self._incoming.awaits_body:
             self._take_body(event.data)
         else:
-            self._received += event.data
-            if not (self._count or self._is_secure) and self._received.startswith(_PREFACE):
+            self._incoming.received += event.data
+            if not (self._count or self._is_secure) and self._incoming.received.startswith(
+                _PREFACE
+            ):
                 await self._turn_into_http2()
             if not self._has_begun:
                 self._has_begun = True
@@ -144,7 +134,7 @@ class Http1:
 
     async def headers_timed_out(self) -> None:
         """Answer a client that began a request and did not get to the end of its headers."""
-        if self._exchange is None and self._received.strip():
+        if self._exchange is None and self._incoming.received.strip():
             await self._refuse(
                 HeadRefused(
                     408,
@@ -166,7 +156,10 @@ class Http1:
     def start(self, status: int, headers: Mapping[str, str]) -> None:
         """See :class:`.ClientSide`."""
         self._closes = (
-            not self._keeps or self._awaits_body or self._count >= MAX_REQUESTS or self._stops()
+            not self._keeps
+            or self._incoming.awaits_body
+            or self._count >= MAX_REQUESTS
+            or self._stops()
         )
         self._answer.begin(status, headers, closes=self._closes)
 
@@ -197,7 +190,7 @@ class Http1:
 
     async def _serve_next(self) -> None:
         """Serve the next request, or wait for more of it."""
-        head = self._next_head()
+        head = self._incoming.next_head()
         if head is None:
             self._more = trio.Event()
             await self._more.wait()
@@ -219,22 +212,9 @@ class Http1:
         if self._closes:
             return
         await self._tell(Updated(idle=True))
-        if self._received:
+        if self._incoming.received:
             # Whoever sends many requests at once is not served all of them in one turn.
             await trio.lowlevel.checkpoint()
-
-    def _next_head(self) -> Head | None:
-        """Take the next head from what has come; None if it is not all there."""
-        received = self._received
-        if received[:1] in _LINE_ENDS and (empty := _EMPTY_LINES.match(received)):
-            received = self._received = received[empty.end() :]
-            self._searched_bytes = 0
-        end = end_of_head(received, self._searched_bytes) if received else 0
-        if not end:
-            self._searched_bytes = len(received)
-            return None
-        self._received, self._searched_bytes = received[end:], 0
-        return read_head(received[:end])
 
     def _open(self, head: Head) -> Exchange:
         """Open the exchange of a request, and give it what came of its body."""
@@ -251,41 +231,28 @@ class Http1:
             head.length,
         )
         exchange = self._exchange = self._open_exchange(request, self)
-        if head.length is None:
-            self._chunks = ChunkedBody()
-        else:
-            self._left_bytes = head.length
-        if not self._awaits_body:
+        if not self._incoming.awaits_body:
             exchange.take(b"", is_last=True)
-        elif self._received:
-            received, self._received = self._received, b""
-            self._take_body(received)
+        elif self._incoming.received:
+            self._take_body(self._incoming.received)
         return exchange
 
     def _take_body(self, data: bytes) -> None:
         """Hand over what belongs to the body; what came behind it is the next request."""
-        exchange = self._exchange
         self._expects = False
-        if self._chunks is not None:
-            try:
-                data = self._chunks.feed(data)
-            except HeadRefused as refusal:
-                self._chunks = None
-                self._refuse_later(refusal)
-                self._serving.cancel()
-                return
-            if self._chunks.ended:
-                self._received, self._chunks = self._chunks.rest, None
-        else:
-            data, self._received = data[: self._left_bytes], data[self._left_bytes :]
-            self._left_bytes -= len(data)
-        if exchange is not None:
-            exchange.take(data, is_last=not self._awaits_body)
+        try:
+            data = self._incoming.take_body(data)
+        except HeadRefused as refusal:
+            self._refuse_later(refusal)
+            self._serving.cancel()
+            return
+        if self._exchange is not None:
+            self._exchange.take(data, is_last=not self._incoming.awaits_body)
 
     async def _turn_into_http2(self) -> None:
         self._serving.cancel()
         await self._tell(Updated(idle=False))
-        raise H2ProtocolAssumedError(self._received)
+        raise H2ProtocolAssumedError(self._incoming.received)
 
     def _refuse_later(self, refusal: HeadRefused) -> None:
         # What it knows of where it was raised knows this connection.
