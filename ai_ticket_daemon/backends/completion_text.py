@@ -21,7 +21,7 @@ class CompletionText:
 
     Args:
         stops: where the text ends, whichever part that is in: the server stopped there as well.
-        close: the tag that ends the thinking, if the text begins within it.
+        close: the mark that ends the thinking, if the text begins within it.
     """
 
     def __init__(self, stops: Sequence[str], close: str | None) -> None:

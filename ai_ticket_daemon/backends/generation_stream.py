@@ -16,7 +16,7 @@ from ai_ticket_daemon.backends.bounds import answer_bounds
 from ai_ticket_daemon.backends.completion_text import CompletionText
 from ai_ticket_daemon.backends.finish import STOP, settle_reason
 from ai_ticket_daemon.backends.observation import AttemptFailed, Seen
-from ai_ticket_daemon.backends.text.reasoning import opened_tag
+from ai_ticket_daemon.backends.text.reasoning import opened_mark
 from ai_ticket_daemon.backends.transport.replies import (
     parse_json,
     refuse_encoded,
@@ -94,7 +94,7 @@ class GenerationStream:
         self._on_delta = on_delta
         self._discarding = False
         self.bounds = answer_bounds(request.sampling.max_tokens, len(content))
-        self._text = CompletionText(dialect.stops(request), opened_tag(dialect.end(request)))
+        self._text = CompletionText(dialect.stops(request), opened_mark(dialect.end(request)))
         self._passes_reasoning = request.reasoning
         self._scope = trio.CancelScope(shield=True)
         self.stream = request.stream

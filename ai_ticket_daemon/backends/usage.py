@@ -17,7 +17,7 @@ _SAME_FOR_ALL = (100, 100)
 _LONGEST_CHARACTER = 4
 """In bytes; no token is shorter than a byte."""
 _UNSEEN_TOKENS = 16
-"""As many may a text have that nobody gets to see: its end, the tags around the thinking."""
+"""As many may a text have that nobody gets to see: its end, the marks around the thinking."""
 
 
 def true_usage(completion: Completion, *, max_tokens: int, trusted: bool) -> Usage | None:

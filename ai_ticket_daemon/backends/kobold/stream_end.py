@@ -39,7 +39,7 @@ _IDLE_SECONDS = 1.0
 _LOOK_AGAIN_SECONDS = 0.1
 _END_TOKENS = 1
 """The token that ends a text may be counted, and is no text."""
-_TAG_TOKENS = 12
+_MARK_TOKENS = 12
 """As many tokens may the marks around the thinking have, which are taken out of it."""
 
 
@@ -84,7 +84,7 @@ async def find_end(
                 matches = ends_with(text, tail, stops)
             else:
                 counted = await counter.count(generation.text_so_far, begin=False)
-                spare = _END_TOKENS + (_TAG_TOKENS if generation.has_thought else 0)
+                spare = _END_TOKENS + (_MARK_TOKENS if generation.has_thought else 0)
                 matches = counted <= perf.last_token_count <= counted + spare
         except AttemptFailed:
             return None

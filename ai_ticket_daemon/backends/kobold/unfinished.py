@@ -1,4 +1,4 @@
-"""Thinking that the limit cut short: a plain answer gives it as its text, without its tag.
+"""Thinking that the limit cut short: a plain answer gives it as its text, without its mark.
 
 The server still has the text as the model made it.
 """

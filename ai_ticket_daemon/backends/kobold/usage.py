@@ -137,7 +137,7 @@ class Bill:
             prompt_tokens = await self._counter.count(prompt, begin=True)
         if perf is not None:
             return Usage(prompt_tokens, perf.last_token_count, estimated=not is_exact)
-        # The tags around the thinking are gone.
+        # The marks around the thinking are gone.
         is_exact = is_exact and not completion.reasoning
         text = completion.reasoning + completion.text
         written = await self._counter.count(text, begin=False)

@@ -61,7 +61,7 @@ _MOST_BLANKS = 256
 _BETWEEN_THOUGHTS = "\n\n"
 
 
-def opened_tag(prompt: str) -> str | None:
+def opened_mark(prompt: str) -> str | None:
     """Return the mark that ends the thinking which a prompt begins at its end; None if it does not.
 
     The model then goes on thinking without a mark of its own.

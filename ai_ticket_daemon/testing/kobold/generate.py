@@ -99,7 +99,7 @@ def plan_answer(
         stops: Strings that end the answer.
         trim_stop: Cut the stop string off instead of keeping it.
         ban_end_of_text: Write up to the limit.
-        thinks: Think before the answer, between tags.
+        thinks: Think before the answer, between marks.
         literal: The one text that may be written.
     """
     if max_tokens <= 0:

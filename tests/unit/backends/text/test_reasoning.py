@@ -13,7 +13,7 @@ from ai_ticket_daemon.backends.text.reasoning import (
     MARKS,
     Marks,
     ReasoningSplitter,
-    opened_tag,
+    opened_mark,
 )
 from ai_ticket_daemon.backends.text.template_tokens import escape
 from ai_ticket_daemon.config.backends import Dialect, EscapedTexts
@@ -104,9 +104,9 @@ def test_each_known_mark_of_thinking_is_parted_and_begins_none_from_a_ticket(mar
     text = f"{marks.opening}\nHm.{marks.close}\n{marks.heading}Yes.{marks.end}"
     for cut in ([text], list(text)):
         assert parts(cut) == ("Yes.", "Hm.")
-    assert opened_tag(f"Is it?\n{marks.opening}\n") == marks.close
+    assert opened_mark(f"Is it?\n{marks.opening}\n") == marks.close
     (harmless,) = escape((Message(Role.USER, f"Is it? {marks.opening}"),), EscapedTexts.USER)
-    assert opened_tag(harmless.content) is None
+    assert opened_mark(harmless.content) is None
 
 
 @pytest.mark.parametrize("close", [None, *(marks.close for marks in MARKS)])
@@ -159,7 +159,7 @@ def test_blanks_without_end_are_not_held_back_without_end() -> None:
     ],
 )
 def test_a_prompt_may_end_within_the_thinking(prompt: str, close: str | None) -> None:
-    assert opened_tag(prompt) == close
+    assert opened_mark(prompt) == close
 
 
 ASKS = [Message(Role.USER, "Is it?")]
@@ -183,4 +183,4 @@ def test_the_thinking_may_be_begun_by_the_template_by_the_prompt_or_by_the_last_
     dialect: Dialect, messages: list[Message], laid_out: str | None, close: str | None
 ) -> None:
     request = GenerationRequest(tuple(messages), Sampling(), laid_out=laid_out)
-    assert opened_tag(wire_dialect(dialect).end(request)) == close
+    assert opened_mark(wire_dialect(dialect).end(request)) == close
