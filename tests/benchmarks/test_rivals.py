@@ -10,6 +10,7 @@ import json
 import os
 from contextlib import ExitStack, suppress
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -35,7 +36,6 @@ from tests.benchmarks.support import figure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.benchmarks.rivals.contestants import Contestant, Running
 
@@ -48,6 +48,8 @@ SECONDS = int(os.environ.get("BENCH_SECONDS", "3"))
 CONNECTIONS = 16
 BATCH = 1000
 WARM_UP_TRIES = 10
+OTHER_CHECKOUT = os.environ.get("BENCH_OTHER")
+"""A folder: its daemon is measured beside this one, to see what a change brings."""
 OURS, TRACED = "ai-ticket-daemon", "ai-ticket-daemon, traces"
 TO_KOBOLD = "ai-ticket-daemon, koboldcpp"
 LATER = {"prefer": "respond-async"}
@@ -59,6 +61,13 @@ NOBODY = 1
 def on_the_other_core() -> None:
     """The readers of streams, and what the tests start, keep off the core that is measured."""
     os.sched_setaffinity(0, {LOADED_FROM})
+
+
+def ours() -> list[Maker]:
+    """Return this daemon, and the one it is to be compared with, if there is one."""
+    if OTHER_CHECKOUT is None:
+        return [daemon(OURS)]
+    return [daemon(OURS), daemon("other checkout", checkout=Path(OTHER_CHECKOUT))]
 
 
 def start_all(
@@ -83,7 +92,7 @@ def test_waiting_events_are_answered_faster_than_by_other_gateways(tmp_path: Pat
         spans = stack.enter_context(running(collector(tmp_path), LOADED_FROM)).contestant.port
         simulated = stack.enter_context(running(kobold(), LOADED_FROM)).contestant.port
         traces = f'telemetry.otlp_endpoint = "http://127.0.0.1:{spans}"'
-        makers = [haproxy, bare_relay, daemon(OURS), daemon(TRACED, traces), portkey, litellm]
+        makers = [haproxy, bare_relay, *ours(), daemon(TRACED, traces), portkey, litellm]
         rivals = start_all(stack, makers, backend.contestant.port, tmp_path)
         rivals += start_all(stack, [daemon(TO_KOBOLD, kind="koboldcpp")], simulated, tmp_path)
         warm_up(rivals, tmp_path)
@@ -116,7 +125,7 @@ async def test_deltas_are_relayed_for_little(tmp_path: Path) -> None:
     table = Table("streams of 50 deltas/s", {"deltas/s": 0, "CPU us/delta": 0, "core left": 2})
     with ExitStack() as stack:
         backend = stack.enter_context(running(paced_backend(), LOADED_FROM))
-        makers = [haproxy, bare_relay, daemon(OURS), portkey, litellm]
+        makers = [haproxy, bare_relay, *ours(), portkey, litellm]
         rivals = start_all(stack, makers, backend.contestant.port, tmp_path)
         for _ in range(ROUNDS):
             for rival in tuple(rivals):
@@ -136,20 +145,21 @@ def test_events_are_taken_by_the_ten_thousand(tmp_path: Path) -> None:
     table = Table("accepted, durable", {"events/s": 0, "CPU us/event": 1})
     batch = (json.dumps(EVENT).encode() + b"\n") * BATCH
     with ExitStack() as stack:
-        [ours] = start_all(stack, [daemon(OURS)], NOBODY, tmp_path)
-        send = partial(wrk, ours, tmp_path, seconds=SECONDS)
+        daemons = start_all(stack, ours(), NOBODY, tmp_path)
         for _ in range(ROUNDS):
-            rate = send(connections=CONNECTIONS, headers=LATER)
-            table.note("one by one", rate.per_second, 1000 * rate.cpu_ms)
-            for clients in (1, 4):
-                rate = send(
-                    connections=clients,
-                    body=batch,
-                    path="/events",
-                    headers={**LATER, "content-type": "application/x-ndjson"},
-                )
-                row = f"batches of {BATCH}, clients: {clients}"
-                table.note(row, BATCH * rate.per_second, 1000 * rate.cpu_ms / BATCH)
+            for one in daemons:
+                name, send = one.contestant.name, partial(wrk, one, tmp_path, seconds=SECONDS)
+                rate = send(connections=CONNECTIONS, headers=LATER)
+                table.note(f"{name}, one by one", rate.per_second, 1000 * rate.cpu_ms)
+                for clients in (1, 4):
+                    rate = send(
+                        connections=clients,
+                        body=batch,
+                        path="/events",
+                        headers={**LATER, "content-type": "application/x-ndjson"},
+                    )
+                    row = f"{name}, batches of {BATCH}, clients: {clients}"
+                    table.note(row, BATCH * rate.per_second, 1000 * rate.cpu_ms / BATCH)
     print(f"\n\n{table}\n")
 
 

@@ -236,7 +236,7 @@ def daemon(
     *lines: str,
     kind: str = "openai",
     store: Path | None = None,
-    body: Mapping[str, object] = EVENT,
+    checkout: Path | None = None,
 ) -> Callable[[int, Path], Contestant]:
     """Return what makes the daemon in front of a server, durable and with metrics.
 
@@ -245,7 +245,7 @@ def daemon(
         lines: of its conf file, besides; each a line of its own.
         kind: of the server behind it.
         store: a file that it shares with another daemon; None for one of its own.
-        body: an event.
+        checkout: another one, whose daemon it is; None for this one.
     """
 
     def made(backend_port: int, folder: Path) -> Contestant:
@@ -267,7 +267,14 @@ def daemon(
             "max_in_flight = 64",
         ]
         conf.write_text("\n".join(own))
-        command = [sys.executable, "-m", "ai_ticket_daemon", "--config", conf]
-        return Contestant(name, command, port, "/event", body)
+        return Contestant(
+            name,
+            # -P: what is imported is not to follow from where this is started.
+            [sys.executable, "-P", "-m", "ai_ticket_daemon", "--config", conf],
+            port,
+            "/event",
+            EVENT,
+            environment={"PYTHONPATH": str(checkout or HERE.parents[2])},
+        )
 
     return made
