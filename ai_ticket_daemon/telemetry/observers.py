@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 import trio
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from opentelemetry.util.types import AttributeValue
+    from prometheus_client import Counter, Histogram
     from structlog.typing import FilteringBoundLogger
 
     from ai_ticket_daemon.backends.kobold.abort import AbortEnd, AbortReason
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.telemetry.metrics import Metrics
     from ai_ticket_daemon.telemetry.traces.spans import Span, Tracer
 
+
+_NO_SPAN = nullcontext()
 
 QUEUE_FULL_SECONDS = 60.0
 """Between two lines that say the queue is full, however many events are refused."""
@@ -66,20 +69,30 @@ class PipelineTelemetry(PipelineObserver):
         self._metrics = metrics
         self._tracer = tracer
         self._capture = capture
+        self._ends: dict[EventState, tuple[Counter, Histogram]] = {}
         self._refused = 0
         self._refused_said_at = -math.inf
 
-    @contextmanager
     def handling(
         self, event: Event, waited: Waited, *, backend: str, earlier: Sequence[Attempt]
-    ) -> Iterator[None]:
+    ) -> AbstractContextManager[None]:
         """Span ``pipeline.handle_event``, a child of the client's trace."""
         if not earlier:
             self._metrics.pipeline_queue_wait.observe(waited.seconds, self._exemplar(event))
         if self._tracer is None:
-            yield
-            return
-        with self._tracer.start(
+            return _NO_SPAN
+        return self._span(self._tracer, event, waited, backend, earlier)
+
+    @contextmanager
+    def _span(
+        self,
+        tracer: Tracer,
+        event: Event,
+        waited: Waited,
+        backend: str,
+        earlier: Sequence[Attempt],
+    ) -> Iterator[None]:
+        with tracer.start(
             "pipeline.handle_event",
             SpanKind.CONSUMER,
             span_context(kept_trace(event.trace_context)),
@@ -178,10 +191,9 @@ class PipelineTelemetry(PipelineObserver):
             duration = outcome.duration_seconds
             error = None
         _note_outcome(current_span(), state, error)
-        self._metrics.pipeline_events.labels(state.value).inc()
-        self._metrics.pipeline_handler_duration.labels(state.value).observe(
-            duration, self._exemplar(event)
-        )
+        count, durations = self._ends_in(state)
+        count.inc()
+        durations.observe(duration, self._exemplar(event))
         self._log.info(
             "event_ended",
             **_named(event),
@@ -191,6 +203,16 @@ class PipelineTelemetry(PipelineObserver):
         )
         if self._capture is not None:
             self._capture.ended(event, state, outcome)
+
+    def _ends_in(self, state: EventState) -> tuple[Counter, Histogram]:
+        """Return what counts and times the events that end so; looked up once."""
+        if state not in self._ends:
+            metrics, label = self._metrics, state.value
+            self._ends[state] = (
+                metrics.pipeline_events.labels(label),
+                metrics.pipeline_handler_duration.labels(label),
+            )
+        return self._ends[state]
 
     def queue_full(self, number: int) -> None:
         """Log that events were refused: now and then, with how many were since."""

@@ -6,11 +6,12 @@ when the connection is closed.
 
 from __future__ import annotations
 
-import json
 import math
 import secrets
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from ai_ticket_daemon.backends.dialects import wire_dialect
 from ai_ticket_daemon.backends.dialects.kobold import PLACEHOLDERS_STAY
@@ -103,7 +104,7 @@ class OpenAIClient(ServerClient):
             self._wire,
             self._dialect,
             request,
-            json.dumps(self._body(request, genkey)).encode(),
+            msgspec.json.encode(self._body(request, genkey)),
             on_delta=on_delta,
         )
         limits = Limits.of(self._config, self._stall_seconds())

@@ -57,6 +57,8 @@ _TOKEN = re.compile(
     r"|###[ ]?(?:Instruction|Response|Input|Output|System|User|Human|Assistant)[ ]?:",
     re.IGNORECASE,
 )
+_BEGINNINGS = "<[{#"
+"""What a token in ASCII begins with; other signs may be seen as one of these."""
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0")
 """What is shown as nothing without being of the category of format characters."""
 
@@ -71,6 +73,8 @@ def escape(messages: Sequence[Message], texts: EscapedTexts) -> tuple[Message, .
     if not any(escaped):
         return messages
     contents = [message.content for message in messages]
+    if not any(map(_may_hold_token, contents)):
+        return messages
     places = _places(contents, escaped)
     if not places:
         return messages
@@ -80,6 +84,11 @@ def escape(messages: Sequence[Message], texts: EscapedTexts) -> tuple[Message, .
         else message
         for number, message in enumerate(messages)
     )
+
+
+def _may_hold_token(text: str) -> bool:
+    """Tell, for next to nothing, whether a token may begin in a text; most texts hold none."""
+    return not text.isascii() or any(sign in text for sign in _BEGINNINGS)
 
 
 def _escapes(role: Role, texts: EscapedTexts) -> bool:

@@ -64,11 +64,10 @@ class KeptThread:
         await trio.lowlevel.checkpoint_if_cancelled()
         job = _Job(partial(do, *args))
         self._jobs.put(job)
-        with trio.CancelScope(shield=True):
-            # Looked at now and then, too: a loop that failed for want of memory is not woken.
-            while not job.is_over:
-                with trio.move_on_after(LOOK_SECONDS):
-                    await job.done.wait()
+        # Looked at now and then, too: a loop that failed for want of memory is not woken.
+        while not job.is_over:
+            with trio.CancelScope(deadline=trio.current_time() + LOOK_SECONDS, shield=True):
+                await job.done.wait()
         return job.came_of_it.unwrap()
 
     def _run(self) -> None:
