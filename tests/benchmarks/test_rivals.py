@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,7 +32,7 @@ from tests.benchmarks.rivals.contestants import (
     running,
 )
 from tests.benchmarks.rivals.load import NothingAnswered, read_streams, wrk
-from tests.benchmarks.rivals.processor import LOADED_FROM
+from tests.benchmarks.rivals.processor import LOADED_FROM, SERVED_ON
 from tests.benchmarks.rivals.tables import Table
 from tests.benchmarks.support import figure
 
@@ -161,6 +163,36 @@ def test_events_are_taken_by_the_ten_thousand(tmp_path: Path) -> None:
                     row = f"{name}, batches of {BATCH}, clients: {clients}"
                     table.note(row, BATCH * rate.per_second, 1000 * rate.cpu_ms / BATCH)
     print(f"\n\n{table}\n")
+
+
+def test_two_instances_share_one_store(tmp_path: Path) -> None:
+    """Each on a core of its own; the clients and the server take what is left of the second one."""
+    table = Table("instances at one store", {"waiting/s": 0, "accepted/s, one by one": 0})
+    for _ in range(ROUNDS):
+        for number in (1, 2):
+            figures = [
+                events_per_second(tmp_path, number, waiting=waiting) for waiting in (True, False)
+            ]
+            table.note(str(number), *figures)
+    print(f"\n\n{table}\n")
+
+
+def events_per_second(tmp_path: Path, instances: int, *, waiting: bool) -> float:
+    """Return how many events that many instances answer, or accept if nobody waits for them."""
+    with ExitStack() as stack, ThreadPoolExecutor() as clients:
+        folder = Path(stack.enter_context(TemporaryDirectory(dir=tmp_path)))
+        backend = NOBODY
+        if waiting:
+            instant = running(instant_backend(folder), LOADED_FROM)
+            backend = stack.enter_context(instant).contestant.port
+        daemons = []
+        for number in range(instances):
+            one = daemon(f"instance {number}", store=folder / "events.db")(backend, folder)
+            core = LOADED_FROM if number else SERVED_ON
+            daemons.append(stack.enter_context(running(one, core)))
+        asked = {} if waiting else LATER
+        send = partial(wrk, folder=folder, connections=CONNECTIONS, seconds=SECONDS, headers=asked)
+        return sum(rate.per_second for rate in clients.map(send, daemons))
 
 
 def compare(table: Table, column: str, ours: str, aims: dict[str, float]) -> None:

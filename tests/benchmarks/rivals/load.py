@@ -51,7 +51,7 @@ def wrk(
         NothingAnswered: some were not answered with a success, or none at all.
     """
     contestant = running.contestant
-    file = folder / "body"
+    file = folder / f"body-{contestant.port}"
     file.write_bytes(json.dumps(contestant.body).encode() if body is None else body)
     sent = {"content-type": "application/json", **contestant.headers, **(headers or {})}
     command = [
