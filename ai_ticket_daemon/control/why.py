@@ -118,11 +118,11 @@ def _end_of(number: int, attempt: Attempt) -> Iterator[Line]:
 
 
 def _overtaken(events: int) -> str:
-    were = "was" if events == 1 else "were"
-    return (
-        f"{_count(events, 'event')} {were} taken ahead of it: "
-        "the backend had just read what their prompts begin with"
-    )
+    if events == 1:
+        told, begins = "1 event was taken ahead of it", "its prompt begins"
+    else:
+        told, begins = f"{events} events were taken ahead of it", "their prompts begin"
+    return f"{told}: the backend had just read what {begins} with"
 
 
 def _made(attempt: Attempt) -> str:
