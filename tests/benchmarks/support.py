@@ -87,7 +87,14 @@ def bare_forwarder(backend_port: int) -> list[str]:
     ]
 
 
-def daemon(backend_port: int, folder: Path, *, max_in_flight: int = 1) -> list[str]:
+def daemon(
+    backend_port: int,
+    folder: Path,
+    *,
+    max_in_flight: int = 1,
+    kind: str = "koboldcpp",
+    group_by_prefix: bool = False,
+) -> list[str]:
     conf = folder / "ai-ticket.conf"
     conf.write_text(
         f"""
@@ -97,9 +104,11 @@ def daemon(backend_port: int, folder: Path, *, max_in_flight: int = 1) -> list[s
         telemetry.traces = "none"
         rate_limit.requests = 0
         pipeline.max_concurrency = {max(8, max_in_flight)}
+        pipeline.group_by_prefix = {str(group_by_prefix).lower()}
         [[backends.server]]
         name = "primary"
         url = "http://127.0.0.1:{backend_port}"
+        kind = "{kind}"
         max_in_flight = {max_in_flight}
         """
     )
