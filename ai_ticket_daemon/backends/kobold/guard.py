@@ -22,7 +22,7 @@ from ai_ticket_daemon.backends.observation import AttemptFailed, Seen, SlotEnd
 from ai_ticket_daemon.backends.tokens import estimate_tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from ai_ticket_daemon.backends.generation_stream import GenerationStream
     from ai_ticket_daemon.backends.kobold.abort import AbortObserver
@@ -131,17 +131,36 @@ class KoboldGuard:
             end = AbortEnd(SlotEnd.UNSEEN)
             self._on_abort(abort_reason(reason), end)
             return end.slot
-        bound = _ABORT_BOUNDS_SECONDS.get(reason, ABORT_BOUND_SECONDS)
-        at_once = min(bound, _AT_ONCE_SECONDS)
-        end = await self._abort(generation, generation.sent_at, at_once)
-        if end.slot is not SlotEnd.FREE:
-            if end.slot is SlotEnd.READING:
-                self._on_abort(abort_reason(reason), replace(end, over=False))
-            end = await self._abort(generation, generation.sent_at, bound - at_once)
+        end = await self._abort_for(
+            generation,
+            generation.sent_at,
+            _ABORT_BOUNDS_SECONDS.get(reason, ABORT_BOUND_SECONDS),
+            lambda end: self._on_abort(abort_reason(reason), replace(end, over=False)),
+        )
         self._on_abort(abort_reason(reason), end)
         if end.slot is SlotEnd.FREE and generation.received.tokens:
             await self._count(generation)
         return end.slot
+
+    async def _abort_for(
+        self,
+        generation: GenerationStream,
+        sent_at: float,
+        bound_seconds: float,
+        on_reading: Callable[[AbortEnd], None],
+    ) -> AbortEnd:
+        """Abort the generation; ``on_reading`` is called as soon as it shows that it reads on."""
+        until = trio.current_time() + bound_seconds
+        shown = False
+        while True:
+            left = max(0.0, until - trio.current_time())
+            seconds = left if shown else min(left, _AT_ONCE_SECONDS)
+            end = await self._abort(generation, sent_at, seconds)
+            if end.slot is SlotEnd.READING and not shown:
+                shown = True
+                on_reading(end)
+            if end.slot is SlotEnd.FREE or trio.current_time() >= until:
+                return end
 
     async def _abort(
         self, generation: GenerationStream, sent_at: float, bound_seconds: float
