@@ -526,15 +526,16 @@ async def test_a_bad_field_is_named_by_its_line_in_the_file_however_many_came_be
 
 
 async def test_a_load_test_reports_and_judges(capsys: Captured) -> None:
-    async with open_house(capsys) as house:
-        load = ["loadtest", "--rate", "5", "--seconds", "2", "--max-tokens", "4"]
-        patient = ["--slo-p95", "60", "--slo-queue-age", "60"]  # however busy the machine is
-        met = await house.json(*load, *patient)
+    # These clients wait for this server all the time: each look at the slots finds one in use. And
+    # they are never late, as events are that come so many a second on a busy machine.
+    async with open_house(capsys, SLOW) as house:
+        load = ["loadtest", "--clients", "2", "--seconds", "2", "--max-tokens", "4"]
+        met = await house.json(*load)
         missed = await house.json(*load, "--slo-p95", "0.001", code=1)
         screen = await house.ctl("loadtest", "--seconds", "0.5", "--clients", "1", "--stream")
         assert "at most; use --url" in await house.ctl("loadtest", "--clients", "49", code=2)
     assert met["verdict"] == "met"
-    assert met["succeeded"] == met["events"] > 3
+    assert met["succeeded"] == met["events"] >= 2
     assert 0 < met["answer_seconds"]["p50"] <= met["answer_seconds"]["max"]
     assert 0 < met["daemon"]["slot_use"] <= 1
     assert (met["first_text_seconds"], met["advice"]) == (None, [])
