@@ -111,18 +111,20 @@ def test_its_whole_life(host: ServiceHost) -> None:
 
     host.box.write(CONF, SETTINGS)
     host.systemctl("reload", "ai-ticket.service")
+    copies_when_asked(host)
     pid, socket = host.pid, host.shows("InvocationID", "ai-ticket.socket")
 
     host.box.run("dpkg", "--install", "--force-confold", "/root/package.deb")
     assert host.pid not in {0, pid}
     assert host.shows("InvocationID", "ai-ticket.socket") == socket  # it was never closed
     assert host.box.shell(f"cat {CONF}") == SETTINGS
+    assert host.systemctl("is-enabled", "ai-ticket-backup.timer").stdout.strip() == "enabled"
+    assert host.shows("ActiveState", "ai-ticket-backup.timer") == "active"
     host.until(lambda: host.get("/live").status == 200, "it serves")
 
     host.start_kobold("--instant")
     host.until(lambda: host.get("/ready").status == 200, "the daemon is ready")
     operate_as_installed(host)
-    copies_when_asked(host)
     goes_back_from_a_version_that_does_not_start(host)
 
     host.box.run("dpkg", "--remove", "ai-ticket-daemon")
@@ -158,10 +160,6 @@ def copies_when_asked(host: ServiceHost) -> None:
     host.systemctl("enable", "--now", "ai-ticket-backup.timer")
     host.systemctl("start", "ai-ticket-backup.service")
     assert host.box.shell("ls /var/backups/ai-ticket").count("events-") == 1
-    host.box.run("dpkg", "--install", "--force-confold", "/root/package.deb")
-    assert host.systemctl("is-enabled", "ai-ticket-backup.timer").stdout.strip() == "enabled"
-    assert host.shows("ActiveState", "ai-ticket-backup.timer") == "active"
-    host.until(lambda: host.get("/ready").status == 200, "the daemon is ready again")
 
 
 def goes_back_from_a_version_that_does_not_start(host: ServiceHost) -> None:
