@@ -244,7 +244,7 @@ class Worker:
             now=self._now(),
             deadline_at=running.lease.event.deadline_at,
             delta_passed_on=running.delta_passed_on,
-            pause_seconds=self._pool.pause_left_seconds(slot.backend),
+            pause_seconds=self._pool.pauses.left_seconds(slot.backend),
             elsewhere=self._pool.has_other(to_avoid(attempts)),
         )
         retried = isinstance(decision, Retry)

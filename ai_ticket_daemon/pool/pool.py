@@ -13,7 +13,6 @@ import trio
 
 from ai_ticket_daemon.backends.failure import HealthEvent, RetryRule
 from ai_ticket_daemon.config.backends import BackendRole
-from ai_ticket_daemon.host.exhaustion import AGAIN_SECONDS
 from ai_ticket_daemon.pool.backend import Backend, PoolObserver, Slot
 from ai_ticket_daemon.pool.expected_turn import turn_seconds
 from ai_ticket_daemon.pool.health import Health, HealthState
@@ -28,7 +27,8 @@ from ai_ticket_daemon.pool.health_events import (
 )
 from ai_ticket_daemon.pool.health_rules import after
 from ai_ticket_daemon.pool.identity import expected_of
-from ai_ticket_daemon.pool.pause import Pause, pause_seconds
+from ai_ticket_daemon.pool.pause import Pause
+from ai_ticket_daemon.pool.pauses import Pauses
 from ai_ticket_daemon.pool.selection import choose, choose_other, has_other, serving
 from ai_ticket_daemon.pool.serving_role import ServingRole
 from ai_ticket_daemon.pool.waking import AGAIN_SECONDS as WAKE_AGAIN_SECONDS
@@ -77,7 +77,6 @@ class BackendPool:
         self._open_client = open_client
         self._observer = observer
         self._clock = clock
-        self._jitter = jitter
         self._backends: dict[str, Backend] = {}
         self._retired: list[tuple[Backend, BackendClient]] = []
         self._role = ServingRole(
@@ -86,6 +85,7 @@ class BackendPool:
         self.changed = Wakeup()
         self.servers_changed = Wakeup()
         self.record_changed = Wakeup()
+        self.pauses = Pauses(self, self.changed, settings=settings, clock=clock, jitter=jitter)
         self._role.changed.forward_to(self.changed)
         self._role.record_changed.forward_to(self.record_changed)
         self.apply(settings().servers)
@@ -251,8 +251,8 @@ class BackendPool:
 
     def probed(self, backend: Backend, result: ProbeResult) -> None:
         """Take in what a probe found."""
-        if backend.pause.reads_on and result.busy is False:
-            self._end_pause(backend)
+        if result.busy is False:
+            self.pauses.reads_no_more(backend)
         self.saw(backend, ProbeAnswered(result, self._expected(backend)))
         # One look may fall between two generations.
         queues = bool(result.waiting) and backend.in_flight > 1
@@ -326,18 +326,10 @@ class BackendPool:
         backend = slot.backend
         slot.read(None)  # What it knows of the prompt now is anybody's guess.
         if error.failure.retry is RetryRule.HOST:
-            # Nothing is known of the server; the next event would fare no better at once.
-            backend.pause.until = self._clock() + AGAIN_SECONDS
-            self.changed.notify()
+            self.pauses.host_lacks(backend)
             return
         if error.failure.retry is RetryRule.BUSY:
-            pause = backend.pause
-            pause.refusals += 1
-            wait = pause_seconds(
-                pause.refusals, error.retry_after_seconds, self._jitter(), self._settings()
-            )
-            pause.until = self._clock() + wait
-            self.changed.notify()
+            self.pauses.busy(backend, error.retry_after_seconds)
             return
         health_event = error.failure.health_event
         if health_event is not None:
@@ -351,43 +343,16 @@ class BackendPool:
             self.saw(backend, GenerationFailed(HealthEvent.STALLED, reason))
 
     def reads_on(self, name: str, seconds: float) -> None:
-        """Take in that a server stops when it has read a prompt, in so many seconds at the most.
-
-        Nothing is sent there meanwhile; a probe that finds it idle ends that sooner.
-        """
+        """Take in that a server stops when it has read a prompt, in so many seconds at the most."""
         backend = self._backends.get(name)
         if backend is not None:
-            pause = backend.pause
-            pause.reads_on = True
-            pause.until = max(pause.until or 0.0, self._clock() + seconds)
-            backend.doubted.notify()
-            self.changed.notify()
+            self.pauses.reads_on(backend, seconds)
 
     def reads_no_more(self, name: str) -> None:
         """Take in that a server that was told to stop has, or does so for another reason."""
         backend = self._backends.get(name)
-        if backend is not None and backend.pause.reads_on:
-            self._end_pause(backend)
-
-    @property
-    def next_pause_ends_at(self) -> float | None:
-        """When the first pause of a busy server ends (seconds, monotonic); None without pauses."""
-        return min((b.pause.until for b in self if b.pause.until is not None), default=None)
-
-    def pause_left_seconds(self, backend: Backend) -> float:
-        """How long a busy server will be left alone from now; 0 for any other."""
-        return 0.0 if backend.pause.until is None else backend.pause.until - self._clock()
-
-    def end_pauses(self) -> None:
-        """End the pauses that are over, so that busy servers are tried again."""
-        now = self._clock()
-        for backend in self:
-            if backend.pause.until is not None and backend.pause.until <= now:
-                self._end_pause(backend)
-
-    def _end_pause(self, backend: Backend) -> None:
-        backend.pause.end()
-        self.changed.notify()
+        if backend is not None:
+            self.pauses.reads_no_more(backend)
 
     # Who serves.
 

@@ -173,10 +173,10 @@ class _Prober:
 async def _end_pauses(pool: BackendPool) -> None:
     while True:
         seen = pool.changed.version
-        ends_at = pool.next_pause_ends_at
+        ends_at = pool.pauses.next_end_at
         if ends_at is None:
             await pool.changed.wait(seen)
         else:
             with trio.move_on_at(ends_at):
                 await pool.changed.wait(seen)
-            pool.end_pauses()
+            pool.pauses.end_due()

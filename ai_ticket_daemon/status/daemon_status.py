@@ -191,7 +191,7 @@ def _backends(pool: BackendPool) -> Iterator[BackendSnapshot]:
             max_in_flight=backend.config.max_in_flight,
             version=backend.health.software.version,
             features=backend.health.software.features,
-            resting_seconds=max(0.0, pool.pause_left_seconds(backend)),
+            resting_seconds=max(0.0, pool.pauses.left_seconds(backend)),
             prompt_tokens_per_second=backend.health.prompt_tokens_per_second,
             written_tokens_per_second=backend.health.written_tokens_per_second,
         )

@@ -194,16 +194,16 @@ def test_a_busy_server_is_left_alone_for_a_while_that_grows() -> None:
         slot.release()
         assert own.pool.acquire() is None
         assert own.pool.usable
-        pauses.append(own.pool.pause_left_seconds(slot.backend))
-        assert own.pool.next_pause_ends_at is not None
-        own.now = own.pool.next_pause_ends_at
-        own.pool.end_pauses()
+        pauses.append(own.pool.pauses.left_seconds(slot.backend))
+        assert own.pool.pauses.next_end_at is not None
+        own.now = own.pool.pauses.next_end_at
+        own.pool.pauses.end_due()
     assert pauses == pytest.approx([0.2, 0.4, 0.8, 1.6, 2.0, 2.0])
     slot = own.take()
     own.pool.attempt_succeeded(slot)
     slot.release()
     own.pool.attempt_failed(own.take(), "e", BUSY)
-    assert own.pool.pause_left_seconds(slot.backend) == pytest.approx(0.2)
+    assert own.pool.pauses.left_seconds(slot.backend) == pytest.approx(0.2)
 
 
 def test_a_server_that_stops_after_its_prompt_is_left_alone_until_it_has_read_it() -> None:
@@ -218,14 +218,14 @@ def test_a_server_that_stops_after_its_prompt_is_left_alone_until_it_has_read_it
         assert (backend.reason, backend.health.usable) == ("stops after the prompt is read", True)
         own.well("p", busy=True)
         assert own.pool.acquire() is None
-        assert own.pool.next_pause_ends_at == own.now + 42.0
+        assert own.pool.pauses.next_end_at == own.now + 42.0
         if ends == "a probe":
             own.well("p", busy=False)
         elif ends == "it stops":
             own.pool.reads_no_more("p")
         else:
             own.now += 42.0
-            own.pool.end_pauses()
+            own.pool.pauses.end_due()
         own.take().release()
         assert backend.reason in ("answers", "a generation runs")
     own.pool.reads_on("unknown", 1.0)
