@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ai_ticket_daemon.events.outcome import Attempt
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ai_ticket_daemon.store.port import EventStore, Lease
 
 KINDS = ("a", "b")
+SLOW_MACHINES = [HealthCheck.too_slow]
 MOST, SECONDS, GIVEN_SECONDS = 2, 3.0, 9.0
 
 submits = st.tuples(
@@ -151,7 +152,7 @@ def hold(
     trio.run(main)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=SLOW_MACHINES)
 @given(todo=steps)
 def test_the_store_in_memory_keeps_its_promises(
     todo: list[tuple[str, *tuple[object, ...]]],
@@ -159,7 +160,7 @@ def test_the_store_in_memory_keeps_its_promises(
     hold(memory, todo)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, suppress_health_check=SLOW_MACHINES)
 @given(todo=steps)
 def test_the_sqlite_store_keeps_its_promises(todo: list[tuple[str, *tuple[object, ...]]]) -> None:
     hold(sqlite, todo)
