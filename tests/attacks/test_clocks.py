@@ -12,7 +12,7 @@ import trio
 
 from ai_ticket_daemon.testing.kobold import KoboldSettings
 from tests.support.attacks.attacked_daemon import attacked
-from tests.support.attacks.set_clock import SetClock, need_faketime
+from tests.support.attacks.set_clock import CACHED_SECONDS, SetClock, need_faketime
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -99,6 +99,7 @@ async def test_a_clock_that_is_set_expires_nothing_and_makes_no_time_negative(
         await running(daemon, client, events[0])
         before = await sums(daemon, client)
         clock.set(step)
+        await trio.sleep(2 * CACHED_SECONDS)
         events.append(await submit(daemon, client, 4))
         answers = [await ended(daemon, client, event_id) for event_id in events]
         after = await sums(daemon, client)

@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.support.system.debian_packages import need_packages
 
 LIBRARY = "*/faketime/libfaketimeMT.so.1"
+CACHED_SECONDS = 1
 
 
 def need_faketime() -> str:
@@ -32,13 +33,17 @@ class SetClock:
         return {
             "LD_PRELOAD": self.library,
             "FAKETIME_TIMESTAMP_FILE": str(self.file),
-            "FAKETIME_NO_CACHE": "1",
+            # Read anew for each look at a clock, it would take a processor for itself.
+            "FAKETIME_CACHE_DURATION": str(CACHED_SECONDS),
             # A clock is set; the time since the start of the host goes on as it does.
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
 
     def set(self, seconds: float) -> None:
-        """Set it so many seconds ahead of the host's, at once: nobody reads half of it."""
+        """Set it so many seconds ahead of the host's: nobody reads half of it.
+
+        A process that runs sees it after :data:`CACHED_SECONDS`.
+        """
         draft = self.file.with_suffix(".draft")
         draft.write_text(f"{seconds:+g}")
         draft.rename(self.file)
