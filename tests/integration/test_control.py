@@ -88,7 +88,7 @@ FIELDS = {
     ),
     "drill failover --yes": (
         "at back_by back_seconds before_seconds by doubled drill events events_that_moved failed "
-        "late looked_every_seconds lost to_standby_seconds unaccounted verdict"
+        "late looked_every_seconds lost not_sent to_standby_seconds unaccounted verdict"
     ),
     "submit": (
         "attempts backend completion done duration_seconds event_id finish_reason metadata usage"

@@ -224,7 +224,7 @@ async def _unreachable(rehearsal: Rehearsal, limit: float) -> None:
 
 async def _report(session: Session, rehearsal: Rehearsal) -> dict[str, Any]:
     client, sent = session.client, rehearsal.sent
-    keys = [str(one.key) for one in sent]
+    keys = [one.key for one in sent if one.key is not None]
     again = await rehearsal.traffic.send_again(keys, within_seconds=ACCOUNT_SECONDS)
     known: dict[str, Any] = {}
     for event_id in {one.event_id for one in again if one.event_id is not None}:
@@ -240,6 +240,7 @@ async def _report(session: Session, rehearsal: Rehearsal) -> dict[str, Any]:
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "back_by": rehearsal.back_by,
         "events": ledger.events,
+        "not_sent": ledger.not_sent,
         "events_that_moved": ledger.moved,
         **{name: round(value, 3) for name, value in rehearsal.times.items()},
         "looked_every_seconds": LOOK_EVERY_SECONDS,

@@ -18,10 +18,11 @@ class Ledger:
 
     ``lost``: no final answer, neither at first nor when the event was sent again under its key.
     ``failed``: ended with this error. ``doubled``: completed more than once, or one key stands for
-    two events, or two keys for one.
+    two events, or two keys for one. ``not_sent``: too many were under way; ``events`` are the rest.
     """
 
     events: int
+    not_sent: int
     moved: int
     lost: tuple[str, ...]
     failed: Mapping[str, int]
@@ -45,8 +46,9 @@ def account(
     """
     final = {one.key: one for one in again if one.event_id is not None}
     owners = Counter(one.event_id for one in final.values())
+    keyed = [one for one in sent if one.key is not None]
     lost, failed, doubled, moved = [], Counter[str](), [], 0
-    for one in sent:
+    for one in keyed:
         last = final.get(one.key)
         if last is None or last.event_id is None or last.event_id not in known:
             lost.append(one.event_id or str(one.key))
@@ -64,4 +66,6 @@ def account(
             or (one.event_id, one.backend) != (last.event_id, last.backend)
         ):
             doubled.append(last.event_id)
-    return Ledger(len(sent), moved, tuple(lost), dict(failed), tuple(doubled))
+    return Ledger(
+        len(keyed), len(sent) - len(keyed), moved, tuple(lost), dict(failed), tuple(doubled)
+    )

@@ -50,6 +50,13 @@ def test_an_event_nobody_knows_is_lost() -> None:
         assert account([sent(1)], again, known).lost == ("e1",)
 
 
+def test_an_event_that_was_never_sent_is_not_lost() -> None:
+    held_back = Sent(0.0, 0.0, 0.0, error="not_sent")
+    ledger = account([sent(1), held_back, held_back], [sent(1)], {"e1": DONE})
+    assert ledger.clean
+    assert (ledger.events, ledger.not_sent) == (1, 2)
+
+
 def test_an_event_that_failed_is_told_with_its_code() -> None:
     failed = sent(1, error="api_timeout", backend=None)
     ledger = account([failed], [failed], {"e1": event(("primary", "api_timeout"), state="failed")})
