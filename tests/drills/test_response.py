@@ -143,6 +143,9 @@ async def test_the_load_is_lowered_while_events_run_and_none_is_lost(
         stage.configure(servers=servers)
         await stage.shell("ai-ticketctl reload")
         await stage.until(lambda s: s["capacity"] == 2)
+        # Nobody is done before the order, however long the operator takes.
+        for server in (stage.primary, stage.standby):
+            server.faults.slow_down(tokens_per_second=0.5)
         await stage.leave(8, max_tokens=60)
         await stage.until(lambda s: s["in_flight"] == 2)
 
@@ -150,8 +153,11 @@ async def test_the_load_is_lowered_while_events_run_and_none_is_lost(
         plan = await stage.run("ai-ticketctl reload --plan")
         assert "pipeline.max_concurrency: 8 -> 1" in plan
         await stage.run("ai-ticketctl reload")
-        await stage.until(lambda s: s["in_flight"] == 1 and s["queue"]["queued"] > 0)
-        running = []
+        stage.primary.faults.clear()
+        lowered = await stage.until(lambda s: s["in_flight"] == 1)
+        assert lowered["queue"]["queued"] == 6
+        stage.standby.faults.clear()
+        running = [lowered["in_flight"]]
         while (status := await stage.status())["queue"]["succeeded"] < 8:
             running.append(status["in_flight"])
 

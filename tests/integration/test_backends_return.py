@@ -21,6 +21,8 @@ FAST = replace(
 )
 SLOW = replace(KoboldSettings().scaled(0.1), tokens_per_second=20, prompt_seconds=0.05)
 LONG: dict[str, Any] = {"content": "long", "max_tokens": 20}
+PATIENCE_SECONDS = 300
+"""For five hundred events on a machine that is busy with others."""
 
 
 async def state_of(client: httpx.AsyncClient, name: str) -> str:
@@ -42,19 +44,25 @@ async def test_five_hundred_waiting_events_start_when_the_server_returns_one_at_
         config = config_for(ServerConfig(name="primary", url=simulated.url))
         async with (
             open_daemon(config) as daemon,
-            httpx.AsyncClient(base_url=daemon.url, timeout=120, limits=limits) as client,
+            httpx.AsyncClient(
+                base_url=daemon.url, timeout=PATIENCE_SECONDS, limits=limits
+            ) as client,
             trio.open_nursery() as nursery,
         ):
             simulated.faults.stall(after_tokens=0)
             answers: list[int] = []
 
             async def post(number: int) -> None:
-                body = {"content": f"ticket {number}", "max_tokens": 2}
+                body = {
+                    "content": f"ticket {number}",
+                    "max_tokens": 2,
+                    "timeout_seconds": PATIENCE_SECONDS,
+                }
                 answers.append((await client.post("/event", json=body)).status_code)
 
             for number in range(500):
                 nursery.start_soon(post, number)
-            with trio.fail_after(60):
+            with trio.fail_after(PATIENCE_SECONDS):
                 while True:
                     if (await client.get("/health")).json()["queue"].get("queued") == 499:
                         break
@@ -63,12 +71,10 @@ async def test_five_hundred_waiting_events_start_when_the_server_returns_one_at_
             await until_state(client, "primary", "down")
             asked = len(simulated.log)
             simulated.faults.clear()
-            returned_at = trio.current_time()
-            await simulated.wait_for(lambda s: len(s.log) > asked)
-            # Probes come every 0.2 s; the rest is for a machine that is slow or busy. An event that
-            # nobody woke would begin when the next one comes, and there is none.
-            assert trio.current_time() - returned_at < 0.2 + 10.0
+            # An event that nobody woke would begin when the next one comes, and there is none.
             with trio.fail_after(60):
+                await simulated.wait_for(lambda s: len(s.log) > asked)
+            with trio.fail_after(PATIENCE_SECONDS):
                 await simulated.wait_for(lambda s: s.observations.completed_total == 500)
         assert answers == [200] * 500
         assert simulated.observations.busy_answers_total == 0

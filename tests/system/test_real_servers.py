@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.system
 
 LONG = {"content": "Tell me everything about printers.", "max_tokens": 400, "temperature": 0}
+PATIENCE_SECONDS = 600
+"""How long two model servers may compute on a machine that is busy with others."""
 SHORT = {"content": "Say hello.", "max_tokens": 8}
 
 
@@ -80,7 +82,7 @@ async def house() -> AsyncIterator[House]:
         rules = replace(config.backends, probe_timeout_seconds=1.0)
         daemon = await stack.enter_async_context(open_daemon(replace(config, backends=rules)))
         client = await stack.enter_async_context(
-            httpx.AsyncClient(base_url=daemon.url, timeout=120)
+            httpx.AsyncClient(base_url=daemon.url, timeout=PATIENCE_SECONDS)
         )
         own = House(servers[0], daemon, client)
         await own.until_state("standby", "ready", "busy")

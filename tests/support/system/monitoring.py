@@ -24,7 +24,8 @@ OPS = ROOT / "ops"
 TOOLS = ROOT / ".cache/monitoring/usr/bin"
 """Where ops/bootstrap.sh --with-monitoring unpacks them."""
 UNTIL_SECONDS = 120
-"""A guard against hanging."""
+TOOL_SECONDS = 600
+"""Guards against hanging, for a machine that is busy, too."""
 _SEEING_ITS_TEMPLATES = [
     # Debian's Alertmanager looks for its templates in /usr/share, where it is not installed.
     "unshare",
@@ -53,7 +54,7 @@ def tool(name: str, *arguments: str | Path, folder: Path | None = None) -> tuple
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=60,
+        timeout=TOOL_SECONDS,
         check=False,
         cwd=folder,
     )
