@@ -94,7 +94,7 @@ class House:
     async def ask(self, mode: str) -> list[Answer]:
         """Send an event, a batch of two in the mode ``batch``; return what came of each."""
         began = trio.current_time()
-        body: dict[str, Any] = {"content": CONTENT, "max_tokens": TOKENS, "timeout_seconds": 60}
+        body: dict[str, Any] = {"content": CONTENT, "max_tokens": TOKENS, "timeout_seconds": 3600}
         match mode:
             case "streaming":
                 found = [await self._stream(body | {"stream": True})]
