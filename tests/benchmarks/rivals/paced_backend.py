@@ -11,11 +11,12 @@ from functools import partial
 import trio
 
 DELTAS_PER_SECOND = 50
+DELTA_TEXT = b"word"
 _MODELS = b'{"object":"list","data":[{"id":"bench","object":"model","owned_by":"bench"}]}'
 _DELTA = (
     b'data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"bench",'
-    b'"choices":[{"index":0,"delta":{"content":" word"},"finish_reason":null}]}\n\n'
-)
+    b'"choices":[{"index":0,"delta":{"content":" %s"},"finish_reason":null}]}\n\n'
+) % DELTA_TEXT
 _CHUNK = b"%x\r\n%s\r\n" % (len(_DELTA), _DELTA)
 _HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 
