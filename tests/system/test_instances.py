@@ -49,7 +49,8 @@ class Group:
         conf.write_text(
             f'http.bind = ["fd://{self.listener.fileno()}"]\n'
             'metrics.bind = "127.0.0.1:0"\ntelemetry.traces = "none"\nlog.format = "json"\n'
-            f'rate_limit.requests = 0\nbackends.probe_timeout_seconds = 10\nstore.url = "sqlite:///{self.folder}/events.db"\n'
+            "rate_limit.requests = 0\nbackends.probe_timeout_seconds = 10\n"
+            f'store.url = "sqlite:///{self.folder}/events.db"\n'
             f'control.socket = "{self.folder}/{name}.sock"\n' + self.servers
         )
         process = await trio.lowlevel.open_process(

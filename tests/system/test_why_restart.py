@@ -58,6 +58,7 @@ async def test_why_survives_a_kill_and_a_restart(folder: Path) -> None:
             store.url = "sqlite:///{folder}/events.db"
             backends.probe_interval_seconds = 0.2
             backends.probe_fast_interval_seconds = 0.05
+            backends.probe_timeout_seconds = 10
             [[backends.server]]
             name = "primary"
             url = "{primary.url}"

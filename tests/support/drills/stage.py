@@ -160,6 +160,7 @@ class Stage:
             "rate_limit.requests = 0",
             "pipeline.backoff_seconds = 0",
             "backends.probe_interval_seconds = 0.2",
+            "backends.probe_timeout_seconds = 10",  # The machine may be busy; that is no failover.
             "backends.probe_fast_interval_seconds = 0.05",
             *settings,
         ]

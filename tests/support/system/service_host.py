@@ -42,6 +42,7 @@ IN_A_CHECKOUT = (
 SETTINGS = """\
 rate_limit.requests = 0
 backends.probe_interval_seconds = 0.2
+backends.probe_timeout_seconds = 10
 backends.probe_fast_interval_seconds = 0.05
 
 [[backends.server]]
