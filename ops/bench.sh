@@ -15,7 +15,8 @@ missing=()
 [[ -x /usr/bin/redis-server ]] || missing+=(redis-server)
 [[ -x /usr/bin/wrk ]] || missing+=(wrk)
 if ((${#missing[@]})) && [[ $(id -u) == 0 && -e /etc/debian_version ]]; then
-    apt-get -q update && apt-get -q install -y --no-install-recommends "${missing[@]}"
+    { apt-get -q update && apt-get -q install -y --no-install-recommends "${missing[@]}"; } ||
+        echo "ops/bench.sh: NOT INSTALLED: ${missing[*]}" >&2
 fi
 
 # install FOLDER LOCK COMMAND...: what a lock lists is in a folder, and made anew when it changes.
