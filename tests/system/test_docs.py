@@ -47,6 +47,7 @@ RUN_ELSEWHERE = {
     # how the command begins: (why it is not run here, the test that runs it)
     "./ops/quickstart.sh": ("runs until Ctrl-C", "tests/system/test_quickstart.py"),
     "./ops/test.sh": ("runs this test", ".ci/run"),
+    "./ops/bench.sh": ("measures for ten minutes", "tests/benchmarks/test_rivals.py"),
     "./ops/bootstrap.sh": ("makes the environment of this test", ".ci/run"),
     "ai-ticket-daemon --demo": ("runs until Ctrl-C", "tests/system/test_docs.py"),
     "ai-ticket-daemon --audit": ("needs a store on disk", "tests/unit/store/sqlite/test_audit.py"),
