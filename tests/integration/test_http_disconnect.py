@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import socket
 from dataclasses import replace
@@ -96,6 +97,17 @@ async def test_a_client_that_leaves_abandons_its_event(stream: bool, how: str) -
             await client.until(b"nothing more comes than what was there before")
             assert await client.at_end()
         await assert_alive(served)
+
+
+async def test_a_client_that_asks_and_half_closes_at_once_gets_what_needs_no_waiting() -> None:
+    async with serving(pipeline=held()) as served:
+        for _ in range(20):  # which of two tasks of a connection is first is a matter of chance
+            client = await served.connect()
+            assert isinstance(client.stream, trio.SocketStream)
+            os.write(client.stream.socket.fileno(), GET)
+            client.stream.socket.shutdown(socket.SHUT_WR)
+            assert (await client.reply()).status == 200
+            assert await client.at_end()
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,9 @@ class Http1:
         """Take bytes from the client, or the news that it has gone."""
         if not isinstance(event, RawData):
             self._serving.cancel()
+            # Whoever has said all may still listen: what came before has its turn, in which what
+            # needs no waiting is answered.
+            await trio.lowlevel.checkpoint()
         elif self._incoming.awaits_body:
             self._take_body(event.data)
         else:
@@ -192,6 +195,7 @@ class Http1:
         """Serve the next request, or wait for more of it."""
         head = self._incoming.next_head()
         if head is None:
+            self._go_on_reading()  # it was full of blank lines
             self._more = trio.Event()
             await self._more.wait()
             self._more = None
@@ -199,9 +203,7 @@ class Http1:
         await self._tell(Updated(idle=False))
         self._count += 1
         exchange = self._open(head)
-        if self._is_full:  # no more: a head is out of it, and perhaps a body
-            self._is_full = False
-            self._on_resume()
+        self._go_on_reading()  # a head is out of it, and perhaps a body
         try:
             await exchange.run()
         finally:
@@ -215,6 +217,11 @@ class Http1:
         if self._incoming.received:
             # Whoever sends many requests at once is not served all of them in one turn.
             await trio.lowlevel.checkpoint()
+
+    def _go_on_reading(self) -> None:
+        if self._is_full:
+            self._is_full = False
+            self._on_resume()
 
     def _open(self, head: Head) -> Exchange:
         """Open the exchange of a request, and give it what came of its body."""
@@ -230,11 +237,15 @@ class Http1:
             self._peer,
             head.length,
         )
+        body = b""
+        if self._incoming.awaits_body and self._incoming.received:
+            # Before anybody serves it: a request whose body breaks here has one answer, as one
+            # whose head does.
+            self._expects = False
+            body = self._incoming.take_body(self._incoming.received)
         exchange = self._exchange = self._open_exchange(request, self)
-        if not self._incoming.awaits_body:
-            exchange.take(b"", is_last=True)
-        elif self._incoming.received:
-            self._take_body(self._incoming.received)
+        if body or not self._incoming.awaits_body:
+            exchange.take(body, is_last=not self._incoming.awaits_body)
         return exchange
 
     def _take_body(self, data: bytes) -> None:

@@ -180,6 +180,32 @@ async def test_a_body_that_breaks_ends_its_request_with_the_mistake_of_the_clien
         assert [piece[:13] for piece in line.pieces] == [b"HTTP/1.1 400 "]
 
 
+async def test_a_request_whose_body_is_broken_from_the_start_has_one_answer() -> None:
+    async with trio.open_nursery() as nursery:
+        line = Line(nursery)
+        head = b"GET /a HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
+        await line.receive(head + b"no size\r\n" + GET)
+        await until(lambda: any(isinstance(event, Closed) for event in line.told))
+        assert line.requests == []
+        assert [piece[:13] for piece in line.pieces] == [b"HTTP/1.1 400 "]
+        assert b"connection: close" in line.pieces[0]
+
+
+async def test_a_client_that_sends_only_blank_lines_ahead_is_read_on() -> None:
+    async with trio.open_nursery() as nursery:
+        line = Line(nursery)
+        line.held = trio.Event()
+        await line.receive(GET)
+        await until(lambda: len(line.requests) == 1)
+        await line.receive(b"\r\n" * (MAX_AHEAD_BYTES // 2))
+        assert line.http1.room_bytes == 0
+        line.held.set()
+        await until(lambda: line.resumed == 1)
+        await line.receive(GET)
+        await until(lambda: len(line.requests) == 2)
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("size", [1, 7, 18, len(PREFACE)])
 async def test_the_preface_of_http2_is_handed_over_with_all_that_came(size: int) -> None:
     async with trio.open_nursery() as nursery:
