@@ -137,7 +137,9 @@ class Http1:
 
     async def headers_timed_out(self) -> None:
         """Answer a client that began a request and did not get to the end of its headers."""
-        if self._exchange is None and self._incoming.received.strip():
+        # What came in the same turn of the loop is about to be served, and may be whole.
+        waits = self._more is not None and not self._more.is_set()
+        if waits and self._incoming.received.strip():
             await self._refuse(
                 HeadRefused(
                     408,

@@ -206,6 +206,21 @@ async def test_a_client_that_sends_only_blank_lines_ahead_is_read_on() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_a_request_that_came_with_the_end_of_its_time_has_one_answer() -> None:
+    async with trio.open_nursery() as nursery:
+        line = Line(nursery)
+        for _ in range(2):  # the first one starts the task that serves, the second one wakes it
+            await line.receive(GET)
+            await line.http1.headers_timed_out()
+            await trio.testing.wait_all_tasks_blocked()
+        await line.receive(GET[:-2])
+        await trio.testing.wait_all_tasks_blocked()
+        await line.http1.headers_timed_out()
+        statuses = [piece[9:12] for piece in line.pieces]
+        assert statuses == [b"200", b"200", b"408"]
+        nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("size", [1, 7, 18, len(PREFACE)])
 async def test_the_preface_of_http2_is_handed_over_with_all_that_came(size: int) -> None:
     async with trio.open_nursery() as nursery:
