@@ -111,6 +111,10 @@ async def _answer(server: HostileServer, stream: Stream) -> bool:
     body = b"" if odd.early else await _read_body(stream, head)
     server.seen.append(head)
     server.bodies.append(body)
+    at_once = odd.then is Then.CLOSE and not (odd.crumbs or odd.early)
+    if at_once and isinstance(stream, trio.SocketStream):
+        # The end goes out with the last bytes: nobody takes the connection for a kept one between.
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
     if odd.crumbs:
         for byte in odd.raw:
             await stream.send_all(bytes([byte]))
