@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ai_ticket_daemon.server.listen.framing import MAX_HEADER_BYTES
-from ai_ticket_daemon.server.listen.request_head import malformed
+from ai_ticket_daemon.server.listen.framing import MAX_HEADER_BYTES, malformed
 
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[^\0\r\n\v\f]*)?[ \t]*\r\n")
 _FIELD_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\0\r\n\v\f]*\r\n")

@@ -77,3 +77,22 @@ def check_size(first_line_bytes: int, headers: Iterable[tuple[bytes, bytes]]) ->
 def too_long() -> HeadRefused:
     """Return what is told whose headers are too long."""
     return HeadRefused(431, "The headers of the request are too long; send fewer or shorter ones.")
+
+
+def too_late() -> HeadRefused:
+    """Return what is told who began a request and did not get to the end of its headers."""
+    return HeadRefused(
+        408,
+        "The headers of the request did not arrive in time; send them faster.",
+        ErrorCode.REQUEST_TIMEOUT,
+    )
+
+
+def unknown_coding() -> HeadRefused:
+    """Return what is told whose body comes in a way that is not understood."""
+    return HeadRefused(501, "Of all transfer encodings only chunked is understood.")
+
+
+def malformed() -> HeadRefused:
+    """Return what is told whose request is no HTTP."""
+    return HeadRefused(400, "The request is not valid HTTP.")

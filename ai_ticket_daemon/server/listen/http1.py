@@ -12,9 +12,8 @@ import trio
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h11 import H2ProtocolAssumedError
 
-from ai_ticket_daemon.errors import ErrorCode
 from ai_ticket_daemon.server.listen.answer_bytes import AnswerBytes, refusal_bytes
-from ai_ticket_daemon.server.listen.framing import HeadRefused
+from ai_ticket_daemon.server.listen.framing import HeadRefused, too_late
 from ai_ticket_daemon.server.listen.incoming import Incoming
 from ai_ticket_daemon.server.request import Request
 
@@ -140,13 +139,7 @@ class Http1:
         # What came in the same turn of the loop is about to be served, and may be whole.
         waits = self._more is not None and not self._more.is_set()
         if waits and self._incoming.received.strip():
-            await self._refuse(
-                HeadRefused(
-                    408,
-                    "The headers of the request did not arrive in time; send them faster.",
-                    ErrorCode.REQUEST_TIMEOUT,
-                )
-            )
+            await self._refuse(too_late())
 
     async def place(self) -> None:
         """See :class:`.ClientSide`."""

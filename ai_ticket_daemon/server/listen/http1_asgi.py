@@ -16,11 +16,18 @@ from hypercorn.protocol.events import Request, Response
 from hypercorn.protocol.h11 import STREAM_ID, H2ProtocolAssumedError, H11Protocol
 from hypercorn.typing import ConnectionState
 
-from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 from ai_ticket_daemon.server.answers import error_object, to_json
 from ai_ticket_daemon.server.headers import JSON_TYPE
 from ai_ticket_daemon.server.listen.connection_state import INVITE
-from ai_ticket_daemon.server.listen.framing import HeadRefused, check_framing, check_size, too_long
+from ai_ticket_daemon.server.listen.framing import (
+    HeadRefused,
+    check_framing,
+    check_size,
+    malformed,
+    too_late,
+    too_long,
+    unknown_coding,
+)
 from ai_ticket_daemon.server.listen.http1 import MAX_AHEAD_BYTES
 from ai_ticket_daemon.server.listen.streams import open_stream
 
@@ -30,11 +37,7 @@ if TYPE_CHECKING:
     from hypercorn.protocol.events import Event as StreamEvent
 
 _FIRST_LINE_BYTES = len(b"  HTTP/1.1")
-_WHY = {
-    408: "The headers of the request did not arrive in time; send them faster.",
-    431: too_long().message,
-    501: "Of all transfer encodings only chunked is understood.",
-}
+_REFUSALS = {408: too_late, 431: too_long, 501: unknown_coding}
 
 
 class _Paused(Exception):
@@ -183,13 +186,9 @@ class AsgiHttp1(H11Protocol):
             await self._send_h11_event(h11.InformationalResponse(status_code=100, headers=[]))
 
     async def _send_error_response(self, status_code: int) -> None:
-        error = RequestRefused(
-            ErrorCode.REQUEST_TIMEOUT if status_code == 408 else ErrorCode.INVALID_REQUEST,
-            _WHY.get(status_code, "The request is not valid HTTP."),
-        )
-        await self._refuse(error, status_code)
+        await self._refuse(_REFUSALS.get(status_code, malformed)(), status_code)
 
-    async def _refuse(self, error: RequestRefused, status_code: int) -> None:
+    async def _refuse(self, error: HeadRefused, status_code: int) -> None:
         self._on_malformed()
         body = to_json(error_object(error, event_id=None, trace_id=None))
         headers = [

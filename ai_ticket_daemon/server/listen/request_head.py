@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 from ai_ticket_daemon.server.listen.framing import (
     MAX_HEADER_BYTES,
-    HeadRefused,
     check_framing,
     check_size,
+    malformed,
     too_long,
+    unknown_coding,
 )
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -90,7 +91,7 @@ def read_head(raw: bytes) -> Head:
             length = _one_length(value, length)
         elif name == b"transfer-encoding":
             if chunked or value.lower() != b"chunked":
-                raise HeadRefused(501, "Of all transfer encodings only chunked is understood.")
+                raise unknown_coding()
             chunked = True
         elif name == b"connection":
             keeps = keeps and b"close" not in _words(value)
@@ -109,11 +110,6 @@ def read_head(raw: bytes) -> Head:
         keeps,
         expects,
     )
-
-
-def malformed() -> HeadRefused:
-    """Return what is told whose request is no HTTP."""
-    return HeadRefused(400, "The request is not valid HTTP.")
 
 
 def _one_length(value: bytes, before: bytes) -> bytes:

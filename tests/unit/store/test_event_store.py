@@ -9,7 +9,6 @@ import pytest
 from ai_ticket_daemon.errors import ErrorCode, RequestRefused
 from ai_ticket_daemon.events.outcome import Attempt, Failed
 from ai_ticket_daemon.events.state import EventState
-from ai_ticket_daemon.store.memory import MemoryStore
 from ai_ticket_daemon.store.port import KEPT_CHANGES, Change, EventFilter
 from tests.support.store.store_support import (
     BROKEN,
@@ -19,31 +18,11 @@ from tests.support.store.store_support import (
     claimed,
     event,
     gone,
-    opened,
     state,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
     from ai_ticket_daemon.store.port import EventStore
-
-
-@pytest.fixture
-def limit() -> Limit:
-    return Limit()
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-async def store(
-    request: pytest.FixtureRequest, tmp_path: Path, limit: Limit
-) -> AsyncIterator[EventStore]:
-    if request.param == "memory":
-        yield MemoryStore(max_queued=lambda: limit.max_queued)
-    else:
-        async with opened(tmp_path / "events.db", max_queued=lambda: limit.max_queued) as sqlite:
-            yield sqlite
 
 
 KEPT = ("queued", "running", "succeeded", "failed", "cancelled", "expired")

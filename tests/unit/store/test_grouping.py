@@ -5,30 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import pytest
-
 from ai_ticket_daemon.events.outcome import Attempt
 from ai_ticket_daemon.events.state import EventState
-from ai_ticket_daemon.store.memory import MemoryStore
 from ai_ticket_daemon.store.port import EventFilter, Lease, Preference
 from tests.support.store.store_support import BROKEN, event, gone, opened
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from ai_ticket_daemon.store.port import EventStore
 
 READ_A = Preference((b"a",), most=3, seconds=10.0)
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[EventStore]:
-    if request.param == "memory":
-        yield MemoryStore()
-    else:
-        async with opened(tmp_path / "events.db") as sqlite:
-            yield sqlite
 
 
 async def submit(store: EventStore, *names: str, priority: int = 5, seconds: float = 100) -> None:

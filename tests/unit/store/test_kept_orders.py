@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import pytest
 import trio
 
 from ai_ticket_daemon.events.outcome import Failed
@@ -14,19 +13,9 @@ from ai_ticket_daemon.store.port import Order
 from tests.support.store.store_support import BROKEN, claim, claimed, event, opened, state
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from ai_ticket_daemon.store.port import EventStore
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[EventStore]:
-    if request.param == "memory":
-        yield MemoryStore()
-    else:
-        async with opened(tmp_path / "events.db") as sqlite:
-            yield sqlite
 
 
 def holding(at: float) -> Order:
